@@ -1,0 +1,30 @@
+"""Soft state made from load reports: how the endpoints of a Service are weighted for the callers of one zone.
+
+It is never stored and has no revision; without it every endpoint has its own weight.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from masche.model.refs import PortRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steer:
+    """For one (Service, port) and one caller zone: weights in percent of a fair share, and who is ejected.
+
+    A weight is bounded: 1 (one percent) to 1000 (ten times the fair share). Keys are workload names.
+    """
+
+    weights: tuple[tuple[str, int], ...] = ()
+    ejected: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """All Steers now in force, by (Service port, caller zone)."""
+
+    steers: Mapping[tuple[PortRef, str], Steer] = field(default_factory=dict[tuple[PortRef, str], Steer])
+
+
+NO_STEERING = Steering()

@@ -1,0 +1,81 @@
+"""Where a workload stands (Vantage) and what is true of it alone on its proxy (Seat).
+
+A Vantage is the whole input of ``compiler.view`` beside the Mesh, and therefore the cache key; what is not in it cannot
+leak into a shared result. A Seat is seen by the listener encoder alone.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from masche.model.refs import Name, PortRef
+
+
+class Placement(StrEnum):
+    """Where the mesh runs for a workload."""
+
+    LIBRARY = "library"
+    NODE = "node"
+    SIDECAR = "sidecar"
+    GATEWAY = "gateway"
+
+
+class Dialect(StrEnum):
+    """Who will read the configuration."""
+
+    ENVOY = "envoy"
+    GRPC = "grpc"
+    LIBRARY = "library"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vantage:
+    """Everything about a workload's place in the mesh that may change what it is told. Nothing else.
+
+    ``labels`` holds only the labels whose keys some resource selects on, sorted; ``dependencies`` is None when the
+    workload declares none (it is then given its namespace's services and those exported to it); ``gateway`` names the
+    Gateway that a gateway placement carries out.
+    """
+
+    placement: Placement
+    dialect: Dialect
+    namespace: str
+    service_account: str
+    zone: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    dependencies: tuple[str, ...] | None = None
+    gateway: Name | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatPort:
+    """One port of the application: its name, where it listens (on ``Seat.app_address``) and where its proxy listens."""
+
+    name: str
+    app_port: int
+    mesh_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalPort:
+    """A local listener for one port of one Service: what ``<SERVICE>_URL`` points at."""
+
+    service: PortRef
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """What is true of one workload on one proxy and of nobody else.
+
+    ``bind`` is the address on which the inbound listeners accept mutual TLS; ``proxy_port`` is the loopback port of the
+    explicit HTTP proxy (0 for none); ``gateway_ports`` maps a Gateway listener's port to the port really bound.
+    """
+
+    workload: Name
+    bind: str
+    ports: tuple[SeatPort, ...] = ()
+    proxy_port: int = 0
+    local_ports: tuple[LocalPort, ...] = ()
+    app_address: str = "127.0.0.1"
+    namespace_path: str = ""
+    gateway_ports: tuple[tuple[int, int], ...] = ()

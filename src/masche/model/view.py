@@ -1,0 +1,477 @@
+"""What a workload standing at one Vantage must be given: the intermediate representation between the resources that
+people wrote and the messages that a proxy reads.
+
+Every part is immutable, fully resolved (no name is left to look up) and carries the Origins it came from. Order is
+meaning: routes are sorted by the precedence of the Gateway API, and the first match decides.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from masche.model.refs import Origin, PortRef
+from masche.model.vantage import Vantage
+
+
+class Protocol(StrEnum):
+    """What is spoken on a port. HTTP is version 1 or 2 as the caller likes; HTTP2 is prior knowledge (h2c), GRPC too."""
+
+    HTTP = "http"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+    TCP = "tcp"
+
+    @property
+    def is_http(self) -> bool:
+        """Whether requests, not only bytes, can be seen on such a port."""
+        return self is not Protocol.TCP
+
+
+class PathKind(StrEnum):
+    """How a path is compared. PREFIX compares whole segments: ``/a`` matches ``/a`` and ``/a/b``, not ``/ab``."""
+
+    EXACT = "Exact"
+    PREFIX = "PathPrefix"
+    REGEX = "RegularExpression"
+
+
+class ValueKind(StrEnum):
+    """How the value of a header or a query parameter is compared."""
+
+    EXACT = "Exact"
+    REGEX = "RegularExpression"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueMatch:
+    """One header (``name`` in lower case) or query parameter and the value wanted."""
+
+    name: str
+    kind: ValueKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMatch:
+    """All parts must hold; ``method`` "" is any."""
+
+    path_kind: PathKind = PathKind.PREFIX
+    path: str = "/"
+    method: str = ""
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderChange:
+    """Set replaces, add appends, remove deletes; names in lower case."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not (self.set or self.add or self.remove)
+
+
+class RewriteKind(StrEnum):
+    """What a path modifier replaces."""
+
+    FULL = "ReplaceFullPath"
+    PREFIX = "ReplacePrefixMatch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathRewrite:
+    """Replaces the whole path, or the prefix that the route matched."""
+
+    kind: RewriteKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One weighted destination. ``cluster`` None means an invalid backendRef: its share of requests gets a 500.
+
+    "If the backend reference is invalid, requests that would have gone to it must receive a 500" (Gateway API).
+    """
+
+    cluster: PortRef | None
+    weight: int = 1
+    request_headers: HeaderChange = HeaderChange()
+    response_headers: HeaderChange = HeaderChange()
+    host_rewrite: str = ""
+    path_rewrite: PathRewrite | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """A copy of ``numerator``/``denominator`` of the requests, whose answers are dropped."""
+
+    cluster: PortRef
+    numerator: int = 100
+    denominator: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Repeats of a request. ``attempts`` counts repeats, not the first try; ``backoff`` in seconds.
+
+    ``codes`` are answers that are repeated when the method is idempotent (RFC 9110, 9.2.2); what never reached an
+    application (connect failure, refused stream) is repeated whatever the method.
+    """
+
+    attempts: int = 2
+    codes: tuple[int, ...] = ()
+    backoff: float = 0.025
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cors:
+    """The Gateway API's HTTPCORSFilter."""
+
+    allow_origins: tuple[str, ...] = ()
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    allow_credentials: bool = False
+    max_age_seconds: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """Send it on. With no backend of positive weight every request gets a 500. Timeouts in seconds, 0 for none."""
+
+    backends: tuple[Backend, ...]
+    host_rewrite: str = ""
+    path_rewrite: PathRewrite | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    timeout: float = 0.0
+    per_try_timeout: float = 0.0
+    retry: Retry | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Answer with a redirect; empty parts keep what the request had. ``port`` 0 keeps or derives it from the scheme."""
+
+    status: int = 302
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    path: PathRewrite | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Answer ``status`` at once, because the resource is wrong in a way that must not be ignored."""
+
+    status: int
+    why: str
+
+
+Action = Forward | Redirect | Refuse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One match and what happens then. ``name`` is unique in its table and names the rule to people and statistics."""
+
+    name: str
+    match: RequestMatch
+    action: Action
+    request_headers: HeaderChange = HeaderChange()
+    response_headers: HeaderChange = HeaderChange()
+    cors: Cors | None = None
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbound:
+    """One (Service, port) as this Vantage reaches it.
+
+    ``hosts`` are the names by which it is called from here, without ports (``orders``, ``orders.shop``, ...), and
+    ``answers_bare`` says whether a name without a port means this port of the Service. ``routes`` is the whole table,
+    first match wins, none matching is 404; for TCP only ``backends`` counts.
+    """
+
+    service: PortRef
+    protocol: Protocol
+    hosts: tuple[str, ...]
+    answers_bare: bool
+    routes: tuple[Route, ...] = ()
+    backends: tuple[Backend, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+
+class Algorithm(StrEnum):
+    """How an instance is chosen."""
+
+    LEAST_REQUEST = "LeastRequest"
+    ROUND_ROBIN = "RoundRobin"
+    RANDOM = "Random"
+    RING_HASH = "RingHash"
+    MAGLEV = "Maglev"
+
+
+class HashOn(StrEnum):
+    """What a consistent hash is made of."""
+
+    HEADER = "Header"
+    COOKIE = "Cookie"
+    SOURCE_IP = "SourceIP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierEjection:
+    """When an instance is cut off. Times in seconds, shares in percent; ``consecutive_errors`` 0 switches it off."""
+
+    consecutive_errors: int = 5
+    interval: float = 1.0
+    base_ejection: float = 5.0
+    max_ejected_percent: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreaker:
+    """Limits of one caller towards one Service; above them a request fails at once with 503."""
+
+    max_connections: int = 1024
+    max_pending: int = 1024
+    max_requests: int = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryBudget:
+    """At most ``percent`` of active requests may be repeats, but ``min_concurrent`` always may."""
+
+    percent: float = 20.0
+    min_concurrent: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """The effective TrafficPolicy of one (Service, port). Times in seconds; 0 means none.
+
+    ``origins`` says for each field that a resource set (``timeouts.request``) which resource it was.
+    """
+
+    algorithm: Algorithm = Algorithm.LEAST_REQUEST
+    hash_on: HashOn | None = None
+    hash_name: str = ""
+    slow_start: float = 0.0
+    connect_timeout: float = 1.0
+    request_timeout: float = 15.0
+    per_try_timeout: float = 0.0
+    idle_timeout: float = 300.0
+    max_connection_age: float = 3600.0
+    outlier: OutlierEjection = OutlierEjection()
+    breaker: CircuitBreaker = CircuitBreaker()
+    budget: RetryBudget = RetryBudget()
+    origins: tuple[tuple[str, Origin], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """One (Service, port) as a destination: who may answer there (SPIFFE IDs) and how it is used.
+
+    ``identities`` is never empty: a peer that shows none of them is refused inside the handshake.
+    """
+
+    service: PortRef
+    protocol: Protocol
+    identities: tuple[str, ...]
+    traffic: Traffic = Traffic()
+    origins: tuple[Origin, ...] = ()
+
+
+class MtlsMode(StrEnum):
+    """Istio's PeerAuthentication modes."""
+
+    STRICT = "STRICT"
+    PERMISSIVE = "PERMISSIVE"
+    DISABLE = "DISABLE"
+
+
+class PatternKind(StrEnum):
+    """How Istio's policies compare a string: ``abc``, ``abc*``, ``*abc``, ``*``; paths also ``/a/{*}/b/{**}``."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    SUFFIX = "suffix"
+    PRESENT = "present"
+    TEMPLATE = "template"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A literal and how it is compared; never a regular expression made of user text."""
+
+    kind: PatternKind
+    value: str = ""
+
+
+class Attribute(StrEnum):
+    """What a condition of a policy looks at."""
+
+    PRINCIPAL = "source.principal"
+    NAMESPACE = "source.namespace"
+    SERVICE_ACCOUNT = "source.serviceAccount"
+    SOURCE_IP = "source.ip"
+    REMOTE_IP = "remote.ip"
+    DESTINATION_IP = "destination.ip"
+    DESTINATION_PORT = "destination.port"
+    SNI = "connection.sni"
+    HOST = "host"
+    METHOD = "method"
+    PATH = "path"
+    HEADER = "request.headers"
+
+    @property
+    def needs_http(self) -> bool:
+        """Whether only a request, not a bare connection, has it."""
+        return self in {Attribute.HOST, Attribute.METHOD, Attribute.PATH, Attribute.HEADER}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Holds when one of ``values`` matches (or ``values`` is empty) and none of ``not_values`` does.
+
+    ``name`` is the header's name in lower case, for HEADER only. IP values are CIDR strings of kind EXACT, ports too.
+    PRINCIPAL values have no scheme: ``mesh.local/ns/shop/sa/web``.
+    """
+
+    attribute: Attribute
+    name: str = ""
+    values: tuple[Pattern, ...] = ()
+    not_values: tuple[Pattern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """``from`` (any source) and ``to`` (any operation) and ``when`` (all conditions); each inner tuple is an AND.
+
+    An empty ``sources`` or ``operations`` is "any"; the ``name`` is what a denial says: ``shop/allow-web rules[0]``.
+    """
+
+    name: str
+    sources: tuple[tuple[Condition, ...], ...] = ()
+    operations: tuple[tuple[Condition, ...], ...] = ()
+    when: tuple[Condition, ...] = ()
+
+
+class Decision(StrEnum):
+    """What an AuthorizationPolicy does when one of its rules matches."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+    AUDIT = "AUDIT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One AuthorizationPolicy that applies here. Without rules it never matches (so an empty ALLOW denies all)."""
+
+    name: str
+    decision: Decision
+    rules: tuple[Rule, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundPort:
+    """What is spoken on a port of the application: ``target`` is its number or name, as Services point at it."""
+
+    target: int | str
+    protocol: Protocol
+    services: tuple[PortRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """How calls to this workload are received. ``port_mtls`` overrides ``mtls`` for application ports.
+
+    Evaluation order of policies: DENY first, then ALLOW; with no ALLOW policy everything not denied is allowed.
+    """
+
+    mtls: MtlsMode = MtlsMode.STRICT
+    port_mtls: tuple[tuple[int, MtlsMode], ...] = ()
+    ports: tuple[InboundPort, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualHost:
+    """Hostnames (``*``, ``*.example.org``, ``example.org``) of one gateway listener and their table of routes."""
+
+    hosts: tuple[str, ...]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayListener:
+    """One port of a Gateway: HTTP, or HTTPS with certificates chosen by server name.
+
+    ``hosts`` of several Gateway listeners on one port are folded together; ``certificates`` pairs a hostname pattern
+    (``""`` for any) with the name of the Secret whose certificate is shown.
+    """
+
+    name: str
+    port: int
+    is_tls: bool
+    virtual_hosts: tuple[VirtualHost, ...]
+    certificates: tuple[tuple[str, str], ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All of it. Tuples are sorted by name, so that equal meshes give equal Views."""
+
+    vantage: Vantage
+    trust_domain: str
+    identity: str
+    outbound: tuple[Outbound, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    inbound: Inbound = Inbound()
+    gateway: tuple[GatewayListener, ...] = ()
+    is_registry_only: bool = False
+
+
+class Health(StrEnum):
+    """Whether an endpoint takes traffic. DRAINING keeps open calls and gets no new ones."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointView:
+    """One reachable instance. ``weight`` 1 to 1000, relative within its locality; ``is_mtls`` False means plaintext."""
+
+    address: str
+    port: int
+    workload: str
+    health: Health = Health.HEALTHY
+    weight: int = 100
+    is_mtls: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locality:
+    """The endpoints of one zone. ``priority`` 0 is tried first."""
+
+    zone: str
+    priority: int
+    endpoints: tuple[EndpointView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """The instances of one (Service, port) as one caller zone sees them, sorted."""
+
+    service: PortRef
+    localities: tuple[Locality, ...] = field(default=())
