@@ -1,0 +1,116 @@
+"""Where the agent keeps things: one folder of mode 0700 per machine, files of mode 0600, replaced and never half-written.
+
+Unix sockets need a path below 108 bytes, so they live in a second folder with a short name when the data folder's own
+path is long; that folder belongs to us alone or is refused.
+"""
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SOCKET_PATH_LIMIT = 107
+_LONGEST_SOCKET_NAME = len("/relay.sock.0123456789abcdef")
+
+
+class FolderError(Exception):
+    """A folder is not ours alone; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """The places under one data folder."""
+
+    data: Path
+
+    @property
+    def agent(self) -> Path:
+        """The agent's own state."""
+        return self.data / "agent"
+
+    @property
+    def sockets(self) -> Path:
+        """A folder for Unix sockets whose paths must be short."""
+        if len(os.fsencode(self.agent)) + _LONGEST_SOCKET_NAME <= SOCKET_PATH_LIMIT:
+            return self.agent
+        digest = hashlib.blake2b(os.fsencode(self.data), digest_size=6).hexdigest()
+        return Path(tempfile.gettempdir()) / f"masche-{os.getuid()}-{digest}"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where runners and people talk to the agent."""
+        return self.sockets / "agent.sock"
+
+    @property
+    def relay_socket(self) -> Path:
+        """Where Envoys talk to the agent."""
+        return self.sockets / "relay.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the control plane of this very machine listens."""
+        return self.data / "control.sock"
+
+    @property
+    def machine(self) -> Path:
+        """The machine credential that ``masche join`` was given."""
+        return self.data / "machine"
+
+    @property
+    def agent_lock(self) -> Path:
+        """Held by the living agent."""
+        return self.agent / "agent.lock"
+
+    @property
+    def start_lock(self) -> Path:
+        """Held by whoever is starting an agent."""
+        return self.agent / "start.lock"
+
+    @property
+    def agent_log(self) -> Path:
+        """What a daemonised agent says."""
+        return self.agent / "agent.log"
+
+    @property
+    def seats(self) -> Path:
+        """One folder per seat."""
+        return self.agent / "seats"
+
+    def seat(self, workload: str) -> Path:
+        """The folder of one seat; ``workload`` is ``namespace/name``."""
+        return self.seats / workload.replace("/", "~")
+
+    def prepare(self) -> None:
+        """Make the folders. Raises FolderError when one belongs to someone else."""
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.agent, self.sockets, self.seats):
+            private_folder(folder)
+
+
+def private_folder(folder: Path) -> Path:
+    """Make ``folder`` with mode 0700, or check that it is ours and close it to others. Raises FolderError."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise FolderError(f"{folder} is not a folder of this user: remove it, or choose another data folder (--data)")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file at once, mode 0600: a reader sees the old content or the new, whatever happens in between."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")  # mode 0600 by its contract
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

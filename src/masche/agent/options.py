@@ -1,0 +1,94 @@
+"""What a person asks of the agent's commands, as values: the command line fills them in, this package carries them out.
+
+Times are in seconds. ``data`` is the folder of this machine's state; every path an option names is absolute.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_GRACE = 10.0
+IDLE_EXIT = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """``masche agent``, and the agent that ``masche run`` starts.
+
+    ``address`` is where other machines reach this one's proxies ("" asks the route to the control plane, loopback on
+    the control plane's own machine). ``idle_exit`` ends an agent that has had no seat for so long; None never does.
+    ``envoy`` is the path of an Envoy binary ("" looks for one). ``metrics_address`` is where merged metrics and
+    readiness are served.
+    """
+
+    data: Path
+    envoy: str = ""
+    zone: str = ""
+    address: str = ""
+    metrics_address: str = "127.0.0.1"
+    idle_exit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One port on which the application listens. ``protocol`` is ``http``, ``http2``, ``grpc``, ``tcp`` or ""."""
+
+    port: int
+    name: str = ""
+    protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """``masche run``. Without ``ports`` it is a job: it calls others and nobody calls it.
+
+    ``service_account`` "" is the service's name. ``dependencies`` None means every service it may see. ``health`` is
+    ``tcp``, ``http:/path``, ``grpc`` or ``none``. ``grace`` is the time between SIGTERM and SIGKILL for the command.
+    """
+
+    data: Path
+    command: tuple[str, ...]
+    service: str
+    namespace: str = "default"
+    service_account: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    ports: tuple[Port, ...] = ()
+    dependencies: tuple[str, ...] | None = None
+    health: str = "tcp"
+    zone: str = ""
+    address: str = ""
+    metrics_port: int = 0
+    grace: float = DEFAULT_GRACE
+    start_timeout: float = 60.0
+    is_strict: bool = False
+    envoy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """``masche gateway``: carries out the Gateway ``namespace/gateway`` on ``listen``.
+
+    ``listen`` is ``IP``, or ``IP:PORT`` when the Gateway has one listener.
+    """
+
+    data: Path
+    listen: str
+    namespace: str = "default"
+    gateway: str = "gateway"
+    service_account: str = ""
+    zone: str = ""
+    address: str = ""
+    envoy: str = ""
+    start_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinOptions:
+    """``masche join``: the join string comes from a file or standard input, never from the command line.
+
+    ``token_file`` None reads ``MASCHE_TOKEN_FILE``, else standard input.
+    """
+
+    data: Path
+    token_file: Path | None = None
+    machine: str = ""
