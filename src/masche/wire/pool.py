@@ -1,0 +1,40 @@
+"""Envoy's message types, in descriptor pools of our own.
+
+Private, because the process may hold other versions of the same files (opentelemetry, googleapis) in the default pool.
+Invariant: a pool has exactly the messages that the Envoy we ship was compiled with.
+"""
+
+import lzma
+from functools import cache
+from importlib.resources import files
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+DISCOVERY = "discovery"
+"""The subset that an agent needs: the discovery messages and Secret."""
+
+ENVOY = "envoy"
+"""Everything."""
+
+
+@cache
+def pool(subset: str = ENVOY) -> DescriptorPool:
+    """Return the pool of ``ENVOY`` or of ``DISCOVERY``, read from package data at its first use."""
+    packed = files("masche.wire").joinpath(f"{subset}.binpb.xz").read_bytes()
+    found = DescriptorPool()
+    for file in FileDescriptorSet.FromString(lzma.decompress(packed)).file:
+        found.AddSerializedFile(file.SerializeToString())
+    return found
+
+
+@cache
+def message_class(type_name: str, subset: str = ENVOY) -> type[Message]:
+    """Return the class of a message by its full name.
+
+    Raises:
+        KeyError: this Envoy has no such message.
+    """
+    return GetMessageClass(pool(subset).FindMessageTypeByName(type_name))

@@ -1,0 +1,32 @@
+import lzma
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from masche.wire.pool import DISCOVERY, ENVOY, message_class, pool
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import extract_descriptors
+
+
+@pytest.fixture(scope="module")
+def extracted():
+    return dict(zip((ENVOY, DISCOVERY), extract_descriptors.extract(extract_descriptors.envoy_binary()), strict=True))
+
+
+@pytest.mark.parametrize("subset", [ENVOY, DISCOVERY])
+def test_the_packaged_descriptors_are_those_of_the_installed_envoy(extracted, subset) -> None:
+    packaged = lzma.decompress(files("masche.wire").joinpath(f"{subset}.binpb.xz").read_bytes())
+    assert packaged == extracted[subset].SerializeToString(deterministic=True)
+
+
+def test_the_full_set_knows_every_message_that_a_proxy_is_configured_with() -> None:
+    assert message_class("envoy.config.bootstrap.v3.Bootstrap").DESCRIPTOR.fields_by_name["static_resources"]
+
+
+def test_the_subset_holds_no_message_that_only_the_control_plane_needs() -> None:
+    assert message_class("envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig", DISCOVERY)
+    with pytest.raises(KeyError):
+        pool(DISCOVERY).FindMessageTypeByName("envoy.config.listener.v3.Listener")
