@@ -1,0 +1,120 @@
+"""A small HTTP server and client on the standard library: what a service of the shop stands on.
+
+Every service reads PORT and HOST, and finds the others through ``<SERVICE>_URL``: the mesh sets all of them.
+"""
+
+import http.client
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+Answer = tuple[int, dict[str, Any] | str]
+Handler = Callable[[str, str, dict[str, Any]], Answer]
+
+NAME = os.environ.get("REPLICA", os.environ.get("SERVICE", "shop"))
+TRACE_HEADERS = ("traceparent", "tracestate", "x-request-id")
+
+
+class Fault:
+    """A lever for demonstrations: how long this replica makes its callers wait, and whether it fails."""
+
+    delay = 0.0
+    status = 0
+
+
+class Upstream:
+    """Another service, called over connections that are kept open, one per thread."""
+
+    def __init__(self, service: str) -> None:
+        url = urlsplit(os.environ.get(f"{service.upper()}_URL", f"http://{service}"))
+        self._service = service
+        self._address = (url.hostname or service, url.port or 80)
+        self._local = threading.local()
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]) -> Answer:
+        """One request. A connection that was closed while it was idle is opened again once."""
+        for attempt in (1, 2):
+            connection = getattr(self._local, "connection", None)
+            is_new = connection is None
+            if connection is None:
+                connection = http.client.HTTPConnection(*self._address, timeout=10)
+                self._local.connection = connection
+            try:
+                payload = json.dumps(body).encode() if body is not None else None
+                connection.request(method, path, payload, {"content-type": "application/json", **headers})
+                response = connection.getresponse()
+                text = response.read()
+            except (ConnectionError, http.client.HTTPException, TimeoutError) as error:
+                self._local.connection = None
+                if is_new or attempt == 2:
+                    return 502, {"error": f"{self._service}: {error!r}"}
+                continue
+            return response.status, _decode(text)
+        raise AssertionError
+
+
+def _decode(text: bytes) -> dict[str, Any] | str:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace")
+
+
+def serve(handler: Callable[..., Answer]) -> None:
+    """Serve until SIGTERM; open requests are answered first."""
+
+    class Request(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        server_version = "shop"
+        disable_nagle_algorithm = True
+
+        def _answer(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            raw = self.rfile.read(length) if length else b""
+            body = _decode(raw) if raw else {}
+            path = urlsplit(self.path).path
+            if path == "/fault" and self.command == "POST" and isinstance(body, dict):
+                Fault.delay = float(body.get("delay_ms", 0)) / 1000
+                Fault.status = int(body.get("status", 0))
+                status, answer = 200, {"delay_ms": Fault.delay * 1000, "status": Fault.status}
+            elif path == "/healthz":
+                status, answer = 200, {"ok": True}
+            else:
+                time.sleep(Fault.delay)
+                passed_on = {name: self.headers[name] for name in TRACE_HEADERS if self.headers[name]}
+                status, answer = (
+                    (Fault.status, {"error": "switched to fail"})
+                    if Fault.status
+                    else handler(self.command, self.path, body if isinstance(body, dict) else {}, passed_on)
+                )
+            is_html = isinstance(answer, str)
+            data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", "text/html; charset=utf-8" if is_html else "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.send_header("x-served-by", NAME)
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_PUT = do_DELETE = _answer
+
+        def log_message(self, *_args: object) -> None:
+            """The mesh logs requests."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+    server = Server((os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8080"))), Request)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    signal.signal(signal.SIGINT, lambda *_: threading.Thread(target=server.shutdown).start())
+    server.serve_forever(poll_interval=0.1)
+    server.server_close()
+    sys.exit(0)
