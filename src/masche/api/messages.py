@@ -1,0 +1,638 @@
+"""What the API says: every request and answer as a frozen record, from which the JSON follows with camelCase keys.
+
+Units, everywhere: a field that ends in ``_at`` is an instant in Unix seconds (UTC, fractions allowed, 0.0 for "none");
+``_ms`` is milliseconds; ``_bytes`` is bytes; a bare duration is seconds; ``success`` is a share from 0.0 to 1.0. A
+workload or service is written ``namespace/name``, an identity as its SPIFFE ID, a resource as a Ref. An empty string
+means "none" or "not known"; no field is ever null except where the type says so.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from masche.model.diagnostic import Diagnostic
+from masche.model.refs import Ref
+
+
+class Message(Struct, frozen=True, kw_only=True, rename="camel"):
+    """An answer: new fields may come, so readers ignore what they do not know."""
+
+
+class Request(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A question: an unknown field is a mistake and is refused."""
+
+
+class Error(Message, frozen=True, kw_only=True):
+    """Why a request failed.
+
+    ``code`` is a stable kebab-case word, ``message`` the reason, ``fix`` what to do, ``diagnostics`` the findings in
+    what was sent, when there are any.
+    """
+
+    code: str
+    message: str
+    fix: str = ""
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+class Failure(Message, frozen=True, kw_only=True):
+    """The body of every answer with a status of 400 or above: ``{"error": {...}}``."""
+
+    error: Error
+
+
+# Writing
+
+
+class Document(Request, frozen=True, kw_only=True):
+    """One file: ``file`` is the name that diagnostics carry, ``text`` its YAML, of one or more documents."""
+
+    file: str
+    text: str
+
+
+class ApplyRequest(Request, frozen=True, kw_only=True):
+    """Store all resources of all ``documents`` as one revision, or none; ``dry_run`` stores nothing."""
+
+    documents: tuple[Document, ...]
+    dry_run: bool = False
+
+
+class DeleteRequest(Request, frozen=True, kw_only=True):
+    """Delete ``refs`` and every resource that ``documents`` name, as one revision."""
+
+    refs: tuple[Ref, ...] = ()
+    documents: tuple[Document, ...] = ()
+    dry_run: bool = False
+
+
+class DiffRequest(Request, frozen=True, kw_only=True):
+    """Compare ``documents`` with what is stored."""
+
+    documents: tuple[Document, ...]
+
+
+class Verb(StrEnum):
+    """What became, or would become, of one resource."""
+
+    CREATED = "created"
+    CONFIGURED = "configured"
+    UNCHANGED = "unchanged"
+    DELETED = "deleted"
+
+
+class Changed(Message, frozen=True, kw_only=True):
+    """One resource and what became of it."""
+
+    ref: Ref
+    verb: Verb
+
+
+class Impact(Message, frozen=True, kw_only=True):
+    """The blast radius of a dry run for one connected workload.
+
+    ``sentences`` say what would change for it, one change each: ``route outbound/shop/orders/80 sends 10 % to
+    shop/orders-v2``.
+    """
+
+    workload: str
+    proxy: str
+    sentences: tuple[str, ...]
+
+
+class Applied(Message, frozen=True, kw_only=True):
+    """What an apply or a delete did.
+
+    ``revision`` is the one that it made; the current one when nothing changed or it was a dry run. ``diagnostics`` are
+    warnings only, as an error refuses all. ``impact`` is filled for dry runs: a workload that is not named would not
+    change.
+    """
+
+    revision: int
+    changed: tuple[Changed, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+    is_dry_run: bool = False
+    impact: tuple[Impact, ...] = ()
+
+
+class Difference(Message, frozen=True, kw_only=True):
+    """One resource that would change: ``lines`` are a unified diff of its YAML, stored against given."""
+
+    ref: Ref
+    verb: Verb
+    lines: tuple[str, ...] = ()
+
+
+class Differences(Message, frozen=True, kw_only=True):
+    """What applying would change, unchanged resources left out, against ``revision``."""
+
+    revision: int
+    differences: tuple[Difference, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+# Rollout
+
+
+class Rejection(Message, frozen=True, kw_only=True):
+    """One xDS resource that a proxy refused: its type, its name, the proxy's own ``words`` and the resources behind."""
+
+    type_url: str
+    name: str
+    words: str
+    refs: tuple[Ref, ...] = ()
+
+
+class RolloutProxy(Message, frozen=True, kw_only=True):
+    """One proxy of a rollout. ``waiting_for`` says what a pending one has not acknowledged or is still warming."""
+
+    proxy: str
+    workload: str
+    machine: str = ""
+    rejections: tuple[Rejection, ...] = ()
+    waiting_for: str = ""
+
+
+class RolloutState(StrEnum):
+    """LIVE when nothing is pending or rejected; REJECTED as soon as one proxy refused; PENDING otherwise."""
+
+    LIVE = "live"
+    REJECTED = "rejected"
+    PENDING = "pending"
+
+
+class Rollout(Message, frozen=True, kw_only=True):
+    """How far ``revision`` has come, over the proxies whose configuration it changed.
+
+    ``live`` have acknowledged it and warm nothing; ``absent`` are registered but not connected and are not waited for.
+    ``is_compiled`` is False while the control plane has not compiled the revision yet; the state is then PENDING.
+    """
+
+    revision: int
+    state: RolloutState
+    is_compiled: bool = True
+    live: tuple[RolloutProxy, ...] = ()
+    rejected: tuple[RolloutProxy, ...] = ()
+    pending: tuple[RolloutProxy, ...] = ()
+    absent: tuple[RolloutProxy, ...] = ()
+
+
+# Reading
+
+
+class Condition(Message, frozen=True, kw_only=True):
+    """A status condition as the Gateway API names them: ``Accepted``, ``ResolvedRefs``, ``Programmed``."""
+
+    type: str
+    is_true: bool
+    reason: str
+
+
+class Item(Message, frozen=True, kw_only=True):
+    """One stored resource.
+
+    ``manifest`` is the resource as YAML would spell it, without defaults; the values of a Secret's data are never in
+    it. ``revision`` last wrote it and ``created_revision`` made it.
+    """
+
+    ref: Ref
+    revision: int
+    created_revision: int
+    manifest: dict[str, Any]
+    conditions: tuple[Condition, ...] = ()
+
+
+class Listing(Message, frozen=True, kw_only=True):
+    """Resources of one kind, sorted by namespace and name, as of ``revision``."""
+
+    revision: int
+    items: tuple[Item, ...]
+
+
+class Effective(Message, frozen=True, kw_only=True):
+    """One field of the policy in force on a port of a Service, and which resource set it (``default`` for nobody)."""
+
+    port: int
+    field: str
+    value: str
+    origin: str
+
+
+class EndpointRow(Message, frozen=True, kw_only=True):
+    """One instance of a port of a Service: where it is reached, how it is and its weight (1 to 1000, 100 is fair)."""
+
+    port: int
+    workload: str
+    address: str
+    zone: str
+    health: str
+    weight: int
+    is_mtls: bool = True
+
+
+class ProxyRejection(Message, frozen=True, kw_only=True):
+    """A proxy and what it refused."""
+
+    proxy: str
+    workload: str
+    rejection: Rejection
+
+
+class Description(Message, frozen=True, kw_only=True):
+    """Everything known about one resource.
+
+    ``effective`` and ``endpoints`` are filled for a Service, ``rejected`` for whatever some proxy refuses now.
+    """
+
+    item: Item
+    conditions: tuple[Condition, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
+    effective: tuple[Effective, ...] = ()
+    endpoints: tuple[EndpointRow, ...] = ()
+    rejected: tuple[ProxyRejection, ...] = ()
+
+
+# Status
+
+
+class PortFact(Message, frozen=True, kw_only=True):
+    """One port of a workload: where the application listens and where its proxy accepts mutual TLS (0 for none)."""
+
+    name: str
+    app_port: int
+    mesh_port: int
+
+
+class ProxyStatus(Message, frozen=True, kw_only=True):
+    """One proxy, or one workload of a proxy that serves several.
+
+    ``state`` is the workload's: STARTING, READY, UNHEALTHY, DRAINING; ``last_error`` the last words of its probe or
+    its proxy. ``is_in_sync`` says that it holds what ``revision`` of the mesh gives it. ``is_connected`` False means
+    that it is registered but has no stream; ``connected_since_at`` is then 0.0.
+    """
+
+    proxy: str
+    workload: str
+    service: str
+    placement: str
+    machine: str
+    zone: str
+    identity: str
+    certificate_expires_at: float
+    state: str
+    is_connected: bool
+    is_in_sync: bool
+    revision: int
+    address: str = ""
+    ports: tuple[PortFact, ...] = ()
+    last_error: str = ""
+    rejections: tuple[Rejection, ...] = ()
+    is_exposed: bool = False
+    envoy_version: str = ""
+    connected_since_at: float = 0.0
+
+
+class LeaseFacts(Message, frozen=True, kw_only=True):
+    """Whether leases are counted now, how many expired ones are held back instead of removed, and why."""
+
+    is_counting: bool
+    held_back: int = 0
+    reason: str = ""
+
+
+class PlaneFacts(Message, frozen=True, kw_only=True):
+    """The control plane itself: ``store`` names its store (``sqlite /path``), ``uptime`` is seconds."""
+
+    version: str
+    revision: int
+    store: str
+    trust_domain: str
+    uptime: float
+    started_at: float
+    data_folder: str = ""
+    link_address: str = ""
+    leases: LeaseFacts = LeaseFacts(is_counting=True)
+    waiting_for: tuple[str, ...] = ()
+    findings: tuple[Diagnostic, ...] = ()
+
+
+class MeshStatus(Message, frozen=True, kw_only=True):
+    """The control plane and every proxy, sorted by workload."""
+
+    plane: PlaneFacts
+    proxies: tuple[ProxyStatus, ...]
+
+
+# Why
+
+
+class WhyRequest(Request, frozen=True, kw_only=True):
+    """Would ``source`` reach ``destination``?
+
+    ``source`` is a workload or a service (``shop/web`` or ``web.shop`` or ``web`` of the namespace default),
+    ``destination`` any name or URL host that the source could call. ``port`` 0 is the only or the first port.
+    """
+
+    source: str
+    destination: str
+    method: str = "GET"
+    path: str = "/"
+    headers: dict[str, str] = {}
+    port: int = 0
+
+
+class Verdict(StrEnum):
+    """What becomes of the call."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    NO_ROUTE = "no-route"
+    NO_ENDPOINT = "no-endpoint"
+    REFUSED = "refused"
+
+
+class Step(Message, frozen=True, kw_only=True):
+    """One link of the chain identity, route, cluster, mtls, policy, endpoint.
+
+    ``text`` says what was found; ``rule`` names the rule that decided here and ``origin`` the resource and place that
+    it came from (``AuthorizationPolicy/shop/allow-web spec.rules[0]``); ``details`` are what was considered besides.
+    """
+
+    stage: str
+    is_passed: bool
+    text: str
+    rule: str = ""
+    origin: str = ""
+    details: tuple[str, ...] = ()
+
+
+class Explanation(Message, frozen=True, kw_only=True):
+    """The chain in the order in which the mesh decides, up to and including the step that decided.
+
+    ``status`` is the HTTP status that the mesh itself would answer, 0 when the application answers.
+    """
+
+    verdict: Verdict
+    summary: str
+    source: str
+    destination: str
+    steps: tuple[Step, ...]
+    deciding_rule: str = ""
+    status: int = 0
+
+
+# Traffic
+
+
+class Rate(Message, frozen=True, kw_only=True):
+    """How calls went in a window.
+
+    ``success`` is the share without a 5xx or a transport error (1.0 when there were none), latencies are milliseconds
+    as the caller's proxy saw them, 0.0 when there were no calls.
+    """
+
+    requests_per_second: float
+    success: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class EdgeEndpoint(Message, frozen=True, kw_only=True):
+    """The part of an edge that one instance served. ``weight`` is its steered weight in percent of a fair share."""
+
+    workload: str
+    zone: str
+    rate: Rate
+    weight: int = 100
+    is_ejected: bool = False
+
+
+class Edge(Message, frozen=True, kw_only=True):
+    """Calls from one service to one port of another. ``denied_per_second`` were refused by a policy."""
+
+    source: str
+    destination: str
+    port: int
+    protocol: str
+    rate: Rate
+    is_mtls: bool = True
+    denied_per_second: float = 0.0
+    endpoints: tuple[EdgeEndpoint, ...] = ()
+
+
+class Edges(Message, frozen=True, kw_only=True):
+    """All edges with traffic in the last ``window`` seconds before ``at``, sorted by source, destination and port."""
+
+    at: float
+    window: float
+    edges: tuple[Edge, ...]
+
+
+class NodeWorkload(Message, frozen=True, kw_only=True):
+    """One instance of a node of the graph, as in ProxyStatus."""
+
+    workload: str
+    state: str
+    placement: str
+    machine: str
+    zone: str
+    identity: str
+    certificate_expires_at: float
+    is_connected: bool
+    is_in_sync: bool
+    is_exposed: bool = False
+    last_error: str = ""
+
+
+class NodeKind(StrEnum):
+    """What a node of the graph is."""
+
+    SERVICE = "service"
+    GATEWAY = "gateway"
+    CLIENT = "client"
+    EXTERNAL = "external"
+
+
+class Node(Message, frozen=True, kw_only=True):
+    """A service (or what else calls and is called) with its instances; ``id`` is what edges name."""
+
+    id: str
+    kind: NodeKind
+    namespace: str
+    name: str
+    ports: tuple[int, ...] = ()
+    workloads: tuple[NodeWorkload, ...] = ()
+
+
+class Graph(Message, frozen=True, kw_only=True):
+    """The picture: nodes and the edges between them over ``window`` seconds before ``at``, at ``revision``."""
+
+    revision: int
+    at: float
+    window: float
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+
+# Events
+
+
+class Event(Message, frozen=True, kw_only=True):
+    """Something that happened: ``sequence`` grows by one, ``kind`` is a kebab-case word, ``about`` a Ref or a name.
+
+    ``severity`` is ``info``, ``warning`` or ``error``.
+    """
+
+    sequence: int
+    at: float
+    kind: str
+    severity: str
+    about: str
+    message: str
+
+
+class EventPage(Message, frozen=True, kw_only=True):
+    """Events with a sequence above the one asked for, oldest first. ``oldest`` is the first one still kept."""
+
+    events: tuple[Event, ...]
+    oldest: int
+    latest: int
+
+
+LiveMessage = Event | Edges | Graph | MeshStatus
+"""What the live stream carries; the name of the SSE event is ``event``, ``edges``, ``graph`` or ``status``."""
+
+
+# Identity
+
+
+class TokenRequest(Request, frozen=True, kw_only=True):
+    """A join token for one machine: what it may run (``*`` for any) and for how long the token is good, in seconds."""
+
+    namespaces: tuple[str, ...]
+    service_accounts: tuple[str, ...] = ("*",)
+    ttl: float = 3600.0
+
+
+class TokenInfo(Message, frozen=True, kw_only=True):
+    """A join token that is not spent yet. ``id`` names it and is not the secret."""
+
+    id: str
+    namespaces: tuple[str, ...]
+    service_accounts: tuple[str, ...]
+    created_at: float
+    expires_at: float
+
+
+class TokenCreated(Message, frozen=True, kw_only=True):
+    """A new token. ``join_string`` holds the secret, is shown this once and stored only as a hash."""
+
+    token: TokenInfo
+    join_string: str
+
+    def __repr__(self) -> str:
+        return f"TokenCreated(token={self.token!r}, join_string=Secret(...))"
+
+
+class TokenList(Message, frozen=True, kw_only=True):
+    """All unspent tokens."""
+
+    tokens: tuple[TokenInfo, ...]
+
+
+class MachineInfo(Message, frozen=True, kw_only=True):
+    """A machine that joined: what it may run, until when its credential is good, whether its agent is connected."""
+
+    machine: str
+    namespaces: tuple[str, ...]
+    service_accounts: tuple[str, ...]
+    joined_at: float
+    expires_at: float
+    is_connected: bool
+    is_revoked: bool = False
+    address: str = ""
+    agent_version: str = ""
+    workloads: int = 0
+
+
+class MachineList(Message, frozen=True, kw_only=True):
+    """All machines that ever joined and are not forgotten."""
+
+    machines: tuple[MachineInfo, ...]
+
+
+class CertificateInfo(Message, frozen=True, kw_only=True):
+    """A certificate that is in force. ``use`` is root, intermediate, control-plane, machine or workload.
+
+    ``fingerprint`` is the SHA-256 of the DER in hex, ``holder`` the machine or workload that has the key.
+    """
+
+    use: str
+    identity: str
+    holder: str
+    serial: str
+    fingerprint: str
+    not_before_at: float
+    expires_at: float
+    issuer: str = ""
+
+
+class CertificateList(Message, frozen=True, kw_only=True):
+    """All certificates in force, authorities first."""
+
+    certificates: tuple[CertificateInfo, ...]
+
+
+# Checks
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Finding(Message, frozen=True, kw_only=True):
+    """The result of one check: what was looked at, what was found and, when it is not OK, the cure."""
+
+    code: str
+    title: str
+    level: Level
+    message: str
+    fix: str = ""
+
+
+class CheckReport(Message, frozen=True, kw_only=True):
+    """All checks, the worst first."""
+
+    findings: tuple[Finding, ...]
+
+
+# Sessions
+
+
+class LoginCode(Message, frozen=True, kw_only=True):
+    """A one-time code for a browser; it is put behind the ``#`` of the login page's address."""
+
+    code: str
+    expires_at: float
+
+    def __repr__(self) -> str:
+        return f"LoginCode(code=Secret(...), expires_at={self.expires_at})"
+
+
+class LoginRequest(Request, frozen=True, kw_only=True):
+    """Spend a one-time code for a session cookie."""
+
+    code: str
+
+
+class Session(Message, frozen=True, kw_only=True):
+    """Who asks: ``kind`` is ``browser`` or ``token``; ``expires_at`` is 0.0 for a token."""
+
+    kind: str
+    expires_at: float = 0.0
