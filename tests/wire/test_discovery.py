@@ -80,10 +80,16 @@ def test_the_version_is_the_hash_of_the_content() -> None:
     assert again.version == BLOB.version != changed.version
 
 
-@pytest.mark.parametrize("decode", [discovery.decode_delta_request, discovery.decode_sotw_request])
-def test_a_request_beyond_the_bounds_is_refused(decode) -> None:
+@pytest.mark.parametrize(
+    ("encoded", "decode"),
+    [
+        (discovery.encode_delta_request(DeltaRequest(type_url="x" * 5000)), discovery.decode_delta_request),
+        (discovery.encode_sotw_request(SotwRequest(type_url="x" * 5000)), discovery.decode_sotw_request),
+    ],
+)
+def test_a_request_beyond_the_bounds_is_refused(encoded, decode) -> None:
     with pytest.raises(WireError, match="at most"):
-        decode(discovery.encode_delta_request(DeltaRequest(type_url="x" * (discovery.MAX_NAME_BYTES + 1))))
+        decode(encoded)
     with pytest.raises(WireError, match="bytes"):
         decode(b"\0" * (discovery.MAX_REQUEST_BYTES + 1))
 
