@@ -1,0 +1,43 @@
+"""MeshConfig: what holds for the whole mesh. There is one, named ``default``."""
+
+from enum import StrEnum
+from typing import ClassVar, Self
+
+from masche.model.refs import Kind
+from masche.model.resources.meta import Manifest, ObjectMeta, Part
+from masche.model.resources.scalars import DnsName, NamespaceName
+from masche.model.resources.traffic_policy import TrafficSettings
+from masche.model.view import MtlsMode
+
+
+class OutboundTrafficPolicy(StrEnum):
+    """What happens to calls that leave the mesh."""
+
+    ALLOW_ANY = "ALLOW_ANY"
+    REGISTRY_ONLY = "REGISTRY_ONLY"
+
+
+class MeshConfigSpec(Part):
+    """``mtls`` acts as a PeerAuthentication of the root namespace; ``defaults`` as the weakest TrafficPolicy."""
+
+    trust_domain: DnsName = "mesh.local"
+    root_namespace: NamespaceName = "masche-system"
+    mtls: MtlsMode = MtlsMode.STRICT
+    outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy.ALLOW_ANY
+    defaults: TrafficSettings = TrafficSettings()
+
+
+class MeshConfig(Manifest):
+    """Mesh-wide settings."""
+
+    api_version: ClassVar[str] = "masche.dev/v1"
+    kind: ClassVar[Kind] = Kind.MESH_CONFIG
+    is_namespaced: ClassVar[bool] = False
+    NAME: ClassVar[str] = "default"
+
+    spec: MeshConfigSpec = MeshConfigSpec()
+
+    @classmethod
+    def default(cls) -> Self:
+        """The configuration of a mesh that nobody configured."""
+        return cls(metadata=ObjectMeta(name=cls.NAME))
