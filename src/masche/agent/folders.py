@@ -1,4 +1,4 @@
-"""Where the agent keeps things: one folder of mode 0700 per machine, files of mode 0600, replaced and never half-written.
+"""Where the agent keeps things: one folder of mode 0700 per machine, files of mode 0600, replaced and never half-done.
 
 Unix sockets need a path below 108 bytes, so they live in a second folder with a short name when the data folder's own
 path is long; that folder belongs to us alone or is refused.

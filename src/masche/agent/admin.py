@@ -1,0 +1,71 @@
+"""Asks an Envoy's admin interface, HTTP/1.1 over a Unix socket, one connection per question.
+
+Invariant: every question ends, by an answer or by an AdminError, within its time.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class AdminError(Exception):
+    """Envoy's admin interface did not answer."""
+
+
+class Answer(NamedTuple):
+    """Status code and body."""
+
+    status: int
+    body: bytes
+
+
+async def ask(socket: Path, target: str, *, method: str = "GET", within: float = 2.0) -> Answer:
+    """Send one request and read the whole answer, in at most ``within`` seconds. Raises AdminError."""
+    try:
+        async with asyncio.timeout(within):
+            return await _exchange(socket, target, method)
+    except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise AdminError(f"{method} {target} on {socket}: {error or type(error).__name__}") from error
+
+
+async def is_ready(socket: Path) -> bool:
+    """Whether Envoy has its configuration and serves (``/ready`` answers 200)."""
+    try:
+        return (await ask(socket, "/ready", within=1.0)).status == 200
+    except AdminError:
+        return False
+
+
+async def _exchange(socket: Path, target: str, method: str) -> Answer:
+    reader, writer = await asyncio.open_unix_connection(str(socket), limit=1 << 20)
+    try:
+        writer.write(f"{method} {target} HTTP/1.1\r\nhost: admin\r\ncontent-length: 0\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = dict(_header(line) for line in head[1:] if line)
+        body = await _body(reader, headers)
+        return Answer(int(head[0].split(" ", 2)[1]), body)
+    finally:
+        writer.close()
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.lower(), value.strip()
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") == "chunked":
+        return await _chunks(reader)
+    return await reader.readexactly(min(int(headers.get("content-length", "0")), MAX_ANSWER_BYTES))
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        if len(body) + size > MAX_ANSWER_BYTES:
+            raise ValueError(f"an answer above {MAX_ANSWER_BYTES} bytes")
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return bytes(body)

@@ -1,0 +1,79 @@
+"""The configuration that one Envoy has acknowledged, kept on disk so that it can start while no control plane is there.
+
+One small file per resource, mode 0600, replaced at once, with a digest in front: what was half-written or altered is as
+if it were not there. Invariant: nothing is kept that Envoy has not acknowledged.
+"""
+
+import shutil
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+
+from masche.agent.folders import private_folder
+from masche.wire.discovery import DeltaResponse, Framed, decode_delta_response
+from masche.wire.framing import WireError
+
+_DIGEST_BYTES = 16
+
+
+class LastGood:
+    """What one proxy acknowledged, by type and name. Nothing of it is held in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = private_folder(folder)
+
+    def __repr__(self) -> str:
+        return f"<LastGood {self._folder}>"
+
+    def keep(self, response: DeltaResponse) -> None:
+        """Remember what Envoy acknowledged, and forget what it was told to remove."""
+        if not response.resources and not response.removed:
+            return
+        folder = private_folder(self._of_type(response.type_url))
+        for resource in response.resources:
+            _write(folder / _file_name(resource.name), resource.frame)
+        for name in response.removed:
+            (folder / _file_name(name)).unlink(missing_ok=True)
+
+    def named(self, type_url: str, names: Iterable[str]) -> tuple[Framed, ...]:
+        """Those of ``names`` that are remembered."""
+        folder = self._of_type(type_url)
+        found = (_read(folder / _file_name(name)) for name in names)
+        return tuple(resource for resource in found if resource)
+
+    def every(self, type_url: str) -> tuple[Framed, ...]:
+        """All that is remembered of one type, sorted by name."""
+        folder = self._of_type(type_url)
+        found = (_read(path) for path in (folder.iterdir() if folder.is_dir() else ()))
+        return tuple(sorted(resource for resource in found if resource))
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        private_folder(self._folder)
+
+    def _of_type(self, type_url: str) -> Path:
+        return self._folder / type_url.rpartition(".")[2].replace("/", "_")
+
+
+def _file_name(name: str) -> str:
+    return blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def _write(path: Path, frame: bytes) -> None:
+    """Replace without fsync: a crash of the machine may cost the file, which its digest then tells."""
+    temporary = path.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(blake2b(frame, digest_size=_DIGEST_BYTES).digest() + frame)
+    temporary.replace(path)
+
+
+def _read(path: Path) -> Framed | None:
+    try:
+        content = path.read_bytes()
+        digest, frame = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if blake2b(frame, digest_size=_DIGEST_BYTES).digest() != digest:
+            return None
+        return decode_delta_response(frame).resources[0]
+    except (OSError, WireError, IndexError):
+        return None
