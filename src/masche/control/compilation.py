@@ -1,0 +1,150 @@
+"""From a Mesh to what each proxy must hold: every View, Blob and table is made once and shared by all who need it.
+
+The one invariant: two proxies with equal Vantages hold the very same Blobs, but for what a Seat makes their own. A
+table that did not change stays the same object, which is how a stream knows without looking. No clock, no connection.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from masche.compiler.endpoints import endpoints
+from masche.compiler.envoy import endpoints as encoded_endpoints
+from masche.compiler.envoy import listeners as encoded_listeners
+from masche.compiler.envoy import shared
+from masche.compiler.view import view
+from masche.model.blob import Blob
+from masche.model.mesh import Mesh
+from masche.model.refs import PortRef
+from masche.model.steering import NO_STEERING, Steering
+from masche.model.vantage import Seat, Vantage
+from masche.model.view import Endpoints, View
+from masche.xds.wanted import Table, Wanted
+
+Place = tuple[Vantage, Seat]
+EndpointKey = tuple[PortRef, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One Vantage's View and the Blobs that follow from it alone."""
+
+    view: View
+    blobs: tuple[Blob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What one Seat adds, and the View it was made of."""
+
+    view: View
+    wanted: Wanted
+
+
+@dataclass(slots=True)
+class Compilation:
+    """The Mesh that is settled now, and everything made of it that somebody needs."""
+
+    mesh: Mesh = field(default_factory=Mesh)
+    steering: Steering = NO_STEERING
+    _compiled: dict[Vantage, Compiled] = field(default_factory=dict[Vantage, Compiled])
+    _endpoints: dict[EndpointKey, tuple[Endpoints, Blob]] = field(
+        default_factory=dict[EndpointKey, tuple[Endpoints, Blob]]
+    )
+    _shared: dict[Vantage, Wanted] = field(default_factory=dict[Vantage, Wanted])
+    _own: dict[Place, _Own] = field(default_factory=dict[Place, _Own])
+    _wanted: dict[tuple[Place, ...], Wanted] = field(default_factory=dict[tuple[Place, ...], Wanted])
+
+    def settle(self, mesh: Mesh, *, endpoints_alone: bool) -> None:
+        """Take a new Mesh. ``endpoints_alone`` promises that no View can differ; what is equal keeps its Blobs."""
+        self.mesh = mesh
+        if not endpoints_alone:
+            self._compiled = {vantage: self._renewed(vantage, old) for vantage, old in self._compiled.items()}
+        self._refresh_endpoints()
+
+    def steer(self, steering: Steering) -> None:
+        """Take new Steering; only endpoints can change."""
+        self.steering = steering
+        self._refresh_endpoints()
+
+    def keep_only(self, places: Iterable[tuple[Place, ...]]) -> None:
+        """Forget what no proxy needs any more."""
+        proxies = frozenset(places)
+        kept = {place for proxy in proxies for place in proxy}
+        vantages = {vantage for vantage, _ in kept}
+        self._wanted = {proxy: made for proxy, made in self._wanted.items() if proxy in proxies}
+        self._own = {place: made for place, made in self._own.items() if place in kept}
+        self._compiled = {vantage: made for vantage, made in self._compiled.items() if vantage in vantages}
+        self._shared = {vantage: made for vantage, made in self._shared.items() if vantage in vantages}
+        keys = {key for vantage, made in self._compiled.items() for key in _endpoint_keys(vantage, made.view)}
+        self._endpoints = {key: made for key, made in self._endpoints.items() if key in keys}
+
+    def view(self, vantage: Vantage) -> View:
+        """The View from here."""
+        return self._compile(vantage).view
+
+    def endpoints(self, port: PortRef, zone: str) -> Endpoints:
+        """The instances of a port as a caller of ``zone`` sees them."""
+        return self._endpoints_of((port, zone))[0]
+
+    def wanted(self, places: tuple[Place, ...]) -> Wanted:
+        """Everything that a proxy serving these places must hold. An equal result is the same object as before."""
+        parts = [part for place in places for part in (self._shared_tables(place[0]), self._own_tables(place))]
+        kinds = sorted({kind for part in parts for kind in part})
+        before = self._wanted.get(places, Wanted({}))
+        tables = {kind: _union([part.table(kind) for part in parts], before.table(kind)) for kind in kinds}
+        if tables.keys() == before.keys() and all(table is before.table(kind) for kind, table in tables.items()):
+            return before
+        self._wanted[places] = made = Wanted(tables)
+        return made
+
+    def _compile(self, vantage: Vantage) -> Compiled:
+        if (found := self._compiled.get(vantage)) is None:
+            made = view(self.mesh, vantage)
+            found = self._compiled[vantage] = Compiled(made, shared.blobs(made))
+        return found
+
+    def _renewed(self, vantage: Vantage, old: Compiled) -> Compiled:
+        made = view(self.mesh, vantage)
+        return old if made == old.view else Compiled(made, shared.blobs(made))
+
+    def _endpoints_of(self, key: EndpointKey) -> tuple[Endpoints, Blob]:
+        if (found := self._endpoints.get(key)) is None:
+            made = endpoints(self.mesh, self.steering, *key)
+            found = self._endpoints[key] = (made, encoded_endpoints.blob(made))
+        return found
+
+    def _refresh_endpoints(self) -> None:
+        for key, (old, _) in list(self._endpoints.items()):
+            made = endpoints(self.mesh, self.steering, *key)
+            if made != old:
+                self._endpoints[key] = (made, encoded_endpoints.blob(made))
+
+    def _shared_tables(self, vantage: Vantage) -> Wanted:
+        compiled = self._compile(vantage)
+        instances = (self._endpoints_of(key)[1] for key in _endpoint_keys(vantage, compiled.view))
+        before = self._shared.get(vantage, Wanted({}))
+        made = Wanted.of((*compiled.blobs, *instances))
+        self._shared[vantage] = kept = Wanted({kind: _same(table, before.table(kind)) for kind, table in made.items()})
+        return kept
+
+    def _own_tables(self, place: Place) -> Wanted:
+        current = self._compile(place[0]).view
+        found = self._own.get(place)
+        if found is None or found.view is not current:
+            found = self._own[place] = _Own(current, Wanted.of(encoded_listeners.listeners(current, place[1])))
+        return found.wanted
+
+
+def _endpoint_keys(vantage: Vantage, made: View) -> Iterable[EndpointKey]:
+    return ((cluster.service, vantage.zone) for cluster in made.clusters)
+
+
+def _same(table: Table, before: Table) -> Table:
+    return table if table.changed_since(before) or len(table) != len(before) else before
+
+
+def _union(tables: list[Table], before: Table) -> Table:
+    filled = [table for table in tables if table]
+    if len(filled) == 1:
+        return filled[0]
+    return _same(Table(blob for table in filled for blob in table.values()), before)

@@ -1,0 +1,79 @@
+"""Which proxies agents have registered, for whom, and whether they are here: the control plane's memory of machines.
+
+A registration lives as long as its agent's stream; what outlives it (the Workload in the store) is the registry's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from masche.link.messages import Occupant, ProxyReport, ProxyState
+from masche.model.refs import Name
+from masche.model.vantage import Vantage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """One proxy as its agent described it. ``machine`` is the authenticated one; ``since`` is Unix seconds."""
+
+    state: ProxyState
+    machine: str
+    is_local: bool
+    since: float
+    report: ProxyReport | None = None
+
+    @property
+    def workloads(self) -> tuple[Name, ...]:
+        """The workloads that this proxy serves."""
+        return tuple(occupant.seat.workload for occupant in self.state.occupants)
+
+    def occupant(self, workload: Name) -> Occupant | None:
+        """What was said of one workload."""
+        return next((each for each in self.state.occupants if each.seat.workload == workload), None)
+
+
+@dataclass(slots=True)
+class Registrations:
+    """All registrations by proxy id."""
+
+    _by_proxy: dict[str, Registration] = field(default_factory=dict[str, Registration])
+
+    def __iter__(self) -> Iterator[Registration]:
+        return iter(self._by_proxy.values())
+
+    def get(self, proxy: str) -> Registration | None:
+        """The registration of a proxy, if its agent is connected."""
+        return self._by_proxy.get(proxy)
+
+    def put(self, registration: Registration) -> None:
+        """Register or replace; what the agent last reported is kept."""
+        if (old := self._by_proxy.get(registration.state.proxy)) is not None:
+            registration = replace(registration, report=old.report, since=old.since)
+        self._by_proxy[registration.state.proxy] = registration
+
+    def remove(self, proxy: str) -> None:
+        """Forget a proxy."""
+        self._by_proxy.pop(proxy, None)
+
+    def of_machine(self, machine: str) -> tuple[Registration, ...]:
+        """What one machine registered."""
+        return tuple(each for each in self._by_proxy.values() if each.machine == machine)
+
+    def reported(self, report: ProxyReport, machine: str) -> Registration | None:
+        """Remember the last report of a proxy; None when this machine has no such proxy."""
+        found = self._by_proxy.get(report.proxy)
+        if found is None or found.machine != machine:
+            return None
+        found = self._by_proxy[report.proxy] = replace(found, report=report)
+        return found
+
+    def serving(self, workload: Name) -> Registration | None:
+        """The proxy of a workload."""
+        return next((each for each in self._by_proxy.values() if workload in each.workloads), None)
+
+
+def gateway_of(state: ProxyState) -> Name | None:
+    """The Gateway that a gateway placement carries out."""
+    return state.gateway
+
+
+Places = tuple[tuple[Vantage, Occupant], ...]

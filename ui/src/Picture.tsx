@@ -1,0 +1,110 @@
+// The live graph: services as boxes with a dot per instance, calls as lines that are wider with more of them, coloured by success.
+import { layout, graphlib } from '@dagrejs/dagre';
+import { useMemo } from 'preact/hooks';
+import { edgeId, edges, graph, selected } from './live';
+import type { Edge, Node } from './messages';
+import { millis, perSecond, share, stateTone, tone } from './words';
+
+const WIDTH = 172;
+const HEIGHT = 66;
+const DOTS_SHOWN = 12;
+
+interface Placed { node: Node; x: number; y: number }
+interface Drawn { key: string; points: { x: number; y: number }[]; label: { x: number; y: number } }
+interface Layout { width: number; height: number; nodes: Placed[]; lines: Map<string, Drawn> }
+
+function arrange(nodes: Node[], from: Edge[]): Layout {
+  const g = new graphlib.Graph({ multigraph: true });
+  g.setGraph({ rankdir: 'LR', nodesep: 34, ranksep: 150, edgesep: 26, marginx: 20, marginy: 20 });
+  g.setDefaultEdgeLabel(() => ({}));
+  for (const node of nodes) g.setNode(node.id, { width: WIDTH, height: HEIGHT });
+  for (const edge of from) {
+    if (g.hasNode(edge.source) && g.hasNode(edge.destination)) {
+      g.setEdge(edge.source, edge.destination, { width: 128, height: 34, labelpos: 'c' }, edgeId(edge));
+    }
+  }
+  layout(g);
+  const lines = new Map<string, Drawn>();
+  for (const reference of g.edges()) {
+    const edge = g.edge(reference);
+    const key = reference.name ?? '';
+    lines.set(key, { key, points: edge.points, label: { x: edge.x ?? 0, y: edge.y ?? 0 } });
+  }
+  const placed = nodes.map((node) => ({ node, x: g.node(node.id).x, y: g.node(node.id).y }));
+  const size = g.graph();
+  return { width: size.width ?? 0, height: size.height ?? 0, nodes: placed, lines };
+}
+
+function smooth(points: { x: number; y: number }[]): string {
+  const [first, ...rest] = points;
+  if (!first) return '';
+  let path = `M${first.x},${first.y}`;
+  for (let i = 0; i < rest.length - 1; i++) {
+    const here = rest[i]!, next = rest[i + 1]!;
+    path += ` Q${here.x},${here.y} ${(here.x + next.x) / 2},${(here.y + next.y) / 2}`;
+  }
+  const last = rest[rest.length - 1];
+  return last ? `${path} L${last.x},${last.y}` : path;
+}
+
+export function Picture() {
+  const nodes = graph.value?.nodes ?? [];
+  const current = edges.value;
+  const shape = nodes.map((n) => n.id).join() + '|' + current.map(edgeId).sort().join();
+  const arranged = useMemo(() => arrange(nodes, current), [shape]);
+  if (!nodes.length) return <p class="empty">No services yet. Start one: <code>masche run --service hello --port 8000 -- python -m http.server 8000</code></p>;
+  const byId = new Map(nodes.map((node) => [node.id, node]));
+  return (
+    <svg class="picture" viewBox={`0 0 ${arranged.width} ${arranged.height}`} role="img" aria-label="live service graph">
+      <defs>
+        {(['good', 'warn', 'bad', 'idle'] as const).map((t) => (
+          <marker id={`arrow-${t}`} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto">
+            <path class={`arrow ${t}`} d="M0,0 L8,4 L0,8 z" />
+          </marker>
+        ))}
+      </defs>
+      {current.map((edge) => <Line edge={edge} drawn={arranged.lines.get(edgeId(edge))} key={edgeId(edge)} />)}
+      {arranged.nodes.map((placed) => <Box placed={{ ...placed, node: byId.get(placed.node.id) ?? placed.node }} key={placed.node.id} />)}
+    </svg>
+  );
+}
+
+function Line({ edge, drawn }: { edge: Edge; drawn: Drawn | undefined }) {
+  if (!drawn) return null;
+  const colour = tone(edge.rate);
+  const id = edgeId(edge);
+  const chosen = selected.value?.kind === 'edge' && selected.value.id === id;
+  const width = 1.2 + Math.min(5, Math.log10(1 + edge.rate.requestsPerSecond) * 1.8);
+  const speed = edge.rate.requestsPerSecond > 0 ? Math.max(0.35, 3 / Math.sqrt(1 + edge.rate.requestsPerSecond)) : 0;
+  return (
+    <g class={`edge ${colour}${chosen ? ' chosen' : ''}`} onClick={() => { selected.value = { kind: 'edge', id }; }}>
+      <path class="reach" d={smooth(drawn.points)} />
+      <path class="line" d={smooth(drawn.points)} style={{ strokeWidth: width }} marker-end={`url(#arrow-${colour})`} />
+      {speed > 0 && <path class="flow" d={smooth(drawn.points)} style={{ animationDuration: `${speed}s`, strokeWidth: width }} />}
+      <g transform={`translate(${drawn.label.x},${drawn.label.y})`}>
+        <rect class="plate" x="-64" y="-18" width="128" height="36" rx="6" />
+        <text class="figures" y="-3">{perSecond(edge.rate.requestsPerSecond)} · {share(edge.rate.success)}</text>
+        <text class="figures dim" y="12">{edge.isMtls ? '🔒 ' : ''}p99 {millis(edge.rate.p99Ms)}</text>
+      </g>
+    </g>
+  );
+}
+
+function Box({ placed: { node, x, y } }: { placed: Placed }) {
+  const chosen = selected.value?.kind === 'node' && selected.value.id === node.id;
+  const dots = node.workloads.slice(0, DOTS_SHOWN);
+  return (
+    <g class={`node ${node.kind}${chosen ? ' chosen' : ''}`} transform={`translate(${x - WIDTH / 2},${y - HEIGHT / 2})`}
+      onClick={() => { selected.value = { kind: 'node', id: node.id }; }}>
+      <title>{node.id}</title>
+      <rect width={WIDTH} height={HEIGHT} rx="10" />
+      <text class="name" x="14" y="24">{clip(node.name)}</text>
+      <text class="dim" x="14" y="40">{node.kind === 'service' ? node.namespace : `${node.kind} · ${node.namespace}`}</text>
+      {dots.map((w, i) => <circle class={`dot ${stateTone(w.state, w.isConnected)}`} cx={18 + i * 12} cy="53" r="4.2" key={w.workload}><title>{w.workload} {w.state}</title></circle>)}
+      {node.workloads.length > DOTS_SHOWN && <text class="dim" x={20 + DOTS_SHOWN * 12} y="57">+{node.workloads.length - DOTS_SHOWN}</text>}
+      {!node.workloads.length && node.kind === 'service' && <text class="dim" x="14" y="57">no instances</text>}
+    </g>
+  );
+}
+
+function clip(name: string): string { return name.length > 19 ? `${name.slice(0, 18)}…` : name; }

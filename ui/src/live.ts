@@ -1,0 +1,83 @@
+// The live stream of the control plane, as signals. A lost stream is opened again by the browser; what was last seen stays.
+import { signal } from '@preact/signals';
+import type { Edge, Edges, Event, Graph, MeshStatus } from './messages';
+
+export type Connection = 'connecting' | 'live' | 'lost' | 'login';
+
+export const connection = signal<Connection>('connecting');
+export const graph = signal<Graph | null>(null);
+export const status = signal<MeshStatus | null>(null);
+export const edges = signal<Edge[]>([]);
+export const events = signal<Event[]>([]);
+export const selected = signal<{ kind: 'node' | 'edge'; id: string } | null>(null);
+
+export interface Sample { at: number; rate: number; failed: number; p50: number; p99: number }
+const KEPT_SAMPLES = 300;
+const KEPT_EVENTS = 200;
+export const history = signal<Map<string, Sample[]>>(new Map());
+export const ALL = 'all';
+
+export const edgeId = (edge: Edge) => `${edge.source}>${edge.destination}:${edge.port}`;
+
+export async function start(): Promise<void> {
+  const code = location.pathname === '/login' ? location.hash.slice(1) : '';
+  if (code) {
+    // A code is good once; it leaves the address bar before anything else can read it.
+    history_replace('/');
+    await fetch('/v1/session', {
+      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ code }),
+    });
+  }
+  const answer = await fetch('/v1/status', { headers: { accept: 'application/json' } });
+  if (answer.status === 401 || answer.status === 403) { connection.value = 'login'; return; }
+  if (answer.ok) status.value = await answer.json() as MeshStatus;
+  listen();
+}
+
+function history_replace(path: string): void { window.history.replaceState(null, '', path); }
+
+function listen(): void {
+  const source = new EventSource('/v1/live');
+  const on = <T>(name: string, take: (message: T) => void) =>
+    source.addEventListener(name, (message) => { take(JSON.parse((message as MessageEvent<string>).data) as T); });
+  source.onopen = () => { connection.value = 'live'; };
+  source.onerror = () => {
+    connection.value = 'lost';
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => { void retry(); }, 2000);
+  };
+  on<Graph>('graph', (message) => { graph.value = message; record(message.at, message.edges); });
+  on<MeshStatus>('status', (message) => { status.value = message; });
+  on<Edges>('edges', (message) => { record(message.at, message.edges); });
+  on<Event>('event', (message) => { events.value = [message, ...events.value].slice(0, KEPT_EVENTS); });
+}
+
+async function retry(): Promise<void> {
+  try {
+    const answer = await fetch('/v1/status');
+    if (answer.status === 401 || answer.status === 403) { connection.value = 'login'; return; }
+    if (answer.ok) { listen(); return; }
+  } catch { /* the control plane is away; the last picture stays and we ask again */ }
+  setTimeout(() => { void retry(); }, 2000);
+}
+
+function record(at: number, current: Edge[]): void {
+  edges.value = current;
+  const next = new Map(history.value);
+  for (const edge of current) append(next, edgeId(edge), sample(at, [edge]));
+  append(next, ALL, sample(at, current));
+  history.value = next;
+}
+
+function append(table: Map<string, Sample[]>, key: string, one: Sample): void {
+  const old = table.get(key) ?? [];
+  const last = old[old.length - 1];
+  if (last && one.at <= last.at) return;
+  table.set(key, [...old, one].slice(-KEPT_SAMPLES));
+}
+
+function sample(at: number, from: Edge[]): Sample {
+  const rate = from.reduce((sum, edge) => sum + edge.rate.requestsPerSecond, 0);
+  const failed = from.reduce((sum, edge) => sum + edge.rate.requestsPerSecond * (1 - edge.rate.success), 0);
+  const worst = (pick: (edge: Edge) => number) => from.reduce((most, edge) => Math.max(most, pick(edge)), 0);
+  return { at, rate, failed, p50: worst((e) => e.rate.p50Ms), p99: worst((e) => e.rate.p99Ms) };
+}

@@ -1,0 +1,31 @@
+// What the API says, as masche.api.messages defines it. Instants are Unix seconds, latencies milliseconds, shares 0 to 1.
+
+export interface Rate { requestsPerSecond: number; success: number; p50Ms: number; p95Ms: number; p99Ms: number }
+export interface EdgeEndpoint { workload: string; zone: string; rate: Rate; weight: number; isEjected: boolean }
+export interface Edge {
+  source: string; destination: string; port: number; protocol: string; rate: Rate; isMtls: boolean;
+  deniedPerSecond: number; endpoints: EdgeEndpoint[];
+}
+export interface Edges { at: number; window: number; edges: Edge[] }
+export interface NodeWorkload {
+  workload: string; state: string; placement: string; machine: string; zone: string; identity: string;
+  certificateExpiresAt: number; isConnected: boolean; isInSync: boolean; isExposed: boolean; lastError: string;
+}
+export interface Node {
+  id: string; kind: 'service' | 'gateway' | 'client' | 'external'; namespace: string; name: string;
+  ports: number[]; workloads: NodeWorkload[];
+}
+export interface Graph { revision: number; at: number; window: number; nodes: Node[]; edges: Edge[] }
+export interface Event { sequence: number; at: number; kind: string; severity: string; about: string; message: string }
+export interface Rejection { typeUrl: string; name: string; words: string }
+export interface ProxyStatus {
+  proxy: string; workload: string; service: string; placement: string; machine: string; zone: string; identity: string;
+  certificateExpiresAt: number; state: string; isConnected: boolean; isInSync: boolean; revision: number;
+  address: string; lastError: string; rejections: Rejection[]; isExposed: boolean; envoyVersion: string;
+}
+export interface Finding { where: string; why: string; fix: string; severity: string }
+export interface PlaneFacts {
+  version: string; revision: number; store: string; trustDomain: string; uptime: number;
+  leases: { isCounting: boolean; heldBack: number; reason: string }; waitingFor: string[]; findings: Finding[];
+}
+export interface MeshStatus { plane: PlaneFacts; proxies: ProxyStatus[] }
