@@ -186,11 +186,15 @@ class SignRequest(Struct, frozen=True, kw_only=True):
 
 
 class SignReply(Struct, frozen=True, kw_only=True):
-    """``chain`` is PEM, leaf first, without the root; instants are seconds since the epoch."""
+    """``chain`` is PEM, leaf first, without the root; instants are seconds since the epoch.
+
+    ``lifetime`` is the seconds left by the signer's clock: what the agent counts down, whatever its own clock says.
+    """
 
     chain: str
     not_before: float
     not_after: float
+    lifetime: float
     bundle: Roots
 
 
@@ -205,7 +209,7 @@ class JoinRequest(Struct, frozen=True, kw_only=True):
 class RenewRequest(Struct, frozen=True, kw_only=True):
     """A new machine credential for an old one, which may have expired; needs no client certificate.
 
-    ``chain`` is the old chain in PEM and ``proof`` a signature by its key (see ``identity.credential.renewal_claim``).
+    ``chain`` is the old chain in PEM and ``proof`` a signature by its key (see ``identity.credential.prove``).
     """
 
     chain: Annotated[str, Meta(max_length=32768)]
@@ -214,11 +218,16 @@ class RenewRequest(Struct, frozen=True, kw_only=True):
 
 
 class JoinReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The machine credential; ``addresses`` are the control planes' ``host:port`` for link and xDS over mutual TLS."""
+    """The machine credential of ``machine`` (the name asked for, or another when that was taken).
 
+    ``addresses`` are the control planes' ``host:port`` for link and xDS over mutual TLS.
+    """
+
+    machine: Id
     chain: str
     not_before: float
     not_after: float
+    lifetime: float
     bundle: Roots
     addresses: tuple[str, ...] = ()
 

@@ -1,0 +1,111 @@
+"""TLS for gRPC: server credentials that rotate, and channels that accept this mesh's control plane and nobody else.
+
+gRPC for Python can require a client certificate or not ask for one, nothing between. So there are two kinds of server:
+``mutual`` for link and xDS, and ``joining`` for machines that have no valid certificate yet. A channel verifies the
+chain under the pinned roots and CONTROL_PLANE_NAME, which the authority gives to control planes alone: that is how
+``spiffe://<trust domain>/control-plane`` is checked where gRPC shows no peer certificate.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import grpc
+
+from masche.identity.authority import CONTROL_PLANE_NAME
+from masche.identity.bundle import TrustBundle, pinned_root
+from masche.identity.keys import Secret
+
+CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.ssl_target_name_override", CONTROL_PLANE_NAME),
+    ("grpc.default_authority", CONTROL_PLANE_NAME),
+)
+"""What every TLS channel to a control plane must be made with, beside ``channel_credentials``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """What one end shows in a handshake: its chain (PEM, leaf first) and key, and the roots by which it judges."""
+
+    chain: str
+    key: Secret
+    roots: str
+
+
+def mutual_server_credentials(current: Callable[[], Presented]) -> grpc.ServerCredentials:
+    """A server that requires client certificates; ``current`` is asked in every handshake (from gRPC's threads)."""
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(current()), _Fetcher(current), require_client_authentication=True
+    )
+
+
+def joining_server_credentials(current: Callable[[], Presented]) -> grpc.ServerCredentials:
+    """A server that asks for no client certificate and shows its root as well, for machines that only have its pin."""
+
+    def with_root() -> Presented:
+        now = current()
+        return Presented(chain=now.chain + now.roots, key=now.key, roots=now.roots)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(with_root()), _Fetcher(with_root), require_client_authentication=False
+    )
+
+
+def channel_credentials(presented: Presented) -> grpc.ChannelCredentials:
+    """A channel that shows a machine credential; use it with CHANNEL_OPTIONS."""
+    return grpc.ssl_channel_credentials(presented.roots.encode(), presented.key.reveal(), presented.chain.encode())
+
+
+def joining_channel_credentials(bundle: TrustBundle) -> grpc.ChannelCredentials:
+    """A channel without a client certificate, for Join and Renew; use it with CHANNEL_OPTIONS."""
+    return grpc.ssl_channel_credentials(bundle.pem.encode())
+
+
+def fetch_root(host: str, port: int, pin: str, *, trust_domain: str, timeout: float = 5.0) -> TrustBundle:
+    """Connect to a joining port, once, only to see its chain, and pick the root with this SHA-256 from it.
+
+    Nothing is believed of the connection and nothing is sent over it; the pin decides. Blocks. Raises BundleError when
+    the root is not shown, OSError (with ssl.SSLError) when there is no TLS server.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection((host, port), timeout=timeout) as plain,
+        context.wrap_socket(plain, server_hostname=CONTROL_PLANE_NAME) as encrypted,
+    ):
+        root = pinned_root(_shown_chain(encrypted), pin)
+    return TrustBundle(trust_domain, (root,))
+
+
+def _shown_chain(encrypted: ssl.SSLSocket) -> Sequence[bytes]:
+    """The chain as the server sent it, in DER. Public from Python 3.13 on, and by another name since 3.10."""
+    shown: Any = encrypted
+    if hasattr(shown, "get_unverified_chain"):
+        return cast("list[bytes]", shown.get_unverified_chain())
+    certificates = shown._sslobj.get_unverified_chain()
+    return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in certificates]
+
+
+class _Fetcher:
+    """Hands gRPC a new configuration when what is presented changed; None means "as before"."""
+
+    def __init__(self, current: Callable[[], Presented]) -> None:
+        self._current = current
+        self._last = current()
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        now = self._current()
+        if now == self._last:
+            return None
+        self._last = now
+        return _configuration(now)
+
+
+def _configuration(presented: Presented) -> grpc.ServerCertificateConfiguration:
+    pair = (presented.key.reveal(), presented.chain.encode())
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=presented.roots.encode())
