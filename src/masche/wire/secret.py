@@ -1,0 +1,45 @@
+"""Encode the secrets that an agent answers its Envoy with: a workload's certificate, and the roots it may trust.
+
+Only the small descriptor subset is loaded. Invariant: what is returned goes to Envoy's Unix socket and nowhere else.
+"""
+
+from collections.abc import Mapping
+
+from masche.wire.messages import Body, encode
+from masche.wire.pool import DISCOVERY
+from masche.wire.types import PREFIX
+
+CERTIFICATE = "default"
+"""The name of the secret that holds the workload's certificate and key."""
+
+ROOTS = "ROOTCA"
+"""The name of the secret that holds the trust bundles; it serves inbound and outbound alike."""
+
+_MESSAGE = "envoy.extensions.transport_sockets.tls.v3.Secret"
+_SPIFFE = f"{PREFIX}envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
+
+
+def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> bytes:
+    """Return a Secret with a certificate chain, leaf first, and its private key."""
+    body: Body = {
+        "name": name,
+        "tls_certificate": {
+            "certificate_chain": {"inline_bytes": chain_pem},
+            "private_key": {"inline_bytes": key_pem},
+        },
+    }
+    return encode(_MESSAGE, body, DISCOVERY)
+
+
+def roots(name: str, bundles: Mapping[str, bytes]) -> bytes:
+    """Return a Secret that trusts, for each trust domain, the roots of its PEM bundle (two while one is replaced).
+
+    SPIFFE, X.509-SVID 5: "the trust bundle [of] the trust domain of the SVID" verifies it, and no other; Envoy's SPIFFE
+    validator does that, and one secret of this kind is right for both directions.
+    """
+    domains = [{"name": domain, "trust_bundle": {"inline_bytes": bundle}} for domain, bundle in sorted(bundles.items())]
+    validator = {
+        "name": "envoy.tls.cert_validator.spiffe",
+        "typed_config": {"@type": _SPIFFE, "trust_domains": domains},
+    }
+    return encode(_MESSAGE, {"name": name, "validation_context": {"custom_validator_config": validator}}, DISCOVERY)
