@@ -72,6 +72,8 @@ class Handle:
 
     def __init__(self, process: ProcessId, descriptor: int) -> None:
         self.process = process
+        self.code: int | None = None
+        """How it ended, when it was our child: its exit code, or minus the signal."""
         self._descriptor = descriptor
         self._ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(descriptor, self._on_end)
@@ -114,7 +116,8 @@ class Handle:
             self._descriptor = -1
 
     def _on_end(self) -> None:
-        self._ended.set()
         self.close()
         with contextlib.suppress(ChildProcessError):  # an adopted process is not our child; init buries it
-            os.waitpid(self.process.pid, os.WNOHANG)
+            pid, status = os.waitpid(self.process.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        self._ended.set()

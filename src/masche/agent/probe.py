@@ -1,0 +1,117 @@
+"""Whether an application answers: TCP connect, an HTTP request or gRPC health, and what follows from it.
+
+A workload is STARTING until the first success, UNHEALTHY after three failures in a row, READY again after one success.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+import grpc.aio
+
+INTERVAL = 1.0
+"""Seconds between probes of a running application."""
+
+FIRST_INTERVAL = 0.1
+"""Seconds between probes while it starts, so that it takes traffic as soon as it can."""
+
+WITHIN = 1.0
+"""Seconds that one probe may take."""
+
+FAILURES_TO_UNHEALTHY = 3
+
+Probe = Callable[[], Awaitable[str]]
+"""One question; answers "" when the application is well, otherwise what is wrong."""
+
+
+class HealthError(ValueError):
+    """``--health`` is none of the forms that exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What is known of an application's health. A value: ``after`` returns the next one."""
+
+    phase: str = "STARTING"
+    reason: str = ""
+    failures: int = 0
+
+    def after(self, error: str) -> "Pulse":
+        """The pulse after one more probe; ``error`` "" is a success."""
+        if not error:
+            return Pulse(phase="READY")
+        failures = self.failures + 1
+        is_down = self.phase == "READY" and failures >= FAILURES_TO_UNHEALTHY
+        return replace(self, phase="UNHEALTHY" if is_down else self.phase, reason=error, failures=failures)
+
+    @property
+    def interval(self) -> float:
+        """Seconds until the next probe."""
+        is_young = self.phase == "STARTING" and self.failures * FIRST_INTERVAL < 30.0
+        return FIRST_INTERVAL if is_young else INTERVAL
+
+
+def parse(health: str, address: str, port: int) -> Probe | None:
+    """The probe that ``--health`` asks for; None for ``none``. Raises HealthError."""
+    kind, _, rest = health.partition(":")
+    match kind:
+        case "none" if not rest:
+            return None
+        case "tcp" if not rest:
+            return lambda: _tcp(address, port)
+        case "http" if rest.startswith("/") and rest.isprintable() and " " not in rest:
+            return lambda: _http(address, port, rest)
+        case "grpc" if rest.isascii() and rest.isprintable() and len(rest) < 128:
+            return lambda: _grpc(address, port, rest)
+        case _:
+            raise HealthError(f"--health {health!r} is none of tcp, http:/path, grpc, grpc:<service>, none")
+
+
+async def _tcp(address: str, port: int) -> str:
+    try:
+        async with asyncio.timeout(WITHIN):
+            _, writer = await asyncio.open_connection(address, port)
+    except TimeoutError:
+        return f"no connection to {address}:{port} within {WITHIN:g} s"
+    except OSError as error:
+        return f"{address}:{port}: {error.strerror or error}"
+    writer.close()
+    return ""
+
+
+async def _http(address: str, port: int, path: str) -> str:
+    """Any status from 200 to 399 is a success, as Kubernetes has it."""
+    writer = None
+    try:
+        async with asyncio.timeout(WITHIN):
+            reader, writer = await asyncio.open_connection(address, port)
+            writer.write(f"GET {path} HTTP/1.1\r\nhost: {address}:{port}\r\nconnection: close\r\n\r\n".encode())
+            status = (await reader.readline()).split(b" ")
+        code = int(status[1]) if len(status) > 1 and status[0].startswith(b"HTTP/1") and status[1].isdigit() else 0
+    except TimeoutError:
+        return f"GET {path}: no answer within {WITHIN:g} s"
+    except OSError as error:
+        return f"GET {path}: {error.strerror or error}"
+    except ValueError:
+        return f"GET {path}: the answer is no HTTP"
+    finally:
+        if writer:
+            writer.close()
+    if not code:
+        return f"GET {path}: the answer is no HTTP"
+    return "" if 200 <= code < 400 else f"GET {path}: status {code}"
+
+
+async def _grpc(address: str, port: int, service: str) -> str:
+    """Ask ``grpc.health.v1.Health/Check``; the messages are one string and one enum, written and read by hand."""
+    library: Any = grpc  # the stubs of grpc.aio leave the parameters of their generics open
+    name = service.encode()
+    request = b"\x0a" + bytes([len(name)]) + name if name else b""
+    async with library.aio.insecure_channel(f"{address}:{port}", options=(("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            reply: bytes = await channel.unary_unary("/grpc.health.v1.Health/Check")(request, timeout=WITHIN)
+        except grpc.aio.AioRpcError as error:
+            return f"grpc health: {error.code().name}: {error.details()}"
+    return "" if reply.startswith(b"\x08\x01") else "grpc health: not SERVING"
