@@ -10,7 +10,17 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from masche.model.refs import Kind
-from masche.model.resources.meta import FrozenMap, Labels, Manifest, Part
+from masche.model.resources.gateway_options import AllowedListeners, GatewayInfrastructure, GatewayTLSConfig
+from masche.model.resources.meta import FrozenMap, Manifest, Part
+from masche.model.resources.references import (
+    GROUP,
+    BackendObjectReference,
+    LabelSelector,
+    LocalObjectReference,
+    ParametersReference,
+    ParentReference,
+    SecretObjectReference,
+)
 from masche.model.resources.scalars import (
     Duration,
     Flag,
@@ -27,53 +37,11 @@ from masche.model.resources.scalars import (
 )
 from masche.model.view import PathKind, RewriteKind, ValueKind
 
-GROUP = "gateway.networking.k8s.io"
 API_VERSION = f"{GROUP}/v1"
 
 Weight = Annotated[Int, Field(ge=0, le=1_000_000)]
-HeaderValue = Annotated[str, Field(min_length=1, max_length=4096)]
+HeaderValue = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[!-~]+([\t ]?[!-~]+)*$")]
 Text1024 = Annotated[str, Field(max_length=1024)]
-
-
-# ------------------------------------------------------------------------------------------------------ references
-
-
-class ParentReference(Part):
-    """What a route attaches to: a Gateway (north-south) or a Service (east-west, GAMMA)."""
-
-    group: Group = GROUP
-    kind: KindName = "Gateway"
-    namespace: NamespaceName | None = None
-    name: ObjectName
-    section_name: SectionName | None = None
-    port: Port | None = None
-
-
-class BackendObjectReference(Part):
-    """Where requests go: a Service and its port."""
-
-    group: Group = ""
-    kind: KindName = "Service"
-    name: ObjectName
-    namespace: NamespaceName | None = None
-    port: Port | None = None
-
-
-class LocalObjectReference(Part):
-    """An object of the same namespace."""
-
-    group: Group
-    kind: KindName
-    name: ObjectName
-
-
-class SecretObjectReference(Part):
-    """A Secret, possibly of another namespace (which then needs a ReferenceGrant)."""
-
-    group: Group = ""
-    kind: KindName = "Secret"
-    name: ObjectName
-    namespace: NamespaceName | None = None
 
 
 # --------------------------------------------------------------------------------------------------------- matches
@@ -198,9 +166,12 @@ CorsOrigin = Annotated[
     Field(
         min_length=1,
         max_length=253,
-        pattern=r"(^\*$)|(^([a-zA-Z][a-zA-Z0-9+\-.]+):\/\/([^:/?#]+)(:([0-9]{1,5}))?$)",
+        pattern=r"(^\*$)|(^https?:\/\/(\*|(\*\.)?[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)(:([0-9]{1,5}))?$)",
     ),
 ]
+
+
+CorsMethod = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"]
 
 
 class HTTPCORSFilter(Part):
@@ -208,7 +179,7 @@ class HTTPCORSFilter(Part):
 
     allow_origins: Annotated[tuple[CorsOrigin, ...], Field(max_length=64)] = ()
     allow_credentials: Flag | None = None
-    allow_methods: Annotated[tuple[Method | Literal["*"], ...], Field(max_length=9)] = ()
+    allow_methods: Annotated[tuple[CorsMethod, ...], Field(max_length=9)] = ()
     allow_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64)] = ()
     expose_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64)] = ()
     max_age: Annotated[Int, Field(ge=1, le=2147483647)] = 5
@@ -223,7 +194,9 @@ class GRPCAuthConfig(Part):
 class HTTPAuthConfig(Part):
     """Where an external HTTP authorizer is asked and which headers pass."""
 
-    path: str | None = None
+    path: (
+        Annotated[str, Field(max_length=1024, pattern=r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$")] | None
+    ) = None
     allowed_headers: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     allowed_response_headers: Annotated[tuple[str, ...], Field(max_length=64)] = ()
 
@@ -231,7 +204,7 @@ class HTTPAuthConfig(Part):
 class ForwardBodyConfig(Part):
     """How much of the body an external authorizer sees."""
 
-    max_size: Annotated[Int, Field(ge=0, le=65535)] | None = None
+    max_size: Annotated[Int, Field(ge=0, le=2147483647)] | None = None
 
 
 class HTTPExternalAuthFilter(Part):
@@ -351,15 +324,6 @@ class HTTPRoute(Manifest):
 # -------------------------------------------------------------------------------------------------------- gateways
 
 
-class ParametersReference(Part):
-    """Parameters of an implementation; masche has none."""
-
-    group: Group
-    kind: KindName
-    name: ObjectName
-    namespace: NamespaceName | None = None
-
-
 class GatewayClassSpec(Part):
     """Who carries out Gateways of this class."""
 
@@ -384,21 +348,6 @@ class GatewayClass(Manifest):
     CONTROLLER: ClassVar[str] = "masche.dev/gateway"
 
     spec: GatewayClassSpec
-
-
-class LabelSelectorRequirement(Part):
-    """``key In (values)`` and its three sisters."""
-
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = ()
-
-
-class LabelSelector(Part):
-    """All labels and all expressions must hold; an empty selector selects everything."""
-
-    match_labels: Labels = FrozenMap()
-    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
 
 
 class RouteNamespaces(Part):
@@ -430,23 +379,29 @@ class ListenerTLS(Part):
     options: Annotated[FrozenMap[str, str], Field(max_length=16)] = FrozenMap()
 
 
-class ListenerProtocol(StrEnum):
-    """The protocols that the Gateway API knows."""
+def _spelled(protocol: str) -> str:
+    """ "All Core ProtocolType values MUST be treated case-insensitively" (Gateway API)."""
+    return protocol.upper() if protocol.upper() in {"HTTP", "HTTPS", "TLS", "TCP", "UDP"} else protocol
 
-    HTTP = "HTTP"
-    HTTPS = "HTTPS"
-    TLS = "TLS"
-    TCP = "TCP"
-    UDP = "UDP"
+
+ListenerProtocol = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9]+$",
+    ),
+    AfterValidator(_spelled),
+]
 
 
 class Listener(Part):
-    """One port, hostname and protocol on which a Gateway lets traffic in."""
+    """One port, hostname and protocol (``HTTP``, ``HTTPS``, ...) on which a Gateway lets traffic in."""
 
     name: SectionName
     hostname: Hostname | None = None
     port: Port
-    protocol: str
+    protocol: ListenerProtocol
     tls: ListenerTLS | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
 
@@ -454,16 +409,27 @@ class Listener(Part):
 class GatewayAddress(Part):
     """An address asked for."""
 
-    type: str = "IPAddress"
+    type: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            pattern=r"^Hostname|IPAddress|NamedAddress|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$",
+        ),
+    ] = "IPAddress"
     value: Annotated[str, Field(max_length=253)] = ""
 
 
 class GatewaySpec(Part):
-    """The class and the listeners."""
+    """The class and the listeners; the rest is valid on paper and not carried out yet."""
 
     gateway_class_name: ObjectName
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64)]
     addresses: Annotated[tuple[GatewayAddress, ...], Field(max_length=16)] = ()
+    infrastructure: GatewayInfrastructure | None = None
+    allowed_listeners: AllowedListeners | None = None
+    tls: GatewayTLSConfig | None = None
+    default_scope: Literal["All", "None"] | None = None
 
 
 class Gateway(Manifest):
@@ -504,7 +470,7 @@ class ReferenceGrantSpec(Part):
 class ReferenceGrant(Manifest):
     """Allows references into its namespace from others."""
 
-    api_version: ClassVar[str] = f"{GROUP}/v1beta1"
+    api_version: ClassVar[str] = API_VERSION
     kind: ClassVar[Kind] = Kind.REFERENCE_GRANT
 
     spec: ReferenceGrantSpec

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, GetC
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from masche.model.refs import Kind, Name, Ref
-from masche.model.resources.scalars import AnnotationKey, AnyNamespace, LabelKey, LabelValue, ObjectName
+from masche.model.resources.scalars import AnnotationKey, AnyNamespace, DnsName, LabelKey, LabelValue
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -77,7 +77,7 @@ Timestamp = Annotated[AwareDatetime, BeforeValidator(_only_text)]
 class ObjectMeta(Part):
     """How a resource is called and labelled. ``namespace`` is ``""`` for cluster-scoped kinds."""
 
-    name: ObjectName
+    name: DnsName
     namespace: AnyNamespace = ""
     labels: Labels = FrozenMap()
     annotations: FrozenMap[AnnotationKey, str] = FrozenMap()
