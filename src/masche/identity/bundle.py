@@ -5,6 +5,7 @@ bundle holds both, so that either end of a connection may be the first to change
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cryptography import x509
@@ -39,6 +40,18 @@ class TrustBundle:
             raise BundleError(f"the trust bundle of {self.trust_domain} has a root twice")
 
     @classmethod
+    def of_root(cls, root: x509.Certificate) -> "TrustBundle":
+        """The bundle of one root, whose trust domain its own URI says. Raises BundleError."""
+        try:
+            found = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            [uri] = found.get_values_for_type(x509.UniformResourceIdentifier)
+            return cls(SpiffeId.parse(uri).trust_domain, (root,))
+        except BundleError:
+            raise
+        except (x509.ExtensionNotFound, ValueError) as error:
+            raise BundleError(f"the root does not say its trust domain: {error}") from error
+
+    @classmethod
     def of_pem(cls, trust_domain: str, pem: str) -> "TrustBundle":
         """Read one or more certificates. Raises BundleError."""
         try:
@@ -71,7 +84,7 @@ class TrustBundle:
         return f"<TrustBundle {self.trust_domain}: {pins}>"
 
 
-def pinned_root(chain: list[bytes], pin: str) -> x509.Certificate:
+def pinned_root(chain: Sequence[bytes], pin: str) -> x509.Certificate:
     """The root of this SHA-256 among the certificates (DER) that a server showed. Raises BundleError."""
     for der in chain:
         if hashlib.sha256(der).hexdigest() == pin.lower():

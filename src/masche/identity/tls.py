@@ -36,9 +36,7 @@ class Presented:
 
 def mutual_server_credentials(current: Callable[[], Presented]) -> grpc.ServerCredentials:
     """A server that requires client certificates; ``current`` is asked in every handshake (from gRPC's threads)."""
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(current()), _Fetcher(current), require_client_authentication=True
-    )
+    return _Fetcher(current).credentials(require_client=True)
 
 
 def joining_server_credentials(current: Callable[[], Presented]) -> grpc.ServerCredentials:
@@ -48,9 +46,7 @@ def joining_server_credentials(current: Callable[[], Presented]) -> grpc.ServerC
         now = current()
         return Presented(chain=now.chain + now.roots, key=now.key, roots=now.roots)
 
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(with_root()), _Fetcher(with_root), require_client_authentication=False
-    )
+    return _Fetcher(with_root).credentials(require_client=False)
 
 
 def channel_credentials(presented: Presented) -> grpc.ChannelCredentials:
@@ -63,7 +59,7 @@ def joining_channel_credentials(bundle: TrustBundle) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(bundle.pem.encode())
 
 
-def fetch_root(host: str, port: int, pin: str, *, trust_domain: str, timeout: float = 5.0) -> TrustBundle:
+def fetch_root(host: str, port: int, pin: str, *, timeout: float = 5.0) -> TrustBundle:
     """Connect to a joining port, once, only to see its chain, and pick the root with this SHA-256 from it.
 
     Nothing is believed of the connection and nothing is sent over it; the pin decides. Blocks. Raises BundleError when
@@ -79,7 +75,7 @@ def fetch_root(host: str, port: int, pin: str, *, trust_domain: str, timeout: fl
         context.wrap_socket(plain, server_hostname=CONTROL_PLANE_NAME) as encrypted,
     ):
         root = pinned_root(_shown_chain(encrypted), pin)
-    return TrustBundle(trust_domain, (root,))
+    return TrustBundle.of_root(root)
 
 
 def _shown_chain(encrypted: ssl.SSLSocket) -> Sequence[bytes]:
@@ -98,7 +94,14 @@ class _Fetcher:
         self._current = current
         self._last = current()
 
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+    def credentials(self, *, require_client: bool) -> grpc.ServerCredentials:
+        """Credentials that ask here in every handshake."""
+        fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._fetch)  # its stub forgets None
+        return grpc.dynamic_ssl_server_credentials(
+            _configuration(self._last), fetch, require_client_authentication=require_client
+        )
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         now = self._current()
         if now == self._last:
             return None

@@ -34,6 +34,30 @@ JOINING_PORT: Final = 15013
 """Where machines without a credential come in, beside 15012, which requires one."""
 
 
+ADMITTED: Final = (("masche-link", "admitted"),)
+"""The first metadata of a Register stream that was taken: a refused one has none, and so is told apart at once."""
+
+SERVER_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.max_receive_message_length", messages.MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+)
+"""For the server of the link: a dead agent or a silent partition is noticed within 15 s; a port has one server."""
+
+JOINING_SERVER_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.max_receive_message_length", messages.MAX_JOIN_BYTES),
+    ("grpc.max_metadata_size", 8 << 10),
+    ("grpc.max_connection_age_ms", 30_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+    ("grpc.so_reuseport", 0),
+)
+"""For the server of joins, which strangers reach: little is read, and nobody stays."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """Who calls. ``machine`` is the id in the client certificate, or None for this machine's own Unix socket.
@@ -162,7 +186,9 @@ class _Calls:
 
     async def register(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         try:
-            async for message in self._service.register(self._admit(context), _known(requests)):
+            peer = self._admit(context)
+            await context.send_initial_metadata(ADMITTED)
+            async for message in self._service.register(peer, _known(requests)):
                 yield messages.encode(message)
         except (RefusedError, MessageError) as error:
             await _abort(context, error)
@@ -236,3 +262,12 @@ async def _abort(context: Context, error: RefusedError | MessageError) -> NoRetu
 def _source(context: Context) -> str:
     """The caller's address without its port, which changes with every connection."""
     return (context.peer() or "").rpartition(":")[0]
+
+
+def refused(error: grpc.aio.AioRpcError) -> "RefusedError | ConnectionError":
+    """What a failed call means to its caller: the service said no, or the control plane can not be reached."""
+    details = error.details() or ""
+    if error.code() in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}:
+        why, _, fix = details.partition("\n")
+        return RefusedError(why, fix=fix)
+    return ConnectionError(f"{error.code().name}: {details}")

@@ -1,0 +1,261 @@
+"""The agent's side of the link: one Register stream that is always being kept up, and calls beside it.
+
+What is registered is remembered here and said again, whole, after every reconnect, so that a control plane which lost
+everything knows it all after one round trip; what it told us last (Scopes, roots) stays in force while it is away.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, assert_never
+
+import grpc
+import grpc.aio
+import msgspec
+
+from masche.identity import tls
+from masche.identity.tls import Presented
+from masche.link import backoff, calls, messages
+from masche.link.calls import Stream
+from masche.link.messages import (
+    Accepted,
+    Directive,
+    Drained,
+    FromControl,
+    Heartbeat,
+    Hello,
+    MessageError,
+    ProxyGone,
+    ProxyState,
+    Refused,
+    RenewNow,
+    Report,
+    ReportReply,
+    Roots,
+    Scope,
+    SignReply,
+    SignRequest,
+    Synced,
+)
+from masche.link.service import ADMITTED, SERVICE, RefusedError, refused
+from masche.model.refs import Name
+
+HEARTBEAT: Final = 5.0
+"""Seconds; a third of a lease."""
+
+CALL_TIMEOUT: Final = 10.0
+EVENTS: Final = 10_000
+"""So many events wait for the agent before the stream stops reading, and gRPC holds the control plane back."""
+
+_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.max_receive_message_length", messages.MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A control plane: ``host:port`` with what this machine presents (asked again for each connection), or
+    ``unix:/path`` with None.
+    """
+
+    address: str
+    presented: Callable[[], Presented] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """An event: the stream is up and everything was registered again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """An event: the stream ended, ``why``; it is being made again."""
+
+    why: str
+
+
+Event = FromControl | Connected | Disconnected
+
+
+class LinkClient:
+    """Keeps a link. ``run`` it in a TaskGroup of yours and read ``events``; the rest may be called at any time."""
+
+    def __init__(self, targets: Sequence[Target], hello: Callable[[], Hello], *, rng: Random) -> None:
+        if not targets:
+            raise ValueError("a link needs at least one control plane")
+        self._targets = tuple(targets)
+        self._hello = hello
+        self._rng = rng
+        self._proxies: dict[str, bytes] = {}
+        self._scopes: dict[tuple[str, Name], Scope] = {}
+        self._unsaid: dict[str, bytes] = {}
+        self._wake = asyncio.Event()
+        self._up = asyncio.Event()
+        self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS)
+        self._channel: grpc.aio.Channel | None = None
+        self._failures = 0
+        self.roots: Roots | None = None
+        self.refusal: RefusedError | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a control plane has taken the stream and it is up."""
+        return self._up.is_set()
+
+    @property
+    def scopes(self) -> Mapping[tuple[str, Name], Scope]:
+        """The last Scope of each (proxy, workload)."""
+        return MappingProxyType(self._scopes)
+
+    async def wait_connected(self) -> None:
+        """Return once the stream is up."""
+        await self._up.wait()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What the control plane says, and when it comes and goes; for one reader, for ever."""
+        while True:
+            yield await self._events.get()
+
+    def put(self, state: ProxyState) -> None:
+        """Register a proxy or replace what was said of it. Only the newest state of a proxy waits to be said.
+
+        Raises MessageError when the state is too long to be sent.
+        """
+        self._proxies[state.proxy] = messages.encode(state)
+        self._say(state.proxy, self._proxies[state.proxy])
+
+    def forget(self, proxy: str) -> None:
+        """The proxy left in order. After a reconnect it is simply not among those that are registered."""
+        self._proxies.pop(proxy, None)
+        for key in [key for key in self._scopes if key[0] == proxy]:
+            del self._scopes[key]
+        self._say(proxy, messages.encode(ProxyGone(proxy=proxy)))
+
+    async def sign(self, request: SignRequest) -> SignReply:
+        """Have a workload's certificate signed. Raises RefusedError, ConnectionError."""
+        return await self._call("SignCsr", request, SignReply)
+
+    async def report(self, report: Report) -> ReportReply:
+        """Send one Report. Raises RefusedError, ConnectionError; then send it again under its number."""
+        return await self._call("Report", report, ReportReply)
+
+    async def run(self) -> None:
+        """Connect, register, listen, and begin again whenever that ends. Returns only by cancellation."""
+        while True:
+            target = self._targets[self._failures % len(self._targets)]
+            try:
+                why = await self._session(target)
+            finally:
+                self._up.clear()
+            await self._events.put(Disconnected(why))
+            self._failures += 1
+            await asyncio.sleep(backoff.pause(self._failures, rng=self._rng))
+
+    def _say(self, proxy: str, message: bytes) -> None:
+        self._unsaid[proxy] = message
+        self._wake.set()
+
+    async def _session(self, target: Target) -> str:
+        """One connection, from its first byte to its end; says why it ended."""
+        async with _channel(target) as channel, asyncio.TaskGroup() as tasks:
+            self._channel = channel
+            call = calls.stream(channel, f"/{SERVICE}/Register")
+            writer = tasks.create_task(self._write(call))
+            try:
+                return await self._read(call)
+            except grpc.aio.AioRpcError as error:
+                return self._note(error)
+            except TimeoutError:
+                return f"{target.address} did not answer within {CALL_TIMEOUT:.0f} s"
+            except MessageError as error:
+                return f"{target.address} sent what is not a message: {error}"
+            finally:
+                self._channel = None
+                writer.cancel()
+                call.cancel()
+
+    def _note(self, error: grpc.aio.AioRpcError) -> str:
+        found = refused(error)
+        self.refusal = found if isinstance(found, RefusedError) else None
+        return str(found)
+
+    async def _write(self, call: Stream) -> None:
+        """Say everything once, then what changes. When the call has ended, its reader knows why."""
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(messages.encode(self._hello()))
+            self._unsaid.clear()
+            for state in list(self._proxies.values()):
+                await call.write(state)
+            await call.write(messages.encode(Synced()))
+            while True:
+                await self._write_changes(call)
+
+    async def _write_changes(self, call: Stream) -> None:
+        """What was put or forgotten, or a Heartbeat when for HEARTBEAT seconds nothing was."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), HEARTBEAT)
+        except TimeoutError:
+            await call.write(messages.encode(Heartbeat()))
+        self._wake.clear()
+        unsaid, self._unsaid = self._unsaid, {}
+        for message in unsaid.values():
+            await call.write(message)
+
+    async def _read(self, call: Stream) -> str:
+        async with asyncio.timeout(CALL_TIMEOUT):
+            metadata = dict(await call.initial_metadata())
+        if ADMITTED[0][0] in metadata:
+            self.refusal = None
+            self._up.set()
+            await self._events.put(Connected())
+        async for data in call:
+            self._failures = 0
+            if (message := messages.from_control(data)) is not None:
+                self._take(message)
+                await self._events.put(message)
+        return "the control plane ended the stream"
+
+    def _take(self, message: FromControl) -> None:
+        """Keep what stays in force while no control plane is there."""
+        match message:
+            case Scope():
+                self._scopes[message.proxy, message.workload] = message
+            case Roots():
+                self.roots = message
+            case Accepted() | Refused() | Drained() | RenewNow() | Directive():
+                pass
+            case _:
+                assert_never(message)
+
+    async def _call(self, method: str, request: msgspec.Struct, kind: type[T]) -> T:
+        channel = self._channel
+        if channel is None:
+            raise ConnectionError("no control plane is connected")
+        try:
+            answer = await calls.unary(channel, f"/{SERVICE}/{method}", messages.encode(request), within=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise refused(error) from error
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            raise ConnectionError("the control plane went away during the call") from error
+        return messages.decode(answer, kind)
+
+
+def _channel(target: Target) -> grpc.aio.Channel:
+    """A channel with connections of its own: a new session never gets a broken connection of the last."""
+    if target.presented is None:
+        return grpc.aio.insecure_channel(target.address, options=list(_OPTIONS))
+    credentials = tls.channel_credentials(target.presented())
+    return grpc.aio.secure_channel(target.address, credentials, options=[*_OPTIONS, *tls.CHANNEL_OPTIONS])

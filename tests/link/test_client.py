@@ -1,0 +1,213 @@
+"""The agent's side of the link against an in-process control plane, over a Unix socket and over mutual TLS."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from link.plane import DOMAIN, Mutual, Plane, proxy, scope, serve, until
+from masche.identity import keys
+from masche.identity.spiffe import SpiffeId
+from masche.link.client import LinkClient, Target
+from masche.link.messages import Accepted, Heartbeat, Hello, ProxyGone, Report, SignRequest, Synced
+from masche.link.service import RefusedError
+from masche.model.refs import Name
+
+Make = Callable[[Target], LinkClient]
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"unix:{tmp_path}/control.sock"
+
+
+def machine(mutual: Mutual, name: str = "m1", *, lifetime: float = 3600.0) -> Target:
+    key = keys.generate()
+    authority = mutual.plane.authority
+    issued = authority.sign(
+        keys.signing_request(key), SpiffeId.of_machine(DOMAIN, name), now=time.time(), lifetime=lifetime
+    )
+    presented = mutual.presented_by(key, issued.chain, authority.bundle)
+    return Target(address=mutual.address, presented=lambda: presented)
+
+
+async def test_what_was_put_is_registered_after_hello_and_before_synced(plane: Plane, address: str, link: Make) -> None:
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    client.put(proxy("p1"))
+    await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced")
+    assert [type(m).__name__ for _, m in plane.heard] == ["Hello", "ProxyState", "Synced"]
+    assert plane.heard[0][0].is_local
+    assert client.is_connected
+    await server.stop(0)
+
+
+async def test_a_change_is_said_at_once_and_a_leave_too(plane: Plane, address: str, link: Make) -> None:
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced")
+    client.put(proxy("p1", "one"))
+    await until(plane.states, "state")
+    client.put(proxy("p1", "two"))
+    await until(lambda: len(plane.states()) == 2, "second state")
+    client.forget("p1")
+    await until(lambda: plane.heard[-1][1] == ProxyGone(proxy="p1"), "gone")
+    await server.stop(0)
+
+
+async def test_after_a_restart_of_the_control_plane_everything_is_registered_again(
+    plane: Plane, authority: object, address: str, link: Make
+) -> None:
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    client.put(proxy("p1"))
+    client.put(proxy("p2"))
+    plane.outgoing.put_nowait(scope("p1"))
+    await until(lambda: len(plane.states()) == 2 and client.scopes, "registered")
+    await server.stop(0)
+    await until(lambda: not client.is_connected, "disconnected")
+    client.forget("p2")
+    assert client.roots is not None, "the last roots stay"
+    assert client.scopes["p1", Name("shop", "orders")] == scope("p1"), "the last scope stays"
+
+    fresh = Plane(plane.authority)
+    server = await serve(fresh, address)
+    await until(lambda: any(isinstance(m, Synced) for _, m in fresh.heard), "registered again")
+    assert [state.proxy for state in fresh.states()] == ["p1"]
+    assert isinstance(fresh.heard[0][1], Hello)
+    assert not any(isinstance(m, Heartbeat) for _, m in fresh.heard)
+    await server.stop(0)
+
+
+async def test_events_tell_what_was_accepted(plane: Plane, address: str, link: Make) -> None:
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    client.put(proxy("p1"))
+    async with asyncio.timeout(10):
+        async for event in client.events():
+            if event == Accepted(proxy="p1"):
+                break
+    await server.stop(0)
+
+
+async def test_a_call_without_a_connection_fails_at_once(address: str, link: Make) -> None:
+    client = link(Target(address=address))
+    with pytest.raises(ConnectionError):
+        await client.report(Report(machine="m1", epoch="e", sequence=1))
+
+
+async def test_a_call_in_flight_when_the_control_plane_dies_is_a_connection_error(
+    plane: Plane, address: str, link: Make
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    plane.report = never  # type: ignore[method-assign,assignment] - a service that never answers
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    await client.wait_connected()
+    call = asyncio.ensure_future(client.report(Report(machine="m1", epoch="e", sequence=1)))
+    await asked.wait()
+    await server.stop(0)
+    with pytest.raises(ConnectionError):
+        await call
+
+
+async def test_a_machine_signs_and_reports_over_mutual_tls(mutual: Mutual, link: Make) -> None:
+    client = link(machine(mutual))
+    await client.wait_connected()
+    await until(lambda: mutual.plane.heard, "hello")
+    assert mutual.plane.heard[0][0].machine == "m1"
+    request = keys.signing_request(keys.generate())
+    reply = await client.sign(SignRequest(proxy="p1", workload=Name("shop", "orders"), csr=request))
+    assert reply.chain.count("BEGIN CERTIFICATE") == 2
+    await client.report(Report(machine="m1", epoch="e", sequence=7))
+    assert mutual.plane.reports[0].sequence == 7
+
+
+async def test_a_refused_request_says_why(mutual: Mutual, link: Make) -> None:
+    client = link(machine(mutual))
+    await client.wait_connected()
+    with pytest.raises(RefusedError, match="not a certificate request"):
+        await client.sign(SignRequest(proxy="p1", workload=Name("shop", "orders"), csr=b"junk"))
+
+
+async def test_a_revoked_machine_is_refused_and_knows_why(mutual: Mutual, link: Make) -> None:
+    mutual.plane.machines._revoked = frozenset({"m1"})
+    client = link(machine(mutual))
+    await until(lambda: client.refusal is not None, "refusal")
+    assert client.refusal is not None
+    assert "revoked" in client.refusal.why
+    assert client.refusal.fix == "join it again"
+    assert not client.is_connected
+    assert mutual.plane.heard == []
+
+
+async def test_the_servers_certificate_rotates_without_a_restart(mutual: Mutual, link: Make) -> None:
+    first = link(machine(mutual))
+    await first.wait_connected()
+    mutual.certify()
+    second = link(machine(mutual, "m2"))
+    await second.wait_connected()
+    assert first.is_connected
+    assert mutual.plane.streams == 2
+
+
+@pytest.mark.parametrize("case", ["workload", "other trust domain", "no certificate", "other authority"])
+async def test_strangers_are_refused(mutual: Mutual, link: Make, tmp_path: Path, case: str) -> None:
+    from masche.identity.authority import Authority
+    from masche.identity.tls import CHANNEL_OPTIONS, joining_channel_credentials
+
+    authority = mutual.plane.authority
+    key = keys.generate()
+    now = time.time()
+    if case == "no certificate":
+        channel = grpc.aio.secure_channel(
+            mutual.address, joining_channel_credentials(authority.bundle), options=list(CHANNEL_OPTIONS)
+        )
+        async with channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/masche.link.v1.Link/Report")(b"", timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        return
+    identity = SpiffeId.of_workload(DOMAIN, "shop", "orders")
+    if case != "workload":
+        domain = "other.local" if case == "other trust domain" else DOMAIN
+        authority = Authority.open(tmp_path / "other", domain, now=now, audit=lambda _: None)
+        identity = SpiffeId.of_machine(domain, "m1")
+    if case == "other trust domain":
+        mutual.presented = mutual.presented_by(
+            keys.load_private(mutual.presented.key), mutual.presented.chain, mutual.plane.authority.bundle
+        )
+        roots = mutual.presented.roots + authority.bundle.pem
+        mutual.presented = type(mutual.presented)(chain=mutual.presented.chain, key=mutual.presented.key, roots=roots)
+    issued = authority.sign(keys.signing_request(key), identity, now=now)
+    presented = mutual.presented_by(key, issued.chain, mutual.plane.authority.bundle)
+    client = link(Target(address=mutual.address, presented=lambda: presented))
+    async with asyncio.timeout(10):
+        event = await anext(client.events())
+    assert not client.is_connected
+    assert mutual.plane.heard == []
+    expected = {"workload": "is not a machine", "other trust domain": "not of the trust domain"}.get(case)
+    if expected:
+        assert expected in str(event), event
+
+
+async def test_an_agent_talks_to_no_server_but_a_control_plane_of_its_root(
+    mutual: Mutual, link: Make, tmp_path: Path
+) -> None:
+    """A workload of the same mesh, with its perfectly valid certificate, can not pose as the control plane."""
+    key = keys.generate()
+    identity = SpiffeId.of_workload(DOMAIN, "shop", "orders")
+    issued = mutual.plane.authority.sign(keys.signing_request(key), identity, now=time.time())
+    mutual.presented = mutual.presented_by(key, issued.chain, mutual.plane.authority.bundle)
+    client = link(machine(mutual))
+    async with asyncio.timeout(10):
+        await anext(client.events())
+    assert mutual.plane.heard == []
