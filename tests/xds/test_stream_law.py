@@ -4,13 +4,13 @@ subscribed to, and the next delta is empty; whatever it asked, refused, forgot o
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from xds_worlds import TYPES, Proxy, blob
 
 from masche.model.blob import Blob
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from masche.xds.limits import Limits
 from masche.xds.stream import Stream
 from masche.xds.wanted import Wanted
-from xds_worlds import TYPES, Proxy, blob
 
 NAMES = ("a", "b", "c")
 WORDS = ("one", "two", "three", "bad")

@@ -1,0 +1,95 @@
+"""Where a control plane listens: gRPC options, mutual TLS with certificates that rotate, and a private Unix socket.
+
+Whoever owns the one gRPC server of a process takes these parts; nothing here starts a server. Invariant: a TCP listener
+always asks for a client certificate, and what has none is a Unix socket that only its owner can open.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import grpc
+import grpc.aio
+
+from masche.wire.discovery import MAX_REQUEST_BYTES
+
+_MANY = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What the server proves itself with and whom it trusts, PEM. ``key`` never shows in a repr."""
+
+    key: bytes
+    chain: bytes
+    roots: bytes
+
+    def __repr__(self) -> str:
+        return f"<Material {len(self.chain)} bytes of chain, Secret(...)>"
+
+
+def options(*, max_receive_bytes: int = MAX_REQUEST_BYTES) -> tuple[tuple[str, int], ...]:
+    """Return the channel arguments of a server that carries xDS.
+
+    A burst of streams (every proxy after a restart) is queued and not lost; a peer that vanished without a word is
+    noticed within 30 s; a proxy may ping as often as every 5 s; a stranger can make us hold little.
+    """
+    return (
+        ("grpc.server.max_pending_requests", _MANY),
+        ("grpc.server.max_pending_requests_hard_limit", _MANY),
+        ("grpc.max_concurrent_streams", 4096),
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.so_reuseport", 0),
+    )
+
+
+def mutual_tls(current: Callable[[], Material]) -> grpc.ServerCredentials:
+    """Return server credentials that require a client certificate and ask ``current`` before every handshake.
+
+    ``current`` is called on a thread of gRPC and must answer from memory. Connections that exist are not disturbed by
+    a rotation.
+    """
+    material = current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal material
+        latest = current()
+        if latest == material:
+            return None
+        material = latest
+        return _configuration(latest)
+
+    # "... or None for no change" (its documentation), which the published stub leaves out.
+    fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
+    return grpc.dynamic_ssl_server_credentials(_configuration(material), fetcher, require_client_authentication=True)
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], root_certificates=material.roots)
+
+
+def bind_unix(server: grpc.aio.Server, path: Path) -> None:
+    """Listen on a Unix socket with mode 0600, replacing one that a process that is gone left behind.
+
+    The socket has its mode from the moment it exists: the umask is narrowed while it is made. Call it before threads
+    that create files are running.
+
+    Raises:
+        OSError, RuntimeError: the path cannot be bound.
+    """
+    if path.is_socket():
+        path.unlink()
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    finally:
+        os.umask(before)
