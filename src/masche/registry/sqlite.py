@@ -32,7 +32,7 @@ class SqliteStore:
 
     def __init__(self, thread: writer.Writer, path: Path) -> None:
         self._writer = thread
-        self._feed = Feed(revision=thread.revision)
+        self._feed = Feed(revision=thread.revision, recent=min(thread.keep.revisions, 1024))
         self._closed = False
         self.path = path
         self.cluster = thread.cluster

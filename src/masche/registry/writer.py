@@ -83,7 +83,7 @@ class Writer(threading.Thread):
         self._ownership = ownership
         self._path = path
         self._wall = wall
-        self._keep = keep
+        self.keep = keep
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._loop = loop
         self._publish: Publish = lambda _changes, _settlements: None
@@ -199,10 +199,10 @@ class Writer(threading.Thread):
         """Drop the oldest rows of the log beyond what Keep says, in bites, within the open transaction."""
         self._log.extend(batch.log_sizes)
         self._log_bytes += sum(size for _, size in batch.log_sizes)
-        if len(self._log) <= self._keep.revisions * 1.1 and self._log_bytes <= self._keep.size_bytes * 1.1:
+        if len(self._log) <= self.keep.revisions * 1.1 and self._log_bytes <= self.keep.size_bytes * 1.1:
             return
         floor = self._floor
-        while len(self._log) > self._keep.revisions or (self._log_bytes > self._keep.size_bytes and len(self._log) > 1):
+        while len(self._log) > self.keep.revisions or (self._log_bytes > self.keep.size_bytes and len(self._log) > 1):
             floor, size = self._log.popleft()
             self._log_bytes -= size
         self._connection.execute("DELETE FROM log WHERE revision <= ?", (floor,))
