@@ -171,8 +171,10 @@ class LinkClient:
         async with _channel(target) as channel, asyncio.TaskGroup() as tasks:
             self._channel = channel
             call = calls.stream(channel, f"/{SERVICE}/Register")
-            writer = tasks.create_task(self._write(call))
+            writer: asyncio.Task[None] | None = None
             try:
+                if await self._is_admitted(call):
+                    writer = tasks.create_task(self._write(call))
                 return await self._read(call)
             except grpc.aio.AioRpcError as error:
                 return self._note(error)
@@ -182,7 +184,8 @@ class LinkClient:
                 return f"{target.address} sent what is not a message: {error}"
             finally:
                 self._channel = None
-                writer.cancel()
+                if writer:
+                    writer.cancel()
                 call.cancel()
 
     def _note(self, error: grpc.aio.AioRpcError) -> str:
@@ -212,13 +215,18 @@ class LinkClient:
         for message in unsaid.values():
             await call.write(message)
 
-    async def _read(self, call: Stream) -> str:
+    async def _is_admitted(self, call: Stream) -> bool:
+        """Whether the stream was taken. Nothing is written before: a failed write would hide why it was refused."""
         async with asyncio.timeout(CALL_TIMEOUT):
             metadata = dict(await call.initial_metadata())
-        if ADMITTED[0][0] in metadata:
-            self.refusal = None
-            self._up.set()
-            await self._events.put(Connected())
+        if ADMITTED[0][0] not in metadata:
+            return False
+        self.refusal = None
+        self._up.set()
+        await self._events.put(Connected())
+        return True
+
+    async def _read(self, call: Stream) -> str:
         async for data in call:
             self._failures = 0
             if (message := messages.from_control(data)) is not None:

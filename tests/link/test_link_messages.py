@@ -1,0 +1,82 @@
+"""The words of the link: versions may differ by one, and nothing bad gets further than the codec."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from link.plane import hello, proxy, scope
+from masche.link import messages
+from masche.link.messages import MessageError, ProxyState, SignRequest
+from masche.model.refs import Name
+
+
+def raw(message: msgspec.Struct) -> dict[str, object]:
+    return msgspec.msgpack.decode(messages.encode(message))
+
+
+def test_messages_come_back_as_they_were() -> None:
+    assert messages.from_agent(messages.encode(proxy("p1"))) == proxy("p1")
+    assert messages.from_control(messages.encode(scope("p1"))) == scope("p1")
+
+
+def test_a_field_of_a_newer_version_is_ignored() -> None:
+    newer = raw(proxy("p1"))
+    newer["colour"] = "blue"
+    newer["occupants"][0]["seat"]["depth"] = 3  # type: ignore[index]
+    assert messages.from_agent(msgspec.msgpack.encode(newer)) == proxy("p1")
+
+
+def test_a_message_of_a_newer_version_is_ignored() -> None:
+    data = msgspec.msgpack.encode({"type": "dance", "style": "tango"})
+    assert messages.from_agent(data) is None
+    assert messages.from_control(data) is None
+
+
+def test_a_field_that_an_older_version_does_not_send_has_its_default() -> None:
+    older = raw(hello())
+    del older["agent_version"]
+    older["agent_version"] = "0.0.9"
+    assert "zone" not in older
+    assert messages.from_agent(msgspec.msgpack.encode(older)) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"proxy": ""}, {"proxy": "x" * 254}, {"placement": "moon"}, {"occupants": 5}, {"occupants": [{}]}],
+    ids=str,
+)
+def test_a_wrong_value_is_a_message_error(change: dict[str, object]) -> None:
+    with pytest.raises(MessageError):
+        messages.from_agent(msgspec.msgpack.encode(raw(proxy("p1")) | change))
+
+
+def test_a_message_that_is_too_long_is_neither_sent_nor_read() -> None:
+    long = SignRequest(proxy="p", workload=Name("a", "b"), csr=b"x" * 2_000_000)
+    with pytest.raises(MessageError, match="2000"):
+        messages.encode(long)
+    with pytest.raises(MessageError, match="at most"):
+        messages.from_agent(b"x" * 2_000_000)
+    with pytest.raises(MessageError):
+        messages.decode(msgspec.msgpack.encode(long)[:1000000], SignRequest)
+
+
+@given(st.binary(max_size=200))
+def test_junk_is_a_message_error_or_unknown(data: bytes) -> None:
+    for read in (messages.from_agent, messages.from_control, lambda d: messages.decode(d, ProxyState)):
+        try:
+            read(data)
+        except MessageError:
+            continue
+
+
+def test_deep_nesting_is_a_message_error() -> None:
+    with pytest.raises(MessageError):
+        messages.from_agent(b"\x91" * 500_000)
+
+
+def test_no_message_has_a_place_for_a_private_key() -> None:
+    for name, kind in vars(messages).items():
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            fields = {field.name for field in msgspec.structs.fields(kind)}
+            assert not {f for f in fields if "key" in f or "private" in f or "secret" in f}, name
