@@ -12,6 +12,7 @@ from pathlib import Path
 from masche.agent.folders import private_folder
 from masche.wire.discovery import DeltaResponse, Framed, decode_delta_response
 from masche.wire.framing import WireError
+from masche.wire.types import LISTENER
 
 _DIGEST_BYTES = 16
 
@@ -46,6 +47,10 @@ class LastGood:
         folder = self._of_type(type_url)
         found = (_read(path) for path in (folder.iterdir() if folder.is_dir() else ()))
         return tuple(sorted(resource for resource in found if resource))
+
+    def has_listeners(self) -> bool:
+        """Whether a proxy could serve anything with what is remembered."""
+        return bool(self.every(LISTENER))
 
     def forget(self) -> None:
         """Remember nothing."""

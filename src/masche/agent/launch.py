@@ -71,7 +71,7 @@ async def _start(folders: Folders, options: AgentOptions) -> Connection:
 
 
 def _spawn(folders: Folders, options: AgentOptions) -> "subprocess.Popen[bytes]":
-    with folders.agent_log.open("ab", opener=_private) as log:
+    with os.fdopen(os.open(folders.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module, with options as they were given
             command(options),
             stdin=subprocess.DEVNULL,
@@ -81,10 +81,6 @@ def _spawn(folders: Folders, options: AgentOptions) -> "subprocess.Popen[bytes]"
             cwd="/",
             start_new_session=True,
         )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def command(options: AgentOptions) -> list[str]:

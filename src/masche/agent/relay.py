@@ -6,7 +6,8 @@ configuration; when the mode ends so does the stream, and Envoy comes back sayin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ class _Session:
                 group.create_task(self._until_over())
                 if self._upstream:
                     group.create_task(self._from_upstream(self._upstream))
-        except* (_OverError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except* (_OverError, WireError, grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass  # whatever ended it, Envoy reconnects and says what it holds
         finally:
             unwatch()
@@ -183,7 +184,8 @@ class _Session:
             await self._write(self._sds.answer())
         elif self._upstream:
             self._settle(request)
-            await self._upstream.write(self._with_node(raw, request))
+            with _ending():
+                await self._upstream.write(self._with_node(raw, request))
         else:
             await self._write(self._offline.answer(request))
 
@@ -211,7 +213,11 @@ class _Session:
             self._tenant.rejections.pop(request.type_url, None)
 
     async def _from_upstream(self, upstream: Upstream) -> None:
-        async for raw in upstream:
+        while True:
+            with _ending():
+                raw: Any = await upstream.read()
+            if not isinstance(raw, bytes):
+                raise _OverError  # grpc's end of the stream
             response = decode_delta_response(raw)
             if response.type_url == SECRET:
                 continue  # secrets are made here; nobody on a network may hand one in
@@ -219,7 +225,6 @@ class _Session:
             if len(self._pending) > MAX_PENDING:
                 del self._pending[next(iter(self._pending))]
             await self._write(raw)
-        raise _OverError
 
     async def _secrets(self, changed: asyncio.Event) -> None:
         while True:
@@ -231,6 +236,19 @@ class _Session:
         if raw is not None:
             async with self._writing:
                 await self._write_raw(raw)
+
+
+@contextmanager
+def _ending() -> Generator[None]:
+    """The end of an upstream call, in any form in which grpc.aio shows it: a closed channel cancels its calls."""
+    try:
+        yield
+    except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        raise _OverError from error
+    except asyncio.CancelledError as error:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise
+        raise _OverError from error
 
 
 def _node_field(raw: bytes) -> bytes:

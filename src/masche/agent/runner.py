@@ -57,7 +57,7 @@ Say = Callable[[str], None]
 def run(options: RunOptions, *, say: Say | None = None) -> int:
     """Run the command in the mesh and return its exit code.
 
-    Codes of our own: 125 no seat in the mesh, 126 the command cannot be run, 127 there is none, 128+n ended by signal n.
+    Codes of our own: 125 no seat, 126 the command cannot be run, 127 there is none, 128+n ended by signal n.
     ``say`` gets every line meant for a person; by default they go to standard error.
     """
     return asyncio.run(_Run(options, say or _to_stderr).main())
@@ -237,7 +237,7 @@ class _Run:
                     self.say(text)
                 case Ready() | AgentStatus():
                     continue
-                case unreachable:
+                case _ as unreachable:
                     assert_never(unreachable)
 
     async def _reclaim(self) -> asyncio.StreamReader:

@@ -69,6 +69,11 @@ class PortBook:
         if held := self._held.pop(key, None):
             held.close()
 
+    def let_go_of(self, workload: str) -> None:
+        """Stop holding every port of a seat, for a later run to take again."""
+        for key in [key for key in self._held if key.partition("#")[0] == workload]:
+            self.let_go(key)
+
     def save(self) -> None:
         """Write what is remembered to disk."""
         write_private(self._file, msgspec.json.encode(self._ports))

@@ -1,0 +1,29 @@
+"""Where other machines reach this one: the address from which it would talk to its control plane."""
+
+import socket
+from collections.abc import Iterable
+
+LOOPBACK = "127.0.0.1"
+
+
+def reachable(control_planes: Iterable[str]) -> str:
+    """The local address on the route to the first control plane (``host:port``) that has one; loopback without any.
+
+    Connecting a datagram socket asks the routing table and sends nothing.
+    """
+    for target in control_planes:
+        host, _, port = target.rpartition(":")
+        found = _towards(host.strip("[]"), int(port) if port.isdecimal() else 15012)
+        if found:
+            return found
+    return LOOPBACK
+
+
+def _towards(host: str, port: int) -> str:
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""

@@ -1,0 +1,178 @@
+"""Who this machine is to its control plane: a credential from ``masche join``, or the Unix socket of the control plane.
+
+A credential is one file, key and chain together, replaced at once; it renews itself at its half-life, also after it has
+expired, and every connection made from then on shows the new one.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from masche.agent import lifetime
+from masche.agent.folders import Folders
+from masche.identity import keys
+from masche.identity.bundle import BundleError, TrustBundle
+from masche.identity.keys import Secret, UnsafeFileError
+from masche.identity.rotation import Rotation
+from masche.identity.tls import Presented
+from masche.link import joining
+from masche.link.client import Target
+from masche.link.messages import JoinReply, Roots
+from masche.link.service import RefusedError
+
+
+class MachineError(Exception):
+    """The machine credential cannot be used; the message says what to do."""
+
+
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine credential as it is kept. ``joining`` is where it is renewed; instants are seconds since the epoch."""
+
+    machine: str
+    trust_domain: str
+    chain: str
+    key: str
+    roots: str
+    addresses: tuple[str, ...]
+    joining: str
+    not_before: float
+    not_after: float
+
+    def __repr__(self) -> str:
+        return f"<Credential of {self.machine} in {self.trust_domain} until {self.not_after:.0f}>"
+
+
+def of_reply(machine: str, key: Secret, reply: JoinReply, joining_address: str) -> Credential:
+    """The credential that a Join or Renew gave for a key that was made here."""
+    return Credential(
+        machine=machine,
+        trust_domain=reply.bundle.trust_domain,
+        chain=reply.chain,
+        key=key.reveal().decode(),
+        roots=reply.bundle.roots,
+        addresses=reply.addresses or (joining_address,),
+        joining=joining_address,
+        not_before=reply.not_before,
+        not_after=reply.not_after,
+    )
+
+
+def save(folders: Folders, credential: Credential) -> Path:
+    """Write it to this machine's folder, mode 0600."""
+    keys.private_folder(folders.machine)
+    path = folders.machine / "credential.json"
+    keys.write_private(path, msgspec.json.encode(credential))
+    return path
+
+
+def load(folders: Folders) -> Credential | None:
+    """Read it; None when this machine has not joined. Raises MachineError."""
+    path = folders.machine / "credential.json"
+    try:
+        return msgspec.json.decode(keys.read_private(path).reveal(), type=Credential)
+    except FileNotFoundError:
+        return None
+    except UnsafeFileError as error:
+        raise MachineError(str(error)) from error
+    except msgspec.DecodeError as error:
+        raise MachineError(f"{path} is not a machine credential: join this machine again") from error
+
+
+def local_id() -> str:
+    """The id of a machine without a credential: its host name, made fit for a SPIFFE ID."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-.")
+    return name[:253] or "localhost"
+
+
+class Machine:
+    """This machine's standing with its control plane."""
+
+    def __init__(self, folders: Folders, credential: Credential | None, *, rng: Random) -> None:
+        self._folders = folders
+        self._credential = credential
+        self._rng = rng
+        self._wake = asyncio.Event()
+        self.id = credential.machine if credential else local_id()
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.id}: {self._credential or 'beside its control plane'}>"
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it came in by a token, rather than by living beside its control plane."""
+        return self._credential is not None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """``host:port`` of the control planes that it joined; none beside its control plane."""
+        return self._credential.addresses if self._credential else ()
+
+    def targets(self, on_use: Callable[[str], None]) -> tuple[Target, ...]:
+        """Where control planes are; ``on_use`` is told the address before each connection."""
+        if self._credential is None:
+            return (Target(address=f"unix:{self._folders.control_socket}"),)
+
+        def target(address: str) -> Target:
+            def presented() -> Presented:
+                on_use(address)
+                return self.presented()
+
+            return Target(address=address, presented=presented)
+
+        return tuple(target(address) for address in self._credential.addresses)
+
+    def presented(self) -> Presented:
+        """What a new connection shows. Only for a joined machine."""
+        if self._credential is None:
+            raise MachineError("this machine has no credential")
+        credential = self._credential
+        return Presented(chain=credential.chain, key=Secret(credential.key.encode()), roots=credential.roots)
+
+    def trust(self, roots: Roots) -> None:
+        """Judge control planes by these roots from now on."""
+        if self._credential and roots.trust_domain == self._credential.trust_domain:
+            self._replace(msgspec.structs.replace(self._credential, roots=roots.roots))
+
+    def renew_now(self) -> None:
+        """Renew at once, whatever the time."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Renew for ever; a machine without a credential has nothing to renew."""
+        if self._credential is None:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._due(self._credential)
+        while True:
+            await lifetime.wait(self._wake, due.next_deadline() - loop.time())
+            self._wake.clear()
+            try:
+                renewed = await self._renewed(self._credential)
+            except (RefusedError, BundleError, OSError, ValueError):
+                due = due.failed(now=loop.time(), rng=self._rng)
+            else:
+                self._replace(renewed)
+                due = self._due(renewed)
+
+    def _due(self, credential: Credential) -> Rotation:
+        now = asyncio.get_running_loop().time()
+        return lifetime.renewal(
+            not_before=credential.not_before, not_after=credential.not_after, now=now, rng=self._rng
+        )
+
+    async def _renewed(self, old: Credential) -> Credential:
+        key = keys.generate()
+        bundle = TrustBundle.of_pem(old.trust_domain, old.roots)
+        reply = await joining.renew(old.joining, bundle, old.chain, keys.load_private(Secret(old.key.encode())), key)
+        fresh = of_reply(old.machine, keys.private_pem(key), reply, old.joining)
+        return fresh if reply.addresses else msgspec.structs.replace(fresh, addresses=old.addresses)
+
+    def _replace(self, credential: Credential) -> None:
+        if credential != self._credential:
+            self._credential = credential
+            save(self._folders, credential)

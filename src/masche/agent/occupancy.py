@@ -1,0 +1,132 @@
+"""From a claim to what a control plane is told: names, ports, the Seat and the Occupant. Pure.
+
+A workload's name is made of what it is and which of its kind on this machine, so that a workload which starts again is
+the same one, with its ports, its certificate and its last good configuration.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+
+import msgspec
+
+from masche.agent.local import Claim, ClaimPort
+from masche.link.messages import Occupant, ProxyState, ScopeService, ServiceWish, State, WorkloadPort
+from masche.model.refs import Name, PortRef
+from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
+from masche.model.view import Protocol
+
+GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+
+
+class ClaimError(ValueError):
+    """The claim cannot be a workload; ``fix`` says what to change."""
+
+    def __init__(self, why: str, *, fix: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.fix = fix
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is remembered of a seat on disk, for an agent or a run that comes later."""
+
+    claim: Claim
+    seat: Seat
+    services: tuple[ScopeService, ...] = ()
+    phase: str = "STARTING"
+    created: tuple[str, ...] = ()
+
+
+def workload_names(machine: str, claim: Claim) -> Iterable[Name]:
+    """The names that this claim may have on this machine, the first free one of which it gets."""
+    labels = sorted(claim.labels.items())
+    ports = [(port.port, port.name) for port in claim.ports]
+    what = [
+        machine,
+        claim.namespace,
+        claim.service,
+        claim.service_account,
+        claim.placement,
+        claim.gateway,
+        labels,
+        ports,
+    ]
+    stem = claim.service[:50].rstrip("-.")
+    for index in range(10_000):
+        digest = blake2b(msgspec.json.encode([*what, index]), digest_size=8).hexdigest()
+        yield Name(claim.namespace, f"{stem}-{digest[:6]}")
+
+
+def proxy_id(name: Name, placement: Placement) -> str:
+    """Envoy's ``Node.id``."""
+    return f"{placement}~{name.name}.{name.namespace}"
+
+
+def protocol_of(port: ClaimPort) -> Protocol:
+    """What is spoken on a port: as declared, else as the name of the port begins (``grpc-api``), else HTTP.
+
+    Raises ClaimError.
+    """
+    if port.protocol:
+        try:
+            return Protocol(port.protocol)
+        except ValueError:
+            known = ", ".join(Protocol)
+            raise ClaimError(f"no protocol {port.protocol!r} on port {port.port}", fix=f"use one of {known}") from None
+    prefix = port.name.partition("-")[0]
+    return Protocol(prefix) if prefix in set(Protocol) else Protocol.HTTP
+
+
+def port_names(ports: Iterable[ClaimPort]) -> tuple[str, ...]:
+    """A name for each port: its own, or its protocol and, from the second on, its place."""
+    return tuple(
+        port.name or (protocol_of(port).value if index == 0 else f"{protocol_of(port).value}-{index + 1}")
+        for index, port in enumerate(ports)
+    )
+
+
+def seat_of(
+    name: Name, claim: Claim, *, bind: str, mesh_ports: Mapping[int, int], proxy_port: int, local: Mapping[PortRef, int]
+) -> Seat:
+    """The Seat with the ports that were chosen for it."""
+    names = port_names(claim.ports)
+    ports = zip(names, claim.ports, strict=True)
+    return Seat(
+        workload=name,
+        bind=bind,
+        ports=tuple(SeatPort(name=one, app_port=port.port, mesh_port=mesh_ports[port.port]) for one, port in ports),
+        proxy_port=proxy_port,
+        local_ports=tuple(LocalPort(service=service, port=port) for service, port in sorted(local.items())),
+    )
+
+
+def proxy_state(
+    claim: Claim, seat: Seat, *, zone: str, address: str, phase: str, reason: str, is_exposed: bool, version: str
+) -> ProxyState:
+    """What the control plane is told of a proxy with one workload."""
+    mesh_ports = {port.app_port: port.mesh_port for port in seat.ports}
+    ports = tuple(
+        WorkloadPort(name=name, port=port.port, mesh_port=mesh_ports[port.port], protocol=protocol_of(port))
+        for name, port in zip(port_names(claim.ports), claim.ports, strict=True)
+    )
+    is_gateway = claim.placement is Placement.GATEWAY
+    gateway = {GATEWAY_LABEL: claim.gateway} if is_gateway else {}
+    occupant = Occupant(
+        seat=seat,
+        service_account=claim.service_account,
+        labels={"app": claim.service, **gateway, **claim.labels},
+        zone=claim.zone or zone,
+        address=address,
+        ports=ports,
+        dependencies=claim.dependencies,
+        service=ServiceWish(name=claim.service, ports=ports) if ports else None,
+        state=State(phase=phase, reason=reason[:4000]),
+        exposed=is_exposed,
+    )
+    return ProxyState(
+        proxy=proxy_id(seat.workload, claim.placement),
+        placement=claim.placement,
+        occupants=(occupant,),
+        gateway=Name(claim.namespace, claim.gateway) if is_gateway else None,
+        envoy_version=version,
+    )

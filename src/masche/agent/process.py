@@ -1,0 +1,153 @@
+"""The agent's process: one per machine, told apart by a lock; it ends when asked, or when idle if a runner started it.
+
+Started by a runner as ``python -m masche.agent.process --data DIR ...`` and by ``masche agent`` through ``main``. It
+leaves its Envoys running: whoever needs them brings a new agent, which adopts them.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from random import Random
+
+from masche.agent import address, envoy, machine, memory
+from masche.agent.envoy import EnvoyError
+from masche.agent.folders import FolderError, Folders
+from masche.agent.machine import Machine, MachineError
+from masche.agent.options import AgentOptions
+from masche.agent.relay import Relay
+from masche.agent.seats import PortBook
+from masche.agent.server import Server
+from masche.agent.sidecar import Host
+from masche.agent.uplink import Uplink
+
+ALREADY_RUNNING = 75
+"""Exit code (EX_TEMPFAIL) when another agent holds this data folder."""
+
+CANNOT_START = 125
+"""Exit code when there is no Envoy, or a folder or credential cannot be used."""
+
+
+def main(options: AgentOptions) -> int:
+    """Run the agent in the foreground until SIGTERM or SIGINT; returns the exit code."""
+    folders = Folders(options.data)
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys must not end up in core files, ours or Envoy's
+    try:
+        folders.prepare()
+        with folders.agent_lock.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return asyncio.run(_run(options, folders))
+    except BlockingIOError:
+        journal(f"another agent runs with the data folder {options.data}")
+        return ALREADY_RUNNING
+    except (FolderError, EnvoyError, MachineError) as error:
+        journal(str(error))
+        return CANNOT_START
+
+
+def journal(text: str) -> None:
+    """One line for whoever reads the agent's log."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
+    sys.stderr.flush()
+
+
+def build(options: AgentOptions, folders: Folders) -> Server:
+    """Everything of an agent, made and not yet running. Raises EnvoyError, MachineError."""
+    rng = Random()  # noqa: S311 - jitter and ports, no secrets
+    standing = Machine(folders, machine.load(folders), rng=rng)
+    reachable = options.address or address.reachable(standing.addresses)
+    uplink = Uplink(standing, version=version(), zone=options.zone, addresses=(reachable,), rng=rng)
+    host = Host(
+        folders=folders,
+        machine=standing.id,
+        zone=options.zone,
+        address=reachable,
+        binary=envoy.find(options.envoy),
+        version=version(),
+        uplink=uplink,
+        relay=Relay(folders.relay_socket),
+        ports=PortBook(folders.agent / "ports.json"),
+        rng=rng,
+        journal=journal,
+    )
+    return Server(host)
+
+
+def version() -> str:
+    """The version of masche that is installed."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("masche")
+    return "unknown"
+
+
+class _EndError(Exception):
+    """The agent was asked to end, or nobody needs it."""
+
+
+async def _run(options: AgentOptions, folders: Folders) -> int:
+    server = build(options, folders)
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    journal(f"agent of {server.host.machine}, control plane {server.host.uplink.address}, data {folders.data}")
+    try:
+        async with asyncio.TaskGroup() as group:
+            await server.host.relay.start()
+            group.create_task(server.host.uplink.run())
+            group.create_task(server.run())
+            group.create_task(_until_asked(asked))
+            group.create_task(_tidy_memory())
+            if options.idle_exit is not None:
+                group.create_task(_until_idle(server, options.idle_exit))
+    except* _EndError:
+        journal("agent ends; proxies go on")
+    finally:
+        server.host.ports.close()
+        await server.host.relay.stop()
+    return 0
+
+
+async def _until_asked(asked: asyncio.Event) -> None:
+    await asked.wait()
+    raise _EndError
+
+
+async def _until_idle(server: Server, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(min(seconds, 1.0))
+        if not server.sidecars and time.monotonic() - server.idle_since >= seconds:
+            raise _EndError
+
+
+async def _tidy_memory() -> None:
+    """Once what a start needs has been read, and now and then."""
+    for pause in (2.0, 10.0, 30.0):
+        await asyncio.sleep(pause)
+        memory.give_back()
+    while True:
+        await asyncio.sleep(300.0)
+        memory.give_back()
+
+
+def _parse(words: list[str]) -> AgentOptions:
+    """Read back what ``launch.command`` wrote: pairs of an option and its value."""
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    idle = given.get("--idle-exit")
+    return AgentOptions(
+        data=Path(given["--data"]),
+        envoy=given.get("--envoy", ""),
+        zone=given.get("--zone", ""),
+        address=given.get("--address", ""),
+        idle_exit=float(idle) if idle else None,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(_parse(sys.argv[1:])))

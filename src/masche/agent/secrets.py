@@ -1,0 +1,181 @@
+"""One workload's key and certificate: made here, signed by the control plane, given to Envoy, renewed in time.
+
+The private key goes to the disk of this machine (0600) and to Envoy's Unix socket; what is sent to a control plane is a
+certificate request. Invariant: an expired certificate is never handed out, whatever else is missing.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import msgspec
+
+from masche.agent import lifetime
+from masche.agent.sds import Shelf
+from masche.identity import keys
+from masche.identity.rotation import Rotation
+from masche.link.messages import Roots, SignReply, SignRequest
+from masche.link.service import RefusedError
+from masche.model.refs import Name
+from masche.wire import framing, secret
+from masche.wire.types import SECRET
+
+
+class Signer(Protocol):
+    """What is needed of a link."""
+
+    async def sign(self, request: SignRequest) -> SignReply:
+        """Have a request signed. Raises RefusedError, ConnectionError."""
+        ...
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate with its key and the roots that came with it, as they are kept on disk."""
+
+    chain: str
+    key: str
+    not_before: float
+    not_after: float
+    bundle: Roots
+
+    def __repr__(self) -> str:
+        return f"<certificate until {self.not_after:.0f}, key Secret(...)>"
+
+
+class Identity:
+    """The certificate of one workload, from its first request to its end."""
+
+    def __init__(self, *, file: Path, proxy: str, workload: Name, shelf: Shelf, signer: Signer, rng: Random) -> None:
+        self._file = file
+        self._proxy = proxy
+        self._workload = workload
+        self._shelf = shelf
+        self._signer = signer
+        self._rng = rng
+        self._kept: Kept | None = None
+        self._wake = asyncio.Event()
+        self._obtained = asyncio.Event()
+        self.error = ""
+
+    def __repr__(self) -> str:
+        return f"<Identity of {self._workload}: {self._kept or 'none yet'}>"
+
+    @property
+    def not_after(self) -> float:
+        """When the certificate ends, in seconds since the epoch; 0 for none."""
+        return self._kept.not_after if self._kept else 0.0
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether there is a certificate that peers will accept now."""
+        return self._kept is not None and _is_valid(self._kept)
+
+    def load(self) -> None:
+        """Take up the certificate of an earlier run, if it still holds."""
+        try:
+            found = msgspec.json.decode(keys.read_private(self._file).reveal(), type=Kept)
+        except (OSError, keys.UnsafeFileError, msgspec.DecodeError):
+            return
+        if _is_valid(found):
+            self._take(found)
+
+    def trust(self, roots: Roots) -> None:
+        """Judge peers by these roots from now on."""
+        if self._kept and self._kept.bundle != roots:
+            self._keep(msgspec.structs.replace(self._kept, bundle=roots))
+
+    def renew_now(self) -> None:
+        """Ask for a new certificate at once."""
+        self._wake.set()
+
+    async def obtained(self) -> None:
+        """Return once there is a valid certificate."""
+        await self._obtained.wait()
+
+    async def run(self, may_sign: Callable[[], Awaitable[None]]) -> None:
+        """Obtain, renew, and withdraw what expired, for ever. ``may_sign`` returns once the workload is registered."""
+        loop = asyncio.get_running_loop()
+        due = self._due()
+        while True:
+            if due:
+                await self._sleep(due)
+            try:
+                await self._renew(may_sign, due)
+            except (RefusedError, ConnectionError) as error:
+                self.error = str(error)
+                now = loop.time()
+                due = (due or Rotation(expires_at=now, renew_at=now)).failed(now=now, rng=self._rng)
+            else:
+                due = self._due()
+
+    def _due(self) -> Rotation | None:
+        if self._kept is None:
+            return None
+        now = asyncio.get_running_loop().time()
+        return lifetime.renewal(
+            not_before=self._kept.not_before, not_after=self._kept.not_after, now=now, rng=self._rng
+        )
+
+    async def _renew(self, may_sign: Callable[[], Awaitable[None]], due: Rotation | None) -> None:
+        """Sign as soon as it is possible; what expires while waiting for a control plane is withdrawn on time."""
+        loop = asyncio.get_running_loop()
+        registered = asyncio.ensure_future(may_sign())
+        try:
+            if due and not due.is_expired(now=loop.time()):
+                await asyncio.wait({registered}, timeout=due.expires_at - loop.time())
+                if not registered.done():
+                    self._expire()
+            await registered
+        finally:
+            registered.cancel()
+        key = keys.generate()
+        request = SignRequest(proxy=self._proxy, workload=self._workload, csr=keys.signing_request(key))
+        reply = await self._signer.sign(request)
+        pem = keys.private_pem(key).reveal().decode()
+        self._keep(
+            Kept(
+                chain=reply.chain,
+                key=pem,
+                not_before=reply.not_before,
+                not_after=reply.not_after,
+                bundle=reply.bundle,
+            )
+        )
+        self.error = ""
+
+    async def _sleep(self, due: Rotation) -> None:
+        """Until renewal is due, or somebody asks for it; an end of life in between takes the certificate away."""
+        loop = asyncio.get_running_loop()
+        deadline = due.next_deadline()
+        if loop.time() < due.expires_at <= deadline:
+            await lifetime.wait(self._wake, due.expires_at - loop.time())
+            if loop.time() >= due.expires_at:
+                self._expire()
+        await lifetime.wait(self._wake, deadline - loop.time())
+        self._wake.clear()
+
+    def _expire(self) -> None:
+        self._shelf.withdraw(secret.CERTIFICATE)
+        self._obtained.clear()
+
+    def _keep(self, kept: Kept) -> None:
+        keys.write_private(self._file, msgspec.json.encode(kept))
+        self._take(kept)
+
+    def _take(self, kept: Kept) -> None:
+        self._kept = kept
+        bundles = {kept.bundle.trust_domain: kept.bundle.roots, **kept.bundle.others}
+        pair = secret.certificate(secret.CERTIFICATE, kept.chain.encode(), kept.key.encode())
+        roots = secret.roots(secret.ROOTS, {domain: pem.encode() for domain, pem in bundles.items()})
+        self._shelf.put(
+            framing.blob(SECRET, secret.CERTIFICATE, pair),
+            framing.blob(SECRET, secret.ROOTS, roots),
+        )
+        self._obtained.set()
+
+
+def _is_valid(kept: Kept) -> bool:
+    return kept.not_before <= time.time() < kept.not_after

@@ -1,0 +1,166 @@
+"""The agent's own Unix socket: runners claim seats here, and anybody of this user may ask how things are.
+
+A claim's life is its connection. When a runner hangs up without leaving it was killed, and its command with it: the
+seat is released at once. Envoys that nobody claims after a restart of the agent are ended once their runners had time.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from signal import SIGTERM
+
+from masche.agent import local, occupancy
+from masche.agent.envoy import Place, adopt
+from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, ProtocolError, Release, Started
+from masche.agent.occupancy import ClaimError, workload_names
+from masche.agent.probe import HealthError, parse
+from masche.agent.seats import NoPortError
+from masche.agent.sidecar import Host, Sidecar, Tell
+from masche.model.refs import Name
+
+ORPHAN_SECONDS = 10.0
+"""How long an Envoy of a dead agent waits for its runner to claim it again."""
+
+
+class Server:
+    """All seats of this machine."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.sidecars: dict[Name, Sidecar] = {}
+        self.metrics = ""
+        self.readiness = ""
+        self.idle_since = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Server of {len(self.sidecars)} seats>"
+
+    async def run(self) -> None:
+        """Listen, for this user alone, until cancelled. Envoys are left running."""
+        path = self.host.folders.agent_socket
+        path.unlink(missing_ok=True)
+        listener = await asyncio.start_unix_server(self._serve, path=str(path), limit=local.MAX_LINE_BYTES)
+        path.chmod(0o600)
+        try:
+            async with listener, asyncio.TaskGroup() as group:
+                group.create_task(self._end_orphans())
+                await listener.serve_forever()
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            match await local.read_request(reader):
+                case AskStatus():
+                    writer.write(local.line(self.status()))
+                case Claim() as claim:
+                    await self._hold(claim, reader, writer)
+                case None:
+                    pass
+                case _:
+                    writer.write(local.line(Denied(why="the first word of a runner is a claim")))
+        except ProtocolError as error:
+            writer.write(local.line(Denied(why=str(error), fix="use the same version of masche on both sides")))
+        finally:
+            writer.close()
+
+    async def _hold(self, claim: Claim, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one claim until its runner has left or is gone."""
+
+        def tell(message: local.FromAgent) -> None:
+            if not writer.is_closing():
+                writer.write(local.line(message))
+
+        try:
+            sidecar = self.sit(claim, tell)
+        except (ClaimError, HealthError, NoPortError, OSError) as error:
+            tell(_denied(error))
+            return
+        living = asyncio.create_task(sidecar.run())
+        hearing = asyncio.create_task(_hear(sidecar, reader, tell))
+        try:
+            await asyncio.wait({living, hearing}, return_when=asyncio.FIRST_COMPLETED)
+            if living.done() and (error := living.exception()):
+                self.host.journal(f"{sidecar.name}: {_cause(error)!r}")
+                tell(_denied(_cause(error)))
+            await self.release(sidecar, living)
+        finally:  # being cancelled means that the agent ends: Envoy stays, and the runner brings a new agent
+            for task in (living, hearing):
+                task.cancel()
+            await asyncio.gather(living, hearing, return_exceptions=True)
+        tell(local.Released())
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+
+    def sit(self, claim: Claim, tell: Tell) -> Sidecar:
+        """Find the seat: the one it had before, or the first of its kind that is free.
+
+        Raises ClaimError, HealthError, NoPortError, OSError.
+        """
+        occupancy.port_names(claim.ports)
+        parse(claim.health, "127.0.0.1", 1)
+        names = (Name(*claim.workload.split("/", 1)),) if claim.workload else workload_names(self.host.machine, claim)
+        name = next((one for one in names if one not in self.sidecars), None)
+        if name is None:
+            raise ClaimError(f"the seat of {claim.workload} is taken", fix="wait until its other runner has ended")
+        sidecar = Sidecar(self.host, name, claim, tell)
+        self.sidecars[name] = sidecar
+        return sidecar
+
+    async def release(self, sidecar: Sidecar, living: "asyncio.Task[None]") -> None:
+        """End a seat: its proxy leaves the mesh and Envoy stops."""
+        try:
+            await sidecar.release()
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+            self.sidecars.pop(sidecar.name, None)
+            self.idle_since = time.monotonic()
+
+    async def _end_orphans(self) -> None:
+        await asyncio.sleep(ORPHAN_SECONDS)
+        taken = {sidecar.place.folder for sidecar in self.sidecars.values()}
+        for folder in self.host.folders.seats.iterdir():
+            if folder not in taken and (handle := adopt(Place(folder=folder, admin=folder / "unused"))):
+                handle.send(SIGTERM)
+                handle.close()
+
+    def status(self) -> AgentStatus:
+        """How this machine is."""
+        uplink = self.host.uplink
+        return AgentStatus(
+            pid=os.getpid(),
+            machine=self.host.machine,
+            control=uplink.address,
+            is_connected=uplink.is_connected,
+            metrics=self.metrics,
+            readiness=self.readiness,
+            seats=tuple(sidecar.status() for sidecar in self.sidecars.values()),
+        )
+
+
+async def _hear(sidecar: Sidecar, reader: asyncio.StreamReader, tell: Tell) -> None:
+    """Obey the runner until it releases the seat or hangs up."""
+    while True:
+        match await local.read_request(reader):
+            case None | Release():
+                return
+            case Started(pid=pid):
+                sidecar.command_started(pid)
+            case Leave(is_ended=False):
+                tell(local.Drained(is_confirmed=await sidecar.drain()))
+            case Leave() | Claim() | AskStatus():
+                continue
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first real error inside the groups in which tasks report theirs."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - a group of anything
+    return error  # pyright: ignore[reportUnknownVariableType] - as above
+
+
+def _denied(error: BaseException) -> Denied:
+    fix = error.fix if isinstance(error, ClaimError) else ""
+    return Denied(why=str(error) or type(error).__name__, fix=fix)

@@ -1,0 +1,478 @@
+"""One proxy and the workload it serves, from the claim of its seat to the end of its Envoy.
+
+Order of a start: ports, registration, local ports for what may be called, certificate, Envoy, readiness. Order of an
+end: out of traffic, until callers have it; then (by its runner) the command; then Envoy. While no control plane is
+there a start uses what the last run of the same seat left on disk, or waits.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from masche.agent import admin, environment, local, occupancy, probe
+from masche.agent.envoy import Place, Supervisor, adopt
+from masche.agent.exposed import exposed
+from masche.agent.folders import Folders, private_folder, write_private
+from masche.agent.last_good import LastGood
+from masche.agent.local import Claim, SeatStatus
+from masche.agent.occupancy import ClaimError, Record
+from masche.agent.probe import Pulse
+from masche.agent.relay import Relay, Tenant
+from masche.agent.sds import Shelf
+from masche.agent.seats import INBOUND_PORT, PROXY_PORT, PortBook
+from masche.agent.secrets import Identity
+from masche.agent.uplink import ForProxy, Uplink
+from masche.link.client import Connected, Disconnected
+from masche.link.messages import Accepted, Directive, Drained, Refused, RenewNow, Roots, Scope, ScopeService
+from masche.model.refs import Name, PortRef
+from masche.model.vantage import Placement, Seat
+from masche.wire.bootstrap import bootstrap
+
+OFFLINE_AFTER = 1.5
+"""Seconds that a start waits for a control plane before it begins with what the last run left."""
+
+LISTENERS_WITHIN = 3.0
+"""Seconds that a start waits for every local listener; then it begins without those that are still missing."""
+
+DRAINED_WITHIN = 12.0
+"""Seconds that a leave waits for the control plane to say that callers have it."""
+
+OPEN_REQUESTS_WITHIN = 5.0
+"""Seconds that a leave waits for open requests, once no new ones come."""
+
+EXPOSED_INTERVAL = 10.0
+
+Tell = Callable[["local.FromAgent"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What all seats of one agent share. ``address`` is where other machines reach it, ``binary`` its Envoy."""
+
+    folders: Folders
+    machine: str
+    zone: str
+    address: str
+    binary: Path
+    version: str
+    uplink: Uplink
+    relay: Relay
+    ports: PortBook
+    rng: Random
+    journal: Callable[[str], None]
+
+
+class Sidecar:
+    """One seat that somebody claimed. ``tell`` reaches whoever claimed it."""
+
+    def __init__(self, host: Host, name: Name, claim: Claim, tell: Tell) -> None:
+        self.name = name
+        self.claim = claim
+        self.proxy = occupancy.proxy_id(name, claim.placement)
+        self._host = host
+        self._tell = tell
+        self._address = claim.address or host.address
+        self._folder = private_folder(host.folders.seat(str(name)))
+        digest = re.sub(r"[^a-z0-9]", "", name.name.rpartition("-")[2])[:12]
+        self.place = Place(folder=self._folder, admin=host.folders.sockets / f"{digest or 'envoy'}.admin")
+        self._record = _read_record(self._folder)
+        self._shelf = Shelf()
+        self.last_good = LastGood(self._folder / "last-good")
+        self.tenant = Tenant(
+            proxy=self.proxy,
+            shelf=self._shelf,
+            last_good=self.last_good,
+            upstream=lambda: host.uplink.stream(self.proxy),
+        )
+        self.identity = Identity(
+            file=self._folder / "identity.json",
+            proxy=self.proxy,
+            workload=name,
+            shelf=self._shelf,
+            signer=host.uplink,
+            rng=host.rng,
+        )
+        self.supervisor = Supervisor(host.binary, self.place, on_restart=self._on_restart)
+        self._local: dict[PortRef, int] = {}
+        self._services: tuple[ScopeService, ...] = ()
+        self._created: tuple[str, ...] = ()
+        self._scoped = asyncio.Event()
+        self._refused = asyncio.Event()
+        self._refusal: Refused | None = None
+        self._drained = asyncio.Event()
+        self._command = 0
+        self._started = asyncio.Event()
+        self._is_draining = False
+        self._exposed: tuple[int, ...] = ()
+        is_back = bool(claim.workload) and self._record is not None
+        self.pulse = Pulse(phase=self._record.phase) if is_back and self._record else Pulse()
+        self._seat = self._take_ports()
+
+    def __repr__(self) -> str:
+        return f"<Sidecar {self.name} {self.phase} {self.supervisor}>"
+
+    @property
+    def phase(self) -> str:
+        """STARTING, READY, UNHEALTHY or DRAINING."""
+        return "DRAINING" if self._is_draining else self.pulse.phase
+
+    @property
+    def seat(self) -> Seat:
+        """The Seat as the control plane was told."""
+        return self._seat
+
+    @property
+    def exposed(self) -> tuple[int, ...]:
+        """Ports of the command that listen beyond loopback."""
+        return self._exposed
+
+    @property
+    def services(self) -> tuple[ScopeService, ...]:
+        """What the workload may call."""
+        return self._services
+
+    def status(self) -> SeatStatus:
+        """How it is now."""
+        ports = {f"inbound/{port.app_port}": port.mesh_port for port in self._seat.ports}
+        return SeatStatus(
+            workload=str(self.name),
+            proxy=self.proxy,
+            phase=self.phase,
+            reason=self.pulse.reason,
+            envoy_pid=self.supervisor.pid,
+            envoy_restarts=self.supervisor.restarts,
+            is_online=self.tenant.is_online,
+            not_after=self.identity.not_after,
+            ports={**ports, "proxy": self._seat.proxy_port},
+            rejections=dict(self.tenant.rejections),
+        )
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take the seat, say Ready, and serve until cancelled. ClaimError when the control plane refuses it."""
+        self._host.relay.admit(self.tenant)
+        self._host.uplink.listen(self.proxy, self._hear)
+        self.identity.load()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.identity.run(self._scoped_wait))
+            await self._register()
+            self.place.bootstrap.write_bytes(self._bootstrap())
+            self.tenant.admitted.set()
+            group.create_task(self.supervisor.run())
+            await self._until_serving()
+            self._say_ready()
+            group.create_task(self._watch_command())
+
+    async def _scoped_wait(self) -> None:
+        await self._scoped.wait()
+
+    async def _register(self) -> None:
+        """Until the control plane has said what we may call, or the word of the last run stands in for it."""
+        self._put()
+        told = False
+        while not self._scoped.is_set():
+            await _first({self._scoped, self._refused}, OFFLINE_AFTER)
+            if self._refused.is_set() and self._refusal:
+                raise ClaimError(self._refusal.why, fix=self._refusal.fix)
+            if not self._scoped.is_set() and self._resume_offline():
+                self._tell(local.Progress(text="no control plane: starting from the last good configuration"))
+                return
+            if not self._scoped.is_set() and not told:
+                told = True
+                self._tell(local.Progress(text=self._waiting_for()))
+
+    def _waiting_for(self) -> str:
+        uplink = self._host.uplink
+        if uplink.is_connected:
+            return f"waiting for the control plane at {uplink.address} to accept this workload"
+        why = f" ({uplink.why.splitlines()[0]})" if uplink.why else ""
+        return f"waiting for a control plane at {uplink.address}{why}: start one with `masche up`, or `masche join` one"
+
+    def _resume_offline(self) -> bool:
+        """Whether everything that an earlier run left is there and fits: configuration, certificate, the same ports."""
+        record = self._record
+        if self._host.uplink.is_connected or record is None or not self.identity.is_valid:
+            return False
+        if not self.last_good.has_listeners() or not self._take_local(record.services):
+            return False
+        return self._seat == record.seat
+
+    async def _until_serving(self) -> None:
+        if self.identity.not_after == 0:
+            self._tell(local.Progress(text="waiting for a certificate"))
+        await self.identity.obtained()
+        self._tell(local.Progress(text="waiting for Envoy to have its configuration"))
+        await self.supervisor.wait_ready()
+        await self._until_listening()
+
+    async def _until_listening(self) -> None:
+        """Envoy says ready when it has a configuration; that may be one from before our local ports were known."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LISTENERS_WITHIN):
+                while not self._wanted_ports() <= await _listening_ports(self.place.admin):  # noqa: ASYNC110 - Envoy is asked
+                    await asyncio.sleep(0.05)
+
+    def _wanted_ports(self) -> set[int]:
+        inbound = {port.mesh_port for port in self._seat.ports}
+        proxy = {self._seat.proxy_port} if self._seat.proxy_port else set[int]()
+        return inbound | proxy | {port.port for port in self._seat.local_ports}
+
+    def _say_ready(self) -> None:
+        variables = environment.variables(self.claim.namespace, self._services, self._local)
+        proxied = environment.proxied(self._seat.proxy_port) if self._seat.proxy_port else {}
+        self._tell(local.Ready(workload=str(self.name), environment={**variables, **proxied}, created=self._created))
+
+    # -- ports --------------------------------------------------------------------------------------------------------
+
+    def _take_ports(self) -> Seat:
+        ports, claim = self._host.ports, self.claim
+        is_gateway = claim.placement is Placement.GATEWAY
+        living = adopt(self.place)
+        if living:
+            living.close()
+        bind = claim.listen.rpartition(":")[0] or claim.listen if is_gateway else self._address
+        mesh_ports = {
+            one.port: ports.take(
+                f"{self.name}#inbound/{one.port}",
+                address=bind,
+                preferred=INBOUND_PORT if index == 0 else 0,
+                is_in_use=living is not None,
+            )
+            for index, one in enumerate(claim.ports)
+        }
+        proxy = 0
+        if not is_gateway:
+            proxy = ports.take(f"{self.name}#proxy", preferred=PROXY_PORT, is_in_use=living is not None)
+        self._is_adopting = living is not None
+        self._mesh_ports, self._proxy_port, self._bind = mesh_ports, proxy, bind
+        ports.save()
+        return self._make_seat()
+
+    def _take_local(self, services: tuple[ScopeService, ...]) -> bool:
+        """Give each service that may be called a local port; say whether the Seat changed."""
+        if self.claim.placement is Placement.GATEWAY:
+            self._services = services
+            return True
+        for service in services:
+            key = f"{self.name}#{service.port.path}"
+            self._local[service.port] = self._host.ports.take(key, is_in_use=self._is_adopting)
+        self._host.ports.save()
+        self._services = services
+        self._seat = self._make_seat()
+        return True
+
+    def _make_seat(self) -> Seat:
+        return occupancy.seat_of(
+            self.name,
+            self.claim,
+            bind=self._bind,
+            mesh_ports=self._mesh_ports,
+            proxy_port=self._proxy_port,
+            local=self._local,
+        )
+
+    # -- what is said -------------------------------------------------------------------------------------------------
+
+    def _put(self) -> None:
+        self._host.uplink.put(
+            occupancy.proxy_state(
+                self.claim,
+                self._seat,
+                zone=self._host.zone,
+                address=self._address,
+                phase=self.phase,
+                reason=self.pulse.reason,
+                is_exposed=bool(self._exposed),
+                version=self._host.version,
+            )
+        )
+        self._write_record()
+
+    def _write_record(self) -> None:
+        if self._services or self._scoped.is_set():
+            record = Record(
+                claim=self.claim,
+                seat=self._seat,
+                services=self._services,
+                phase=self.pulse.phase,
+                created=self._created,
+            )
+            write_private(self._folder / "seat.json", msgspec.json.encode(record))
+
+    def _hear(self, event: ForProxy) -> None:
+        match event:
+            case Scope(services=services):
+                self._on_scope(services)
+            case Accepted(created=created):
+                self._created = (*self._created, *map(str, created))
+            case Refused(why=why, fix=fix):
+                self._refusal = event
+                self._refused.set()
+                if self._scoped.is_set():
+                    self._tell(local.Denied(why=why, fix=fix))
+            case Drained():
+                self._drained.set()
+            case Roots():
+                self.identity.trust(event)
+            case RenewNow(workload=workload):
+                if workload in {None, self.name}:
+                    self.identity.renew_now()
+            case Directive(action="leave", why=why):
+                self._tell(local.Denied(why=f"the control plane asks this proxy to leave: {why}"))
+                self._shelf.withdraw(*self._shelf.blobs)
+            case Connected() | Disconnected() | Directive():
+                pass
+
+    def _on_scope(self, services: tuple[ScopeService, ...]) -> None:
+        before = self._seat
+        self._take_local(services)
+        is_first = not self._scoped.is_set()
+        self._scoped.set()
+        if self._seat != before:
+            self._put()
+        elif is_first:
+            self._write_record()
+        if not self.tenant.is_online:
+            self.tenant.turn()
+
+    def _on_restart(self, count: int) -> None:
+        text = f"Envoy ended and is started again (restart {count})"
+        self._host.journal(f"{self.name}: {text}")
+        self._tell(local.Progress(text=text))
+
+    def _bootstrap(self) -> bytes:
+        return bootstrap(
+            node_id=self.proxy,
+            cluster=self.claim.service,
+            zone=self.claim.zone or self._host.zone,
+            xds_socket=str(self._host.folders.relay_socket),
+            admin_socket=str(self.place.admin),
+        )
+
+    # -- the command --------------------------------------------------------------------------------------------------
+
+    def command_started(self, pid: int) -> None:
+        """The command runs: from now on it is probed and looked at."""
+        self._command = pid
+        self._started.set()
+
+    async def _watch_command(self) -> None:
+        if self.claim.placement is Placement.GATEWAY:
+            self._on_pulse(self.pulse.after(""))
+            return
+        await self._started.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._probe())
+            group.create_task(self._look())
+
+    async def _probe(self) -> None:
+        port = self.claim.ports[0].port if self.claim.ports else 0
+        ask = probe.parse(self.claim.health, "127.0.0.1", port) if port else None
+        if ask is None:
+            self._on_pulse(self.pulse.after(""))
+            return
+        while True:
+            self._on_pulse(self.pulse.after(await ask()))
+            await asyncio.sleep(self.pulse.interval)
+
+    def _on_pulse(self, pulse: Pulse) -> None:
+        has_changed = pulse.phase != self.pulse.phase
+        self.pulse = pulse
+        if has_changed and not self._is_draining:
+            self._put()
+            self._tell(local.Phase(phase=pulse.phase, reason=pulse.reason))
+
+    async def _look(self) -> None:
+        while True:
+            found = exposed(self._command, [one.port for one in self.claim.ports])
+            ports = tuple(sorted({one.port for one in found}))
+            for one in found:
+                if one.port not in self._exposed:
+                    self._tell(local.Exposed(port=one.port, address=one.address))
+            if ports != self._exposed:
+                self._exposed = ports
+                self._put()
+            await asyncio.sleep(EXPOSED_INTERVAL if self.pulse.phase == "READY" else probe.INTERVAL)
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> bool:
+        """Take the workload out of traffic; say whether the control plane confirmed that every caller has it."""
+        self._is_draining = True
+        self._drained.clear()
+        self._put()
+        if self._host.uplink.is_connected:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAINED_WITHIN):
+                    await self._drained.wait()
+        await self.supervisor.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_REQUESTS_WITHIN):
+                while await _open_requests(self.place.admin):  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.05)
+        return self._drained.is_set()
+
+    async def release(self) -> None:
+        """The command has ended: deregister and stop Envoy. What was learned stays on disk for the next run."""
+        self._host.uplink.leave(self.proxy)
+        await self.supervisor.stop()
+        self._host.relay.dismiss(self.proxy)
+        self._host.ports.let_go_of(str(self.name))
+
+
+def _read_record(folder: Path) -> Record | None:
+    try:
+        return msgspec.json.decode((folder / "seat.json").read_bytes(), type=Record)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+async def _first(events: set[asyncio.Event], within: float) -> None:
+    """Return when one of the events is set, or after so many seconds."""
+    waits = {asyncio.create_task(event.wait()) for event in events}
+    try:
+        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
+
+
+class _SocketAddress(msgspec.Struct):
+    port_value: int = 0
+
+
+class _Address(msgspec.Struct):
+    socket_address: _SocketAddress = msgspec.field(default_factory=_SocketAddress)
+
+
+class _Listener(msgspec.Struct):
+    local_address: _Address = msgspec.field(default_factory=_Address)
+
+
+class _Listeners(msgspec.Struct):
+    listener_statuses: tuple[_Listener, ...] = ()
+
+
+async def _listening_ports(socket: Path) -> set[int]:
+    try:
+        answer = await admin.ask(socket, "/listeners?format=json")
+        found = msgspec.json.decode(answer.body, type=_Listeners)
+    except (admin.AdminError, msgspec.DecodeError):
+        return set()
+    return {one.local_address.socket_address.port_value for one in found.listener_statuses}
+
+
+async def _open_requests(socket: Path) -> int:
+    """Requests that the application is still answering, by the gauges of the clusters that lead to it."""
+    try:
+        answer = await admin.ask(socket, r"/stats?filter=^cluster\.inbound.*upstream_rq_active$")
+    except admin.AdminError:
+        return 0
+    return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines() if b":" in line)
