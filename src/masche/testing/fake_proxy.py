@@ -212,7 +212,11 @@ class FakeProxy(_Line):
 
     def __repr__(self) -> str:
         held = ", ".join(f"{kind.rpartition('.')[2]} {sorted(names)}" for kind, names in self.held.items())
-        return f"<FakeProxy {self.node_id} holds {held or 'nothing'} after {len(self.responses)} responses>"
+        return f"<FakeProxy {self.node_id} holds {held or 'nothing'} after {len(self.responses)} responses{_end(self)}>"
+
+
+def _end(line: _Line) -> str:
+    return f", ended by {line.code.name}: {line.details}" if line.code else ""
 
 
 def _error(type_url: str, bad: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -279,4 +283,4 @@ class SotwProxy(_Line):
 
     def __repr__(self) -> str:
         held = ", ".join(f"{len(found.resources)} {kind.rpartition('.')[2]}" for kind, found in self.held.items())
-        return f"<SotwProxy {self.node_id} holds {held or 'nothing'} after {len(self.responses)} responses>"
+        return f"<SotwProxy {self.node_id} holds {held or 'nothing'} after {len(self.responses)} responses{_end(self)}>"
