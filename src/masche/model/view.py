@@ -276,13 +276,15 @@ class Traffic:
 class Cluster:
     """One (Service, port) as a destination: who may answer there (SPIFFE IDs) and how it is used.
 
-    ``identities`` is never empty: a peer that shows none of them is refused inside the handshake.
+    ``identities`` is never empty: a peer that shows none of them is refused inside the handshake. ``has_plaintext``
+    says that some instance has no proxy (``EndpointView.is_mtls`` False), so that an HTTP port cannot count on HTTP/2.
     """
 
     service: PortRef
     protocol: Protocol
     identities: tuple[str, ...]
     traffic: Traffic = Traffic()
+    has_plaintext: bool = False
     origins: tuple[Origin, ...] = ()
 
 

@@ -127,7 +127,7 @@ def _convert_one(field: FieldDescriptor, subset: str) -> _Convert | None:
         return lambda value, _: {"value": value}
     special = {
         "google.protobuf.Duration": _duration,
-        "google.protobuf.Struct": _struct,
+        "google.protobuf.Struct": _struct(subset),
         "google.protobuf.Any": _any(subset),
     }.get(message.full_name)
     return special or (lambda value, path: _shape(message, subset).values(value, path))
@@ -167,11 +167,18 @@ def _duration(value: Json, path: str) -> Any:
     return {"seconds": seconds, "nanos": nanoseconds}
 
 
-def _struct(value: Json, path: str) -> Any:
-    """Pass a mapping through: protobuf itself makes a Struct of it."""
-    if not isinstance(value, Mapping):
-        raise WireError(f"{path}: a mapping is wanted, not {value!r}")
-    return value
+def _struct(subset: str) -> _Convert:
+    def convert(value: Json, path: str) -> Any:
+        if not isinstance(value, Mapping):
+            raise WireError(f"{path}: a mapping is wanted, not {value!r}")
+        message: Any = message_class("google.protobuf.Struct", subset)()
+        try:
+            message.update(value)
+        except (TypeError, ValueError) as error:
+            raise WireError(f"{path}: {error}") from error
+        return message
+
+    return convert
 
 
 def _any(subset: str) -> _Convert:

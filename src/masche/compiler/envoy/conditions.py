@@ -1,0 +1,171 @@
+"""Encode one condition of a policy: as a principal (who calls) or as a permission (what is called).
+
+Invariant: text that people wrote is compared as text; where Envoy offers regular expressions only, it is escaped.
+"""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from masche.compiler.envoy.parts import escaped, extension, regex
+from masche.model.view import Attribute, Condition, Pattern, PatternKind
+from masche.wire.messages import Body
+
+_SPIFFE = "spiffe://"
+_SEGMENT = "[^/]+"
+_URI_TEMPLATE = "envoy.path.match.uri_template.uri_template_matcher"
+_URI_TEMPLATE_CONFIG = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+
+_Encode = Callable[[Pattern], Body]
+
+
+def principal(condition: Condition) -> Body:
+    """Return a Principal for a condition on the caller."""
+    match condition.attribute:
+        case Attribute.PRINCIPAL:
+            encode: _Encode = _identity
+        case Attribute.NAMESPACE:
+            encode = _namespace
+        case Attribute.SERVICE_ACCOUNT:
+            encode = _service_account
+        case Attribute.SOURCE_IP:
+            encode = _address("direct_remote_ip")
+        case Attribute.REMOTE_IP:
+            encode = _address("remote_ip")
+        case _:
+            raise ValueError(f"{condition.attribute} is not about the caller")
+    return _combined(condition, encode, ("or_ids", "and_ids", "ids", "not_id"))
+
+
+def permission(condition: Condition) -> Body:
+    """Return a Permission for a condition on what is called."""
+    match condition.attribute:
+        case Attribute.METHOD:
+            encode: _Encode = _header(":method")
+        case Attribute.HOST:
+            encode = _host
+        case Attribute.PATH:
+            encode = _path
+        case Attribute.HEADER:
+            encode = _header(condition.name)
+        case Attribute.DESTINATION_IP:
+            encode = _address("destination_ip")
+        case Attribute.SNI:
+            encode = _server_name
+        case _:
+            raise ValueError(f"{condition.attribute} is not about what is called")
+    return _combined(condition, encode, ("or_rules", "and_rules", "rules", "not_rule"))
+
+
+def _combined(condition: Condition, encode: _Encode, names: tuple[str, str, str, str]) -> Body:
+    """One of the values, and none of the others."""
+    any_of_them, all_of_them, members, negation = names
+    parts: list[Body] = []
+    if condition.values:
+        parts.append({any_of_them: {members: [encode(value) for value in condition.values]}})
+    if condition.not_values:
+        unwanted = {any_of_them: {members: [encode(value) for value in condition.not_values]}}
+        parts.append({negation: unwanted})
+    return {all_of_them: {members: parts}} if parts else {"any": True}
+
+
+def string(pattern: Pattern, *, ignore_case: bool = False) -> Body:
+    """Return a StringMatcher; PRESENT wants at least one character."""
+    match pattern.kind:
+        case PatternKind.EXACT:
+            body: Body = {"exact": pattern.value}
+        case PatternKind.PREFIX:
+            body = {"prefix": pattern.value}
+        case PatternKind.SUFFIX:
+            body = {"suffix": pattern.value}
+        case PatternKind.PRESENT:
+            return {"safe_regex": regex(".+")}
+        case PatternKind.TEMPLATE:
+            raise ValueError("a template compares paths only")
+        case _:
+            assert_never(pattern.kind)
+    return {**body, "ignore_case": True} if ignore_case else body
+
+
+def _identity(pattern: Pattern) -> Body:
+    """Compare with the verified SAN, which has a scheme that policies leave out."""
+    match pattern.kind:
+        case PatternKind.EXACT | PatternKind.PREFIX:
+            return _authenticated(string(Pattern(pattern.kind, _SPIFFE + pattern.value)))
+        case PatternKind.PRESENT:
+            return _authenticated({"prefix": _SPIFFE})
+        case PatternKind.SUFFIX | PatternKind.TEMPLATE:
+            return _authenticated(string(pattern))
+
+
+def _namespace(pattern: Pattern) -> Body:
+    return _authenticated({"safe_regex": regex(f"{_SPIFFE}{_SEGMENT}/ns/{_segment(pattern)}/sa/{_SEGMENT}")})
+
+
+def _service_account(pattern: Pattern) -> Body:
+    """``namespace/name``: a service account is never meant without its namespace."""
+    namespace, _, name = pattern.value.rpartition("/")
+    where = escaped(namespace) if namespace else _SEGMENT
+    return _authenticated(
+        {"safe_regex": regex(f"{_SPIFFE}{_SEGMENT}/ns/{where}/sa/{_segment(Pattern(pattern.kind, name))}")}
+    )
+
+
+def _segment(pattern: Pattern) -> str:
+    text = escaped(pattern.value)
+    match pattern.kind:
+        case PatternKind.EXACT | PatternKind.TEMPLATE:
+            return text
+        case PatternKind.PREFIX:
+            return f"{text}[^/]*"
+        case PatternKind.SUFFIX:
+            return f"[^/]*{text}"
+        case PatternKind.PRESENT:
+            return _SEGMENT
+
+
+def _authenticated(matcher: Body) -> Body:
+    return {"authenticated": {"principal_name": matcher}}
+
+
+def _address(field: str) -> _Encode:
+    def encode(pattern: Pattern) -> Body:
+        prefix, _, length = pattern.value.partition("/")
+        whole = 128 if ":" in prefix else 32
+        return {field: {"address_prefix": prefix, "prefix_len": int(length) if length else whole}}
+
+    return encode
+
+
+def _header(name: str) -> _Encode:
+    """Compare a request header. ``host`` is the authority, whatever the version of HTTP."""
+
+    def encode(pattern: Pattern) -> Body:
+        if name == "host":
+            return _host(pattern)
+        if pattern.kind is PatternKind.PRESENT:
+            return {"header": {"name": name, "present_match": True}}
+        return {"header": {"name": name, "string_match": string(pattern)}}
+
+    return encode
+
+
+def _host(pattern: Pattern) -> Body:
+    """Compare the authority without regard to case; RFC 9110, 4.2.3: the host is "case-insensitive"."""
+    return {
+        "header": {
+            "name": ":authority",
+            "string_match": string(pattern, ignore_case=pattern.kind is not PatternKind.PRESENT),
+        }
+    }
+
+
+def _path(pattern: Pattern) -> Body:
+    """Compare the normalised path without its query."""
+    if pattern.kind is PatternKind.TEMPLATE:
+        template = pattern.value.replace("{*}", "*").replace("{**}", "**")
+        return {"uri_template": extension(_URI_TEMPLATE, _URI_TEMPLATE_CONFIG, {"path_template": template})}
+    return {"url_path": {"path": string(pattern)}}
+
+
+def _server_name(pattern: Pattern) -> Body:
+    return {"requested_server_name": string(pattern)}

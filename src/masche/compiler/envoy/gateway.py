@@ -1,0 +1,55 @@
+"""Encode the listeners of a gateway: HTTP, and HTTPS with the certificate that the server name asks for.
+
+Decided from the gateway listeners of a View and the ports of a Seat. Invariant: a gateway's table of routes is the same
+whichever certificate was shown; the name in the request, not the one in the handshake, chooses the route.
+"""
+
+from masche.compiler.envoy import edge, reports
+from masche.compiler.envoy.inbound import LISTENER, TLS_INSPECTOR
+from masche.compiler.envoy.managers import by_table, connection_manager
+from masche.compiler.envoy.outbound import CORS
+from masche.compiler.envoy.parts import ADS_WAIT, address, refs_of
+from masche.model.blob import Blob
+from masche.model.vantage import Seat
+from masche.model.view import GatewayListener
+from masche.wire import framing, types
+from masche.wire.messages import Body, any_of, encode
+
+_TLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+
+_TLS_1_2: Body = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
+"""Clients of the world outside; RFC 9325 still admits 1.2."""
+
+
+def gateway_listener(source: GatewayListener, port: int, identity: str, seat: Seat) -> Blob:
+    """Return the listener of one port of a Gateway, bound to ``port``."""
+    name = f"gateway/{source.port}"
+    manager = connection_manager(name, by_table(name), (CORS,), reports.outbound_http(identity))
+    body: Body = {
+        "name": name,
+        "address": address(seat.bind, port, seat.namespace_path),
+        "traffic_direction": "INBOUND",
+        **edge.LISTENER,
+        **(_tls(source, manager) if source.is_tls else {"filter_chains": [{"name": "http", "filters": [manager]}]}),
+    }
+    return framing.blob(types.LISTENER, name, encode(LISTENER, body), refs_of(source.origins))
+
+
+def _tls(source: GatewayListener, manager: Body) -> Body:
+    """One filter chain per hostname of a certificate; several certificates of one hostname share theirs."""
+    by_host: dict[str, list[str]] = {}
+    for host, name in source.certificates:
+        by_host.setdefault(host, []).append(name)
+    chains = [_chain(host, tuple(names), manager) for host, names in sorted(by_host.items())]
+    return {"listener_filters": [TLS_INSPECTOR], "filter_chains": chains}
+
+
+def _chain(host: str, names: tuple[str, ...], manager: Body) -> Body:
+    context: Body = {
+        "tls_params": _TLS_1_2,
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_certificate_sds_secret_configs": [{"name": name, "sds_config": ADS_WAIT} for name in names],
+    }
+    socket = {"name": "envoy.transport_sockets.tls", "typed_config": any_of(_TLS, {"common_tls_context": context})}
+    match = {"transport_protocol": "tls", **({"server_names": [host.lower()]} if host not in {"", "*"} else {})}
+    return {"name": host or "*", "filter_chain_match": match, "filters": [manager], "transport_socket": socket}

@@ -1,0 +1,37 @@
+"""All Blobs of one workload on one proxy: its listeners and the clusters behind them. Only this sees a Seat.
+
+Decided from the View (shared by many) and the Seat (its own). Invariant: nothing here is shared, so nothing of a Seat
+can leak into what is.
+"""
+
+from masche.compiler.envoy import gateway, inbound, outbound
+from masche.model.blob import Blob
+from masche.model.vantage import Placement, Seat
+from masche.model.view import View
+
+
+def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
+    """Return the clusters, then the listeners, of one seat."""
+    if view.vantage.placement is Placement.GATEWAY:
+        return _gateway(view, seat)
+    clusters = [blob for port in seat.ports for blob in inbound.clusters(view.inbound, seat, port)]
+    found = [inbound.listener(view.inbound, seat, port) for port in seat.ports]
+    reached = {each.service: each for each in view.outbound}
+    found += [
+        outbound.local_listener(reached[local.service], local.port, view.identity, seat)
+        for local in seat.local_ports
+        if local.service in reached
+    ]
+    if seat.proxy_port:
+        clusters += outbound.proxy_clusters()
+        found += outbound.proxy_listeners(view.identity, seat)
+    return (*clusters, *found)
+
+
+def _gateway(view: View, seat: Seat) -> tuple[Blob, ...]:
+    bound = dict(seat.gateway_ports)
+    return tuple(
+        gateway.gateway_listener(each, bound[each.port], view.identity, seat)
+        for each in view.gateway
+        if each.port in bound
+    )

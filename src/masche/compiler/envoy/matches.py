@@ -1,0 +1,53 @@
+"""Encode what a route matches.
+
+Invariant: paths are compared after normalisation, without their query, and a prefix ends at a segment.
+"""
+
+from masche.compiler.envoy.parts import regex
+from masche.model.view import PathKind, RequestMatch, ValueKind, ValueMatch
+from masche.wire.messages import Body, Json
+
+IDEMPOTENT = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE")
+"""RFC 9110, 9.2.2: "PUT, DELETE, and safe request methods are idempotent"."""
+
+AUTHORITY = ":authority"
+
+
+def route_match(match: RequestMatch, methods: tuple[str, ...] = ()) -> dict[str, Json]:
+    """Return a RouteMatch; ``methods`` narrows it further, to one of several."""
+    headers = [_header(value) for value in match.headers]
+    if match.method:
+        headers.append(_header(ValueMatch(name=":method", kind=ValueKind.EXACT, value=match.method)))
+    if methods:
+        headers.append({"name": ":method", "string_match": {"safe_regex": regex("|".join(methods))}})
+    body: dict[str, Json] = dict(_path(match))
+    if headers:
+        body["headers"] = headers
+    if match.query:
+        body["query_parameters"] = [{"name": each.name, "string_match": _string(each)} for each in match.query]
+    return body
+
+
+def _path(match: RequestMatch) -> Body:
+    match match.path_kind:
+        case PathKind.EXACT:
+            return {"path": match.path}
+        case PathKind.REGEX:
+            return {"safe_regex": regex(match.path)}
+        case PathKind.PREFIX:
+            prefix = match.path.rstrip("/")
+            return {"path_separated_prefix": prefix} if prefix else {"prefix": "/"}
+
+
+def _header(value: ValueMatch) -> Body:
+    """ "Header names are case-insensitive" (Gateway API), and ``host`` is the authority whatever the version."""
+    name = value.name.lower()
+    return {"name": AUTHORITY if name == "host" else name, "string_match": _string(value)}
+
+
+def _string(value: ValueMatch) -> Body:
+    match value.kind:
+        case ValueKind.EXACT:
+            return {"exact": value.value}
+        case ValueKind.REGEX:
+            return {"safe_regex": regex(value.value)}

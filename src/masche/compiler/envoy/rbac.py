@@ -1,0 +1,119 @@
+"""Encode AuthorizationPolicies as Envoy's RBAC filters: first one that denies, then one that allows.
+
+Istio: "If there are any DENY policies that match the request, deny the request. If there are no ALLOW policies for the
+workload, allow the request. If any of the ALLOW policies match the request, allow the request. Deny the request."
+The name of each rule is the name of its RBAC policy, so that a denial can say it. Conditions on the destination port
+are decided here, because a listener serves one port. Invariant: what cannot be seen on a port never widens access: on
+TCP an ALLOW rule that needs a request never matches, and a DENY rule forgets that part of itself.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from masche.compiler.envoy.conditions import permission, principal
+from masche.model.view import Attribute, Condition, Decision, PatternKind, Policy, Rule
+from masche.wire.messages import Body, Json, Packed, any_of
+
+HTTP_FILTER = "envoy.filters.http.rbac"
+NETWORK_FILTER = "envoy.filters.network.rbac"
+_HTTP = "envoy.extensions.filters.http.rbac.v3.RBAC"
+_NETWORK = "envoy.extensions.filters.network.rbac.v3.RBAC"
+
+_SOURCES = {
+    Attribute.PRINCIPAL,
+    Attribute.NAMESPACE,
+    Attribute.SERVICE_ACCOUNT,
+    Attribute.SOURCE_IP,
+    Attribute.REMOTE_IP,
+}
+
+_Encode = Callable[[Condition], Body]
+
+
+@lru_cache(maxsize=16_384)
+def http_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]:
+    """Return the HTTP filters that carry out ``policies`` on application port ``port``."""
+    return tuple(
+        {"name": HTTP_FILTER, "typed_config": _packed(_HTTP, rules)} for rules in _rules(policies, port, is_http=True)
+    )
+
+
+@lru_cache(maxsize=16_384)
+def network_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]:
+    """Return the network filters that carry out ``policies`` where only bytes are seen."""
+    return tuple(
+        {"name": NETWORK_FILTER, "typed_config": _packed(_NETWORK, rules, stat_prefix=f"inbound/{port}")}
+        for rules in _rules(policies, port, is_http=False)
+    )
+
+
+def _packed(type_name: str, rules: Body, **more: Json) -> Packed:
+    return any_of(type_name, {"rules": rules, **more})
+
+
+def _rules(policies: tuple[Policy, ...], port: int, *, is_http: bool) -> Iterable[Body]:
+    deny = _policies(policies, Decision.DENY, port, is_http=is_http)
+    if deny:
+        yield {"action": "DENY", "policies": deny}
+    if any(policy.decision is Decision.ALLOW for policy in policies):
+        yield {"action": "ALLOW", "policies": _policies(policies, Decision.ALLOW, port, is_http=is_http)}
+
+
+def _policies(policies: Iterable[Policy], decision: Decision, port: int, *, is_http: bool) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for policy in policies:
+        if policy.decision is decision:
+            for rule in policy.rules:
+                encoded = _rule(rule, port, is_http=is_http, is_deny=decision is Decision.DENY)
+                if encoded is not None:
+                    found[rule.name] = encoded
+    return found
+
+
+def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool) -> Body | None:
+    """Return one RBAC policy, or None when the rule can never match on this port."""
+
+    def possible(alternatives: tuple[tuple[Condition, ...], ...]) -> list[tuple[Condition, ...]]:
+        reduced = (_reduce(each, port, is_http=is_http, is_deny=is_deny) for each in alternatives)
+        return [each for each in reduced if each is not None]
+
+    sources, operations = possible(rule.sources or ((),)), possible(rule.operations or ((),))
+    when = _reduce(rule.when, port, is_http=is_http, is_deny=is_deny)
+    if not sources or not operations or when is None:
+        return None
+    when_source = [condition for condition in when if condition.attribute in _SOURCES]
+    when_other = [condition for condition in when if condition.attribute not in _SOURCES]
+    return {
+        "principals": [_all([*each, *when_source], principal, "and_ids", "ids") for each in sources],
+        "permissions": [_all([*each, *when_other], permission, "and_rules", "rules") for each in operations],
+    }
+
+
+def _reduce(
+    conditions: tuple[Condition, ...], port: int, *, is_http: bool, is_deny: bool
+) -> tuple[Condition, ...] | None:
+    """Decide what is known of the port; None when a condition cannot hold."""
+    left: list[Condition] = []
+    for condition in conditions:
+        if condition.attribute is Attribute.DESTINATION_PORT:
+            if not _port_holds(condition, port):
+                return None
+        elif condition.attribute.needs_http and not is_http:
+            if not is_deny:
+                return None
+        else:
+            left.append(condition)
+    return tuple(left)
+
+
+def _port_holds(condition: Condition, port: int) -> bool:
+    wanted = {pattern.value for pattern in condition.values}
+    unwanted = {pattern.value for pattern in condition.not_values}
+    is_any = any(pattern.kind is PatternKind.PRESENT for pattern in condition.values)
+    return (not wanted or is_any or str(port) in wanted) and str(port) not in unwanted
+
+
+def _all(conditions: list[Condition], encode: _Encode, group: str, members: str) -> Body:
+    if not conditions:
+        return {"any": True}
+    return {group: {members: [encode(condition) for condition in conditions]}}

@@ -1,0 +1,158 @@
+"""Encode what a listener reports: the mesh's statistics, and a line of JSON for what failed or was refused.
+
+Names and tags are those of ``wire.stats``, and the promise there holds here: no tag takes a value that a client sent.
+"""
+
+from functools import lru_cache
+
+from masche.compiler.envoy.parts import extension, literal
+from masche.wire import stats
+from masche.wire.messages import Body, Json
+
+_STATS = "envoy.extensions.access_loggers.stats.v3.Config"
+_STDOUT = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
+
+POLICY_ID = "enforced_effective_policy_id"
+_ENGINE_RESULT = "enforced_engine_result"
+
+_WHOLE_US = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
+_UPSTREAM_US = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
+
+_LINE: Body = {
+    "time": "%START_TIME%",
+    "route": "%ROUTE_NAME%",
+    "code": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "method": "%REQ(:METHOD)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "path": "%PATH(NQ)%",
+    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "upstream": "%UPSTREAM_HOST%",
+    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "closed": "%CONNECTION_TERMINATION_DETAILS%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "milliseconds": "%DURATION%",
+}
+
+
+def refused(metadata_filter: str) -> Body:
+    """Return a filter that holds for what an RBAC filter (named) refused."""
+    return _metadata(metadata_filter, _ENGINE_RESULT, {"string_match": {"exact": "denied"}})
+
+
+def refused_by_name(metadata_filter: str) -> Body:
+    """Return a filter that holds for what a DENY rule refused: the decision then has a rule to name."""
+    named = _metadata(metadata_filter, POLICY_ID, {"string_match": {"safe_regex": {"regex": ".+"}}})
+    return {"and_filter": {"filters": [refused(metadata_filter), named]}}
+
+
+def rule_of(metadata_filter: str) -> str:
+    """Return the format of the rule that decided."""
+    return f"%DYNAMIC_METADATA({metadata_filter}:{POLICY_ID})%"
+
+
+@lru_cache(maxsize=4_096)
+def outbound_http(identity: str) -> tuple[Body, ...]:
+    """Return the access logs of a listener that takes requests from the workload at ``identity``, or at the edge."""
+    edge = _edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%")
+    instance = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%"}
+    counters = [
+        _counter(stats.REQUESTS, {**edge, **_OUTCOME}),
+        _counter(stats.INSTANCE_REQUESTS, {**instance, stats.CODE: "%RESPONSE_CODE%"}),
+    ]
+    histograms = [
+        _histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US),
+        _histogram(stats.INSTANCE_US, instance, "Microseconds", _UPSTREAM_US),
+    ]
+    return (_statistics(counters, histograms), _failures(None))
+
+
+@lru_cache(maxsize=4_096)
+def inbound_http(destination: str, rbac: str) -> tuple[Body, ...]:
+    """Return the access logs of a listener that takes requests for ``destination``; ``rbac`` decides."""
+    edge = _edge(stats.REPORTER_DESTINATION, "%DOWNSTREAM_PEER_URI_SAN%", literal(destination))
+    counters = [_counter(stats.REQUESTS, {**edge, **_OUTCOME})]
+    histograms = [_histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US)]
+    return (_statistics(counters, histograms), _denials(edge, rbac), _failures(rbac))
+
+
+@lru_cache(maxsize=4_096)
+def outbound_tcp(identity: str) -> tuple[Body, ...]:
+    """Return the access logs of a listener that takes connections from the workload at ``identity``."""
+    return (_connections(_edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%")),)
+
+
+@lru_cache(maxsize=4_096)
+def inbound_tcp(destination: str, rbac: str) -> tuple[Body, ...]:
+    """Return the access logs of a listener that takes connections for ``destination``."""
+    edge = _edge(stats.REPORTER_DESTINATION, "%DOWNSTREAM_PEER_URI_SAN%", literal(destination))
+    return (_connections(edge), _denials(edge, rbac), {**_LINES, "filter": refused(rbac)})
+
+
+_OUTCOME = {
+    stats.CODE: "%RESPONSE_CODE%",
+    stats.GRPC: "%GRPC_STATUS_NUMBER%",
+    stats.FLAGS: "%RESPONSE_FLAGS%",
+}
+
+
+def _edge(reporter: str, source: str, destination: str) -> dict[str, str]:
+    return {stats.REPORTER: reporter, stats.SOURCE: source, stats.DESTINATION: destination}
+
+
+def _statistics(counters: list[Body], histograms: list[Body]) -> Body:
+    scope: Body = {
+        "prefix": stats.SCOPE,
+        "sharing_name": stats.SCOPE,
+        "enable_eviction": True,
+        "max_counters": stats.MAX_COUNTERS,
+        "max_histograms": stats.MAX_HISTOGRAMS,
+    }
+    body: Body = {"stats_scope": scope, "counters": counters, "histograms": histograms}
+    return extension("envoy.access_loggers.stats", _STATS, body)
+
+
+def _counter(name: str, tags: dict[str, str], value: str = "") -> Body:
+    amount: Body = {"value_format": value} if value else {"value_fixed": 1}
+    return {"stat": _stat(name, tags), **amount}
+
+
+def _histogram(name: str, tags: dict[str, str], unit: str, value: str) -> Body:
+    return {"stat": _stat(name, tags), "unit": unit, "value_format": value}
+
+
+def _stat(name: str, tags: dict[str, str]) -> Body:
+    return {"name": name, "tags": [{"name": key, "value_format": value} for key, value in tags.items()]}
+
+
+def _connections(edge: dict[str, str]) -> Body:
+    counters = [
+        _counter(stats.CONNECTIONS, {**edge, stats.FLAGS: "%RESPONSE_FLAGS%"}),
+        _counter(stats.RECEIVED_BYTES, edge, "%BYTES_RECEIVED%"),
+        _counter(stats.SENT_BYTES, edge, "%BYTES_SENT%"),
+    ]
+    return _statistics(counters, [_histogram(stats.CONNECTION_MS, edge, "Milliseconds", "%DURATION%")])
+
+
+def _denials(edge: dict[str, str], rbac: str) -> Body:
+    tags = {stats.SOURCE: edge[stats.SOURCE], stats.DESTINATION: edge[stats.DESTINATION], stats.RULE: rule_of(rbac)}
+    return {**_statistics([_counter(stats.DENIED, tags)], []), "filter": refused(rbac)}
+
+
+_LINES = extension("envoy.access_loggers.stdout", _STDOUT, {"log_format": {"json_format": _LINE}})
+
+
+def _failures(rbac: str | None) -> Body:
+    """A line for each answer of 500 and above, and for each refusal; all other calls are only counted."""
+    server_error: Body = {
+        "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "mesh.log"}}}
+    }
+    kept = server_error if rbac is None else {"or_filter": {"filters": [server_error, refused(rbac)]}}
+    return {**_LINES, "filter": kept}
+
+
+def _metadata(name: str, key: str, value: Body) -> Body:
+    matcher: dict[str, Json] = {"filter": name, "path": [{"key": key}], "value": value}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}

@@ -1,0 +1,181 @@
+"""Encode RouteConfigurations: one per (Service, port), one for the explicit proxy, one per port of a Gateway.
+
+Decided from the Outbounds and the gateway listeners of a View. Routes are encoded once and their bytes joined, so that
+the change of one HTTPRoute costs one table's worth of work, and nothing in the proxy's table but a copy. Invariant: no
+name stands in two virtual hosts of one table, for Envoy would refuse the whole.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from masche.compiler.envoy.parts import refs_of
+from masche.compiler.envoy.retries import UNREACHED
+from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes
+from masche.model.blob import Blob
+from masche.model.refs import Origin, Ref
+from masche.model.view import GatewayListener, Outbound, Route
+from masche.wire import framing, types
+from masche.wire.framing import field, text
+from masche.wire.messages import Body, encode
+
+PROXY = "proxy"
+"""The RouteConfiguration of the explicit HTTP proxy."""
+
+PROXY_CONNECT = "proxy-connect"
+"""The cluster, and the internal listener behind it, in which a CONNECT to an HTTP service ends."""
+
+PASSTHROUGH = "passthrough"
+"""The cluster for what is not of the mesh."""
+
+NEVER_PROXIED = (
+    "localhost",
+    "localhost:*",
+    "*.localhost",
+    "127.*",
+    "0.*",
+    "169.254.*",
+    "[::1]",
+    "[::1]:*",
+    "[::]",
+    "[::]:*",
+    "[fe80:*",
+    "[::ffff:*",
+)
+"""Domains by which a caller could reach what is meant for this host alone."""
+
+_IGNORE_PORT = b"\x70\x01"
+"""``RouteConfiguration.ignore_port_in_host_matching`` (number 14), true."""
+
+_HIDE_UNREACHED = text(5, UNREACHED)
+"""``response_headers_to_remove`` (number 5): a word between proxies, not for applications."""
+
+_DO_NOT_VALIDATE = field(7, b"")
+"""``validate_clusters`` (number 7), false: routes come after clusters, and an invalid backend's never comes."""
+
+
+@lru_cache(maxsize=65_536)
+def service_table(outbound: Outbound) -> Blob:
+    """Return the table of one (Service, port).
+
+    Whoever is sent here has chosen the Service, so any host will do, and it is rewritten to the Service's name.
+    """
+    name = outbound.service.path
+    hosts = virtual_host(
+        name, ("*",), _table(outbound.routes, f"{outbound.service.service}.{outbound.service.namespace}")
+    )
+    return _configuration(name, (hosts,), _refs(outbound))
+
+
+def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blob:
+    """Return the table of the explicit proxy: the mesh by its names, and what happens to everything else."""
+    taken: set[str] = set()
+    hosts = [_refused_host()]
+    taken.update(NEVER_PROXIED)
+    refs: set[Ref] = set()
+    for outbound in outbounds:
+        domains = tuple(domain for domain in _domains(outbound) if domain not in taken)
+        if domains:
+            taken.update(domains)
+            hosts.append(_named_host(outbound, domains))
+            refs |= _refs(outbound)
+    hosts.append(_other_host(is_registry_only=is_registry_only))
+    return _configuration(PROXY, hosts, frozenset(refs))
+
+
+def gateway_table(listener: GatewayListener) -> Blob:
+    """Return the table of one port of a Gateway, whose virtual hosts go by name."""
+    taken: set[str] = set()
+    hosts: list[bytes] = []
+    origins: list[Origin] = list(listener.origins)
+    for index, host in enumerate(listener.virtual_hosts):
+        domains = tuple(domain for domain in host.hosts if domain not in taken)
+        taken.update(domains)
+        if domains:
+            hosts.append(virtual_host(f"{listener.name}/{index}", domains, _table(host.routes)))
+        origins += (origin for route in host.routes for origin in route.origins)
+    return _configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT)
+
+
+def virtual_host(name: str, domains: Iterable[str], table: bytes) -> bytes:
+    """Return the field ``virtual_hosts`` (number 2) around routes that are encoded already."""
+    return field(2, text(1, name) + b"".join(text(2, domain) for domain in domains) + table)
+
+
+def _configuration(name: str, hosts: Iterable[bytes], refs: frozenset[Ref], more: bytes = b"") -> Blob:
+    body = text(1, name) + b"".join(hosts) + _HIDE_UNREACHED + _DO_NOT_VALIDATE + more
+    return framing.blob(types.ROUTES, name, body, refs)
+
+
+def _table(source: tuple[Route, ...], authority: str = "") -> bytes:
+    return b"".join(routes(each, authority) for each in source)
+
+
+def _refs(outbound: Outbound) -> frozenset[Ref]:
+    return refs_of((*outbound.origins, *(origin for route in outbound.routes for origin in route.origins)))
+
+
+def _domains(outbound: Outbound) -> tuple[str, ...]:
+    """Names with their port, and without where a bare name means this port."""
+    port = outbound.service.port
+    numbered = tuple(f"{host}:{port}".lower() for host in outbound.hosts)
+    return numbered + (tuple(host.lower() for host in outbound.hosts) if outbound.answers_bare else ())
+
+
+@lru_cache(maxsize=65_536)
+def _named_host(outbound: Outbound, domains: tuple[str, ...]) -> bytes:
+    name = outbound.service.path
+    if outbound.protocol.is_http:
+        return virtual_host(name, domains, _connect(PROXY_CONNECT) + _table(outbound.routes))
+    backends = tuple(backend for backend in outbound.backends if backend.weight > 0)
+    tunnel = _connect_weighted(tuple((cluster_name(each.cluster), each.weight) for each in backends))
+    why = f"{outbound.service} speaks TCP: open a tunnel with CONNECT"
+    return virtual_host(
+        name, domains, tunnel + _route({"match": {"prefix": "/"}, "direct_response": refusal(400, why)})
+    )
+
+
+def _refused_host() -> bytes:
+    why = "loopback and link-local addresses are never proxied"
+    return virtual_host("refused", NEVER_PROXIED, _connect_refused(why) + _answer(403, why))
+
+
+def _other_host(*, is_registry_only: bool) -> bytes:
+    refused = _connect_refused("CONNECT is for services of the mesh; reach other hosts directly")
+    if is_registry_only:
+        rest = _answer(502, "not a service of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY")
+    else:
+        rest = _route({"match": {"prefix": "/"}, "route": {"cluster": PASSTHROUGH, "timeout": 0}})
+    return virtual_host(PASSTHROUGH, ("*",), refused + rest)
+
+
+@lru_cache(maxsize=64)
+def _answer(status: int, why: str) -> bytes:
+    return _route({"match": {"prefix": "/"}, "direct_response": refusal(status, why)})
+
+
+@lru_cache(maxsize=64)
+def _connect_refused(why: str) -> bytes:
+    return _route({"match": {"connect_matcher": {}}, "direct_response": refusal(403, why)})
+
+
+@lru_cache(maxsize=64)
+def _connect(cluster: str) -> bytes:
+    return _connect_weighted(((cluster, 1),))
+
+
+def _connect_weighted(clusters: tuple[tuple[str, int], ...]) -> bytes:
+    """End a CONNECT here and send its bytes on."""
+    if not clusters:
+        return _connect_refused("no backend takes this connection")
+    weighted: Body = {"clusters": [{"name": name, "weight": weight} for name, weight in clusters]}
+    action: Body = {
+        "weighted_clusters": weighted,
+        "timeout": 0,
+        "cluster_not_found_response_code": "INTERNAL_SERVER_ERROR",
+        "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
+    }
+    return _route({"match": {"connect_matcher": {}}, "route": action})
+
+
+def _route(body: Body) -> bytes:
+    return field(3, encode(ROUTE, body))

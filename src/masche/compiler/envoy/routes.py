@@ -1,0 +1,167 @@
+"""Encode one Route of a View as the routes of Envoy that carry it out.
+
+Mostly one for one. Two are written where idempotent requests are repeated more often than others, and several where
+backends of one rule rewrite paths differently. Invariant: the first of Envoy's routes that matches does what the Route
+says, and a Route that matches always does something, be it a refusal.
+"""
+
+from functools import lru_cache
+from itertools import accumulate
+from typing import assert_never
+
+from masche.compiler.envoy.cors import cors
+from masche.compiler.envoy.matches import IDEMPOTENT, route_match
+from masche.compiler.envoy.parts import fraction, header_changes
+from masche.compiler.envoy.retries import depends_on_method, retry_policy
+from masche.compiler.envoy.rewrites import path_redirect, path_rewrite
+from masche.model.refs import PortRef
+from masche.model.view import Backend, Forward, Mirror, Redirect, Refuse, Route
+from masche.wire.framing import field
+from masche.wire.messages import Body, Json, encode
+
+ROUTE = "envoy.config.route.v3.Route"
+
+INVALID = "invalid"
+"""A cluster that never exists: what is routed to it gets the status of ``cluster_not_found_response_code``."""
+
+_REDIRECTS = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
+_WELL_KNOWN_PORTS = {"http": 80, "https": 443}
+
+
+@lru_cache(maxsize=65_536)
+def routes(source: Route, authority: str = "") -> bytes:
+    """Return the fields ``routes`` (number 3) of a VirtualHost that carry out one Route, in order.
+
+    ``authority`` replaces the request's own, unless the Route itself rewrites it; "" leaves it as it came.
+    """
+    return b"".join(field(3, encode(ROUTE, {**_outer(source), **inner})) for inner in _inner(source, authority))
+
+
+def _outer(source: Route) -> Body:
+    """What all routes made from one have in common."""
+    return {
+        "name": source.name,
+        **header_changes(source.request_headers, source.response_headers),
+        **(cors(source.cors) if source.cors else {}),
+    }
+
+
+def _inner(source: Route, authority: str) -> list[Body]:
+    action = source.action
+    match action:
+        case Forward():
+            return _forward(source, action, authority)
+        case Redirect():
+            return [{"match": route_match(source.match), "redirect": _redirect(source, action)}]
+        case Refuse():
+            return [{"match": route_match(source.match), "direct_response": refusal(action.status, action.why)}]
+        case _:
+            assert_never(action)
+
+
+def refusal(status: int, why: str) -> Body:
+    """Return an answer made on the spot, in one readable line."""
+    return {"status": status, "body": {"inline_string": f"{why}\n"}}
+
+
+def _forward(source: Route, action: Forward, authority: str) -> list[Body]:
+    backends = tuple(backend for backend in action.backends if backend.weight > 0)
+    if not backends:
+        return [{"match": route_match(source.match), "direct_response": refusal(500, "no backend takes this request")}]
+    host = action.host_rewrite or authority
+    rewritten: Body = {"host_rewrite_literal": host} if host else {}
+    return [
+        {
+            "match": {**match, **share},
+            "route": {**rewritten, **_route_action(source, action, some, is_idempotent=again)},
+        }
+        for match, again in _by_method(source, action)
+        for share, some in _by_path(backends)
+    ]
+
+
+def _by_method(source: Route, action: Forward) -> list[tuple[Body, bool]]:
+    """Tell idempotent requests from others, when it matters and the match has not decided it."""
+    method = source.match.method
+    if method or not depends_on_method(action):
+        return [(route_match(source.match), method in IDEMPOTENT)]
+    return [(route_match(source.match, IDEMPOTENT), True), (route_match(source.match), False)]
+
+
+def _by_path(backends: tuple[Backend, ...]) -> list[tuple[Body, tuple[Backend, ...]]]:
+    """Give backends that rewrite paths a route each, since Envoy's weighted clusters cannot.
+
+    Envoy draws one random number per request and compares it with the fraction of each route in turn, so the fractions
+    are cumulative, and the last route takes the rest.
+    """
+    if not any(backend.path_rewrite for backend in backends):
+        return [({}, backends)]
+    totals = list(accumulate(backend.weight for backend in backends))
+    shares: list[Body] = [{"runtime_fraction": fraction(total, totals[-1])} for total in totals[:-1]]
+    return [(share, (backend,)) for share, backend in zip([*shares, {}], backends, strict=True)]
+
+
+def _route_action(source: Route, action: Forward, backends: tuple[Backend, ...], *, is_idempotent: bool) -> Body:
+    body: dict[str, Json] = {
+        **_clusters(backends),
+        **path_rewrite(backends[0].path_rewrite or action.path_rewrite, source.match),
+        **retry_policy(action, is_idempotent=is_idempotent),
+        "timeout": action.timeout,
+    }
+    if any(backend.cluster is None for backend in backends):
+        body["cluster_not_found_response_code"] = "INTERNAL_SERVER_ERROR"
+    if action.mirrors:
+        body["request_mirror_policies"] = [_mirror(mirror) for mirror in action.mirrors]
+    return body
+
+
+def _clusters(backends: tuple[Backend, ...]) -> Body:
+    if len(backends) == 1 and _is_plain(backends[0]):
+        return {"cluster": cluster_name(backends[0].cluster)}
+    return {"weighted_clusters": {"clusters": [_weighted(backend) for backend in backends]}}
+
+
+def _is_plain(backend: Backend) -> bool:
+    return backend.request_headers.is_empty and backend.response_headers.is_empty and not backend.host_rewrite
+
+
+def _weighted(backend: Backend) -> Body:
+    body: dict[str, Json] = {
+        "name": cluster_name(backend.cluster),
+        "weight": backend.weight,
+        **header_changes(backend.request_headers, backend.response_headers),
+    }
+    if backend.host_rewrite:
+        body["host_rewrite_literal"] = backend.host_rewrite
+    return body
+
+
+def cluster_name(cluster: PortRef | None) -> str:
+    """Return the name of a backend's cluster; an invalid backend's is one that does not exist."""
+    return cluster.path if cluster else INVALID
+
+
+def _mirror(mirror: Mirror) -> Body:
+    return {
+        "cluster": mirror.cluster.path,
+        "runtime_fraction": fraction(mirror.numerator, mirror.denominator),
+        "disable_shadow_host_suffix_append": True,
+    }
+
+
+def _redirect(source: Route, action: Redirect) -> Body:
+    """Gateway API: "If redirect scheme is not-empty, the redirect port MUST be the well-known port [of] the scheme"."""
+    body: dict[str, Json] = {"response_code": _REDIRECTS[action.status], **path_redirect(action.path, source.match)}
+    if action.scheme:
+        body["scheme_redirect"] = action.scheme
+    if action.host:
+        body["host_redirect"] = action.host
+    if port := action.port or (0 if action.host else _WELL_KNOWN_PORTS.get(action.scheme, 0)):
+        body["port_redirect"] = port
+    return body

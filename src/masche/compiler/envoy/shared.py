@@ -1,0 +1,26 @@
+"""All Blobs that depend on a View alone: the clusters and the route tables that its proxies share.
+
+Invariant: an equal part of two Views is the same Blob, encoded once.
+"""
+
+from functools import lru_cache
+
+from masche.compiler.envoy.clusters import cluster
+from masche.compiler.envoy.route_tables import gateway_table, proxy_table, service_table
+from masche.model.blob import Blob
+from masche.model.vantage import Placement
+from masche.model.view import Outbound, View
+
+
+def blobs(view: View) -> tuple[Blob, ...]:
+    """Return the clusters, then the route tables, of a View."""
+    clusters = tuple(cluster(each) for each in view.clusters)
+    if view.vantage.placement is Placement.GATEWAY:
+        return clusters + tuple(gateway_table(listener) for listener in view.gateway)
+    tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
+    return (*clusters, *tables, _proxy_table(view.outbound, is_registry_only=view.is_registry_only))
+
+
+@lru_cache(maxsize=256)
+def _proxy_table(outbounds: tuple[Outbound, ...], *, is_registry_only: bool) -> Blob:
+    return proxy_table(outbounds, is_registry_only=is_registry_only)
