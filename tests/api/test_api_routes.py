@@ -8,7 +8,7 @@ import pytest
 from raw_http import request
 
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
-from masche.api.credentials import CredentialsError, load_token
+from masche.api.credentials import Credentials, CredentialsError, Sessions, load_token
 from masche.api.messages import Document, Edges, Event, Graph, MeshStatus, TokenRequest, Verb, WhyRequest
 from masche.api.plane import Fault, PlaneError
 from masche.api.server import AddressError
@@ -230,3 +230,15 @@ def test_a_token_file_without_a_token_is_refused(tmp_path: Path):
     write_private(folder.token, b"")
     with pytest.raises(CredentialsError, match="does not hold a token"):
         load_token(folder)
+
+
+def test_every_route_is_documented():
+    from masche.api.routes import Routes
+
+    table = Routes(plane=FakePlane(), credentials=Credentials(token="x", sessions=Sessions(Path("x")))).table()
+    routes = {f"{method} {route.path}" for route in table for method in (route.methods or ()) if method != "HEAD"}
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    documented = {
+        line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and " /" in line[:20]
+    }
+    assert documented - {"method and path"} == routes

@@ -1,0 +1,78 @@
+"""``masche describe``: one resource, what became of it, what is in force and which proxies refuse it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from masche.cli.exits import Exit
+from masche.cli.failures import Failed
+from masche.cli.options import data_option, namespace_option, output_option
+from masche.cli.output import Form, emit, say, table, to_yaml
+from masche.cli.text import finding
+
+if TYPE_CHECKING:
+    from masche.api.messages import Description
+
+
+@click.command()
+@click.argument("resource", nargs=-1, required=True, metavar="KIND NAME | KIND/NAME")
+@namespace_option
+@output_option
+@data_option
+def describe(resource: tuple[str, ...], *, namespace: str, form: Form | None, data: Path) -> None:
+    """Everything known about one resource: what was written, what became of it and what is in force."""
+    from masche.api.client import Client
+    from masche.cli.naming import refs_of
+
+    refs = refs_of(resource, namespace=namespace)
+    if len(refs) != 1:
+        raise Failed("describe takes one resource", fix="write KIND NAME or KIND/NAME", code=Exit.USAGE)
+    description = Client.of(data).describe(refs[0])
+    if form is not None:
+        emit(description, form)
+    else:
+        _say(description)
+
+
+def _say(description: "Description") -> None:
+    item = description.item
+    say(str(item.ref), "bold")
+    say(f"written at revision {item.revision}, created at revision {item.created_revision}")
+    for condition in description.conditions:
+        say(
+            f"{condition.type}: {condition.reason or 'yes'}"
+            if condition.is_true
+            else f"not {condition.type}: {condition.reason}",
+            "green" if condition.is_true else "red",
+        )
+    for diagnostic in description.diagnostics:
+        click.echo(finding(diagnostic))
+    for rejected in description.rejected:
+        say(f"rejected by {rejected.workload} ({rejected.proxy}): {rejected.rejection.name}", "red")
+        say(f"  {rejected.rejection.words}")
+    _say_tables(description)
+    say("manifest", "bold")
+    click.echo(to_yaml(item.manifest), nl=False)
+
+
+def _say_tables(description: "Description") -> None:
+    if description.effective:
+        say("in force", "bold")
+        rows = [[str(part.port), part.field, part.value, part.origin] for part in description.effective]
+        table(["port", "field", "value", "set by"], rows, empty="")
+    if description.endpoints:
+        say("endpoints", "bold")
+        rows = [
+            [
+                str(row.port),
+                row.workload,
+                row.address,
+                row.zone,
+                row.health,
+                str(row.weight),
+                "mTLS" if row.is_mtls else "plaintext",
+            ]
+            for row in description.endpoints
+        ]
+        table(["port", "workload", "address", "zone", "health", "weight", "transport"], rows, empty="")

@@ -1,0 +1,85 @@
+"""``masche events``: what happened, and what happens."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from masche.cli.options import data_option, output_option
+from masche.cli.output import Form, emit, note, say
+
+if TYPE_CHECKING:
+    from masche.api.client import Client
+    from masche.api.messages import Event
+
+STYLES = {"info": "", "warning": "yellow", "error": "red"}
+RECONNECT = 1.0
+PAGE = 1000
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Only events after this sequence number.")
+@output_option
+@data_option
+def events(*, follow: bool, after: int, form: Form | None, data: Path) -> None:
+    """What happened: workloads that came and went, configuration rejected, certificates, leases.
+
+    With --follow, -o json prints one event per line.
+    """
+    from masche.api.client import Client
+
+    client = Client.of(data)
+    found = _all(client, after=after)
+    if form is not None and not follow:
+        emit(found, form)
+        return
+    for event in found:
+        _say(event, form)
+    if not found and not follow:
+        note("nothing happened")
+    if follow:
+        for event in _follow(client, after=found[-1].sequence if found else after):
+            _say(event, form)
+
+
+def _all(client: "Client", *, after: int) -> "list[Event]":
+    found: list[Event] = []
+    while page := client.events(after=after, limit=PAGE).events:
+        found += page
+        after = page[-1].sequence
+    return found
+
+
+def _follow(client: "Client", *, after: int) -> "Iterator[Event]":
+    """Events as they happen; a control plane that restarts is waited for."""
+    from masche.api.client import UnreachableError
+    from masche.api.messages import Event
+
+    while True:
+        try:
+            for message in client.live(after=after):
+                if isinstance(message, Event):
+                    after = message.sequence
+                    yield message
+            note("the control plane ended the stream; trying again")
+        except UnreachableError as error:
+            note(f"{error.message}; trying again")
+        time.sleep(RECONNECT)
+
+
+def _say(event: "Event", form: Form | None) -> None:
+    match form:
+        case Form.JSON:
+            click.echo(msgspec.json.encode(event))
+        case Form.YAML:
+            click.echo("---")
+            emit(event, form)
+        case None:
+            at = datetime.fromtimestamp(event.at, tz=UTC).astimezone().strftime("%H:%M:%S")
+            about = f" {event.about}:" if event.about else ""
+            say(f"{event.sequence:>6}  {at}  {event.kind}{about} {event.message}", STYLES.get(event.severity, ""))

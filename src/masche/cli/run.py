@@ -1,0 +1,111 @@
+"""``masche run``: one command as a service of the mesh, behind a proxy of its own."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from masche.cli.options import Duration, Label, data_option, namespace_option
+
+if TYPE_CHECKING:
+    from masche.agent.options import Port
+
+PROTOCOLS = ("http", "http2", "grpc", "tcp")
+
+
+class PortSpec(click.ParamType["Port"]):
+    """``8080``, ``web:8080``, ``8080/grpc``, ``api:8080/http2``."""
+
+    name = "[name:]port[/protocol]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Port":
+        """Read it, or say what would have been right."""
+        from masche.agent.options import Port
+
+        match = re.fullmatch(r"(?:([a-z0-9-]{1,63}):)?(\d{1,5})(?:/([a-z0-9]+))?", str(value))
+        name, number, protocol = match.groups(default="") if match else ("", "0", "")
+        if not 0 < int(number) < 65536 or (protocol and protocol not in PROTOCOLS):
+            self.fail(f"{value!r} is no port; write 8080, web:8080 or 8080/grpc ({', '.join(PROTOCOLS)})", param, ctx)
+        return Port(port=int(number), name=name, protocol=protocol)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--service", help="The service it belongs to; the command's name without.")
+@namespace_option
+@click.option("--service-account", default="", help="As whom it calls; the service's name without.")
+@click.option("--port", "ports", multiple=True, type=PortSpec(), help="Where the command listens. Repeatable.")
+@click.option("--label", "labels", multiple=True, type=Label(), help="A label of the workload. Repeatable.")
+@click.option("--depends-on", "dependencies", multiple=True, help="A service that it calls; all without. Repeatable.")
+@click.option("--health", default="tcp", show_default=True, help="How it is probed: tcp, http:/path, grpc or none.")
+@click.option("--zone", default="", help="The zone in which it runs.")
+@click.option("--address", default="", help="Where other machines reach this one.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=0, help="Where the command serves metrics.")
+@click.option("--grace", type=Duration(), default="10s", show_default=True, help="Between SIGTERM and SIGKILL.")
+@click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
+@click.option("--strict", is_flag=True, help="Refuse a command that listens beyond loopback.")
+@click.option("--envoy", default="", help="An Envoy binary of one's own.")
+@data_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    *,
+    command: tuple[str, ...],
+    service: str | None,
+    namespace: str,
+    service_account: str,
+    ports: "tuple[Port, ...]",
+    labels: tuple[tuple[str, str], ...],
+    dependencies: tuple[str, ...],
+    health: str,
+    zone: str,
+    address: str,
+    metrics_port: int,
+    grace: float,
+    start_timeout: float,
+    strict: bool,
+    envoy: str,
+    data: Path,
+) -> None:
+    """Run a COMMAND as a service of the mesh.
+
+    It gets a proxy with an identity, one SERVICE_URL variable per service that it may call, and HTTP_PROXY. Signals
+    reach it, leaving is orderly, and its exit code is ours. Without --port it is a job: it calls, nobody calls it.
+    """
+    from masche.agent.options import RunOptions
+    from masche.agent.runner import run as run_in_seat
+
+    options = RunOptions(
+        data=data,
+        command=command,
+        service=service or _named_after(command[0]),
+        namespace=namespace,
+        service_account=service_account,
+        labels=dict(labels),
+        ports=ports,
+        dependencies=dependencies or None,
+        health=_health(health),
+        zone=zone,
+        address=address,
+        metrics_port=metrics_port,
+        grace=grace,
+        start_timeout=start_timeout,
+        is_strict=strict,
+        envoy=envoy,
+    )
+    ctx.exit(run_in_seat(options))
+
+
+def _named_after(command: str) -> str:
+    """A service name out of a command's: ``./Orders.py`` -> ``orders``."""
+    name = re.sub(r"[^a-z0-9]+", "-", Path(command).stem.lower()).strip("-")[:63]
+    if not name:
+        raise click.UsageError(f"{command!r} gives no name for the service; say --service NAME")
+    return name
+
+
+def _health(given: str) -> str:
+    if given not in {"tcp", "grpc", "none"} and not given.startswith("http:/"):
+        raise click.BadParameter(f"{given!r} is not tcp, http:/path, grpc or none", param_hint="--health")
+    return given

@@ -1,0 +1,75 @@
+"""``masche up``: a control plane in the foreground."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from masche.cli.options import Duration, data_option
+from masche.cli.output import note, say
+
+if TYPE_CHECKING:
+    from masche.control.process import Started
+
+PORT = click.IntRange(0, 65535)
+
+
+@click.command()
+@data_option
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address for agents of other machines.")
+@click.option("--xds-port", type=PORT, default=15012, show_default=True, help="Port for agents.")
+@click.option("--api-address", default="127.0.0.1", show_default=True, help="Address of API and dashboard.")
+@click.option("--api-port", type=PORT, default=15080, show_default=True, help="Port of API and dashboard.")
+@click.option("--metrics-port", type=PORT, default=15014, show_default=True, help="Port of its own metrics.")
+@click.option(
+    "--trust-domain", default="mesh.local", show_default=True, help="Of all identities; fixed at first start."
+)
+@click.option(
+    "--static",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="A folder of YAML that is watched and always carried out.",
+)
+@click.option("--leaf-ttl", type=Duration(), default="24h", show_default=True, help="Life of a workload's certificate.")
+@click.option("--lease", type=Duration(), default="15s", show_default=True, help="How long a silent agent is believed.")
+@click.pass_context
+def up(
+    ctx: click.Context,
+    *,
+    data: Path,
+    listen: str,
+    xds_port: int,
+    api_address: str,
+    api_port: int,
+    metrics_port: int,
+    trust_domain: str,
+    static: Path | None,
+    leaf_ttl: float,
+    lease: float,
+) -> None:
+    """Start a control plane, print where its dashboard is, and run until Ctrl-C. A port of 0 takes a free one."""
+    from masche.control.options import UpOptions
+    from masche.control.process import main
+
+    options = UpOptions(
+        data=data,
+        listen=listen,
+        xds_port=xds_port,
+        api_address=api_address,
+        api_port=api_port,
+        metrics_port=metrics_port,
+        trust_domain=trust_domain,
+        static=static,
+        leaf_ttl=leaf_ttl,
+        lease=lease,
+    )
+    ctx.exit(main(options, announce))
+
+
+def announce(started: "Started") -> None:
+    """Say where it is. The login link goes to whoever started it and to nobody else."""
+    say(f"control plane ready, data in {started.data}")
+    say(f"agents join at   {started.xds_address}")
+    say(f"dashboard        {started.api.url}")
+    say(f"log in, once     {started.api.login_link(now=time.time())}")
+    note("Ctrl-C ends it; the proxies keep serving without it")

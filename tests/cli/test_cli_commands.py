@@ -1,0 +1,327 @@
+"""What each command says and with which code it ends, for good input."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import Result
+from runner_types import Masche
+
+from masche.api import messages as m
+from masche.cli.exits import Exit
+from masche.model.diagnostic import Diagnostic
+from masche.model.refs import Kind, Ref
+from masche.testing.api import RunningApi
+from masche.testing.plane import NO_FACTS, FakePlane
+
+ORDERS = Ref(Kind.SERVICE, "shop", "orders")
+RATE = m.Rate(requests_per_second=12.5, success=0.99995, p50_ms=1.2, p95_ms=3.4, p99_ms=5.6)
+REJECTION = m.Rejection(type_url="t/RouteConfiguration", name="outbound/shop/orders/80", words="regex: missing ]")
+
+pytestmark = pytest.mark.usefixtures("api")
+
+
+def proxy(workload: str, **fields: object) -> m.ProxyStatus:
+    known: dict[str, object] = {
+        "proxy": f"sidecar~{workload}",
+        "workload": workload,
+        "service": "shop/orders",
+        "placement": "sidecar",
+        "machine": "m1",
+        "zone": "",
+        "identity": "spiffe://mesh.local/ns/shop/sa/orders",
+        "certificate_expires_at": time.time() + 86000,
+        "state": "READY",
+        "is_connected": True,
+        "is_in_sync": True,
+        "revision": 7,
+    }
+    return m.ProxyStatus(**(known | fields))  # type: ignore[arg-type]  # a table of keywords
+
+
+def rollout(state: m.RolloutState, **fields: tuple[m.RolloutProxy, ...]) -> m.Rollout:
+    return m.Rollout(revision=1, state=state, **fields)  # type: ignore[arg-type]  # a table of keywords
+
+
+def one(workload: str, **fields: object) -> m.RolloutProxy:
+    return m.RolloutProxy(proxy=f"sidecar~{workload}", workload=workload, **fields)  # type: ignore[arg-type]  # likewise
+
+
+def ended(result: Result, code: Exit) -> str:
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_apply_waits_until_it_is_live(masche: Masche, plane: FakePlane, orders: str):
+    plane.rollouts = [
+        rollout(m.RolloutState.PENDING, pending=(one("shop/web-1"),)),
+        rollout(m.RolloutState.LIVE, live=(one("shop/web-1"),), absent=(one("shop/web-2"),)),
+    ]
+    said = ended(masche("apply", "-f", orders), Exit.OK)
+    assert said.splitlines() == [
+        "Service/shop/orders created",
+        "absent  shop/web-2 (sidecar~shop/web-2)",
+        "live  shop/web-1 (sidecar~shop/web-1)",
+        "revision 1 is live on 1 proxies (1 absent)",
+    ]
+
+
+def test_apply_prints_the_words_of_a_proxy_that_rejected_and_ends_with_3(masche: Masche, plane: FakePlane, orders: str):
+    plane.rollouts = [rollout(m.RolloutState.REJECTED, rejected=(one("shop/web-1", rejections=(REJECTION,)),))]
+    said = ended(masche("apply", "-f", orders), Exit.REJECTED)
+    assert "    outbound/shop/orders/80: regex: missing ]" in said
+
+
+def test_apply_ends_with_4_when_it_is_pending_at_the_timeout(masche: Masche, plane: FakePlane, orders: str):
+    plane.rollouts = [rollout(m.RolloutState.PENDING, pending=(one("shop/web-1", waiting_for="RDS x"),))]
+    said = ended(masche("apply", "-f", orders, "--timeout", "300ms"), Exit.PENDING)
+    assert "    RDS x" in said
+
+
+def test_apply_without_waiting_returns_once_it_is_stored(masche: Masche, plane: FakePlane, orders: str):
+    plane.rollouts = [rollout(m.RolloutState.PENDING)]
+    assert ended(masche("apply", "-f", orders, "--no-wait"), Exit.OK) == "Service/shop/orders created\n"
+    assert ORDERS in plane.items
+
+
+def test_apply_says_the_blast_radius_of_a_dry_run_and_stores_nothing(masche: Masche, plane: FakePlane, orders: str):
+    plane.impact = (m.Impact(workload="shop/web-1", proxy="p", sentences=("route x sends 10 % to y",)),)
+    said = ended(masche("apply", "-f", orders, "--dry-run"), Exit.OK)
+    assert "Service/shop/orders created (dry run)" in said
+    assert "    route x sends 10 % to y" in said
+    assert plane.items == {}
+
+
+def test_apply_reads_folders_and_standard_input(masche: Masche, plane: FakePlane, orders: str):
+    ended(masche("apply", "-f", str(Path(orders).parent)), Exit.OK)
+    text = Path(orders).read_text().replace("name: orders", "name: stock")
+    ended(masche("apply", "-f", "-", stdin=text), Exit.OK)
+    assert {ref.name for ref in plane.items} == {"orders", "stock"}
+
+
+def test_apply_prints_data_for_programs(masche: Masche, orders: str):
+    printed = json.loads(ended(masche("apply", "-f", orders, "-o", "json"), Exit.OK))
+    assert (printed["applied"]["revision"], printed["rollout"]["state"]) == (1, "live")
+
+
+def test_delete_takes_names_and_files(masche: Masche, plane: FakePlane, orders: str):
+    masche("apply", "-f", orders)
+    assert "Service/shop/orders deleted" in ended(masche("delete", "svc", "orders", "-n", "shop"), Exit.OK)
+    masche("apply", "-f", orders)
+    assert "deleted (dry run)" in ended(masche("delete", "Service/shop/orders", "--dry-run"), Exit.OK)
+    ended(masche("delete", "-f", orders), Exit.OK)
+    assert plane.items == {}
+
+
+def test_diff_ends_with_9_when_something_would_change(masche: Masche, orders: str):
+    said = ended(masche("diff", "-f", orders), Exit.NO)
+    assert said.startswith("Service/shop/orders would be created\n+")
+    masche("apply", "-f", orders)
+    assert ended(masche("diff", "-f", orders), Exit.OK) == ""
+
+
+def test_get_draws_a_table_and_prints_yaml_that_can_be_applied_again(masche: Masche, orders: str):
+    masche("apply", "-f", orders)
+    said = ended(masche("get", "services", "-n", "shop"), Exit.OK)
+    assert [line.split() for line in said.splitlines()] == [
+        ["NAME", "PORTS", "SELECTOR", "REVISION", "STATUS"],
+        ["orders", "http:80", "app=orders", "1"],
+    ]
+    assert said.splitlines()[0].startswith("NAME")
+    printed = yaml.safe_load(ended(masche("get", "svc/orders", "-n", "shop", "-o", "yaml"), Exit.OK))
+    assert printed == yaml.safe_load(Path(orders).read_text())
+    listed = json.loads(ended(masche("get", "svc", "-A", "-l", "tier=back", "-o", "json"), Exit.OK))
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["orders"]
+    assert "shop" in ended(masche("get", "svc", "-A"), Exit.OK)
+
+
+def test_get_says_when_there_is_nothing(masche: Masche):
+    result = masche("get", "svc")
+    assert (ended(result, Exit.OK), result.stderr) == ("", "no Service\n")
+
+
+def test_every_kind_has_columns_that_survive_a_manifest_without_fields():
+    from masche.cli.columns import COLUMNS
+
+    assert set(COLUMNS) == set(Kind)
+    for columns in COLUMNS.values():
+        for broken in ({}, {"spec": None}, {"spec": []}, {"spec": {"ports": [None], "rules": 1}, "data": 3}):
+            assert all(isinstance(cell(broken), str) for _, cell in columns)
+
+
+def test_describe_shows_conditions_findings_effective_policy_and_rejections(
+    masche: Masche, plane: FakePlane, orders: str
+):
+    plane.description = {
+        "conditions": (m.Condition(type="Accepted", is_true=False, reason="NoSuchBackend"),),
+        "diagnostics": (Diagnostic(code="backend-missing", where="x", why="y", fix="z", ref=ORDERS),),
+        "effective": (m.Effective(port=80, field="timeouts.request", value="15s", origin="TrafficPolicy/shop/slow"),),
+        "endpoints": (
+            m.EndpointRow(
+                port=80, workload="shop/o-1", address="10.0.0.1:15006", zone="a", health="healthy", weight=100
+            ),
+        ),
+        "rejected": (m.ProxyRejection(proxy="p", workload="shop/web-1", rejection=REJECTION),),
+    }
+    masche("apply", "-f", orders)
+    said = ended(masche("describe", "svc", "orders", "-n", "shop"), Exit.OK)
+    for part in (
+        "not Accepted: NoSuchBackend",
+        "[backend-missing]",
+        "TrafficPolicy/shop/slow",
+        "missing ]",
+        "10.0.0.1",
+    ):
+        assert part in said
+
+
+def test_status_shows_every_proxy_and_repeats_envoys_words(masche: Masche, plane: FakePlane):
+    plane.mesh_status = m.MeshStatus(
+        plane=NO_FACTS,
+        proxies=(
+            proxy("shop/a"),
+            proxy("shop/b", is_in_sync=False, revision=6),
+            proxy("shop/c", rejections=(REJECTION,)),
+            proxy("shop/d", is_connected=False, is_exposed=True, state="UNHEALTHY", last_error="connection refused"),
+        ),
+    )
+    said = ended(masche("status", "--wide"), Exit.OK)
+    for part in (
+        "in sync",
+        "behind (at 6)",
+        "rejected 1",
+        "absent",
+        "regex: missing ]",
+        "connection refused",
+        "exposed",
+    ):
+        assert part in said
+    printed = json.loads(ended(masche("status", "-o", "json"), Exit.OK))
+    assert printed["proxies"][2]["rejections"][0]["words"] == "regex: missing ]"
+
+
+def test_why_draws_the_chain_and_ends_with_9_when_the_call_is_denied(masche: Masche, plane: FakePlane):
+    plane.explanation = m.Explanation(
+        verdict=m.Verdict.DENIED,
+        summary="web may not delete",
+        source="shop/web",
+        destination="shop/orders:80",
+        status=403,
+        deciding_rule="shop/allow-read rules[0]",
+        steps=(
+            m.Step(stage="route", is_passed=True, text="matches rule 1", origin="HTTPRoute/shop/orders spec.rules[0]"),
+            m.Step(stage="policy", is_passed=False, text="no ALLOW policy matches", details=("shop/allow-read",)),
+        ),
+    )
+    said = ended(masche("why", "shop/web", "orders", "--method", "DELETE", "--header", "x=1", "--port", "80"), Exit.NO)
+    for part in (
+        "denied (status 403)",
+        "✓ route",
+        "✗ policy",
+        "decided by shop/allow-read rules[0]",
+        "HTTPRoute/shop/orders",
+    ):
+        assert part in said
+    plane.explanation = None
+    ended(masche("why", "shop/web", "orders"), Exit.OK)
+
+
+def test_top_prints_a_snapshot_with_the_instances_behind_an_edge(masche: Masche, plane: FakePlane):
+    end = m.EdgeEndpoint(workload="shop/orders-1", zone="a", rate=RATE, weight=80)
+    edge = m.Edge(
+        source="shop/web",
+        destination="shop/orders",
+        port=80,
+        protocol="http",
+        rate=RATE,
+        denied_per_second=0.5,
+        endpoints=(end,),
+    )
+    plane.traffic = m.Edges(at=1.0, window=10.0, edges=(edge,))
+    lines = ended(masche("top", "--once", "--endpoints"), Exit.OK).splitlines()
+    assert lines[1].split() == ["shop/web", "shop/orders", "80", "12.5", "99.99%", "1.2", "3.4", "5.6", "0.5", "mTLS"]
+    assert lines[2].split() == ["shop/orders-1", "12.5", "99.99%", "1.2", "3.4", "5.6", "80%"]
+
+
+def test_events_are_listed_oldest_first(masche: Masche, plane: FakePlane):
+    plane.happen("workload-joined", "ready after 312 ms", about="shop/orders-1")
+    plane.happen("config-rejected", "regex: missing ]", severity="error")
+    lines = ended(masche("events"), Exit.OK).splitlines()
+    assert "workload-joined shop/orders-1: ready after 312 ms" in lines[0]
+    assert "config-rejected regex: missing ]" in lines[1]
+    assert len(json.loads(ended(masche("events", "--after", "1", "-o", "json"), Exit.OK))) == 1
+
+
+def test_dashboard_prints_a_link_with_the_code_behind_the_hash(masche: Masche, api: RunningApi):
+    assert ended(masche("dashboard"), Exit.OK).startswith(f"{api.listening.url}/login#")
+
+
+def test_tokens_are_created_listed_and_revoked(masche: Masche):
+    made = masche("token", "create", "-n", "shop", "--ttl", "5m")
+    assert ended(made, Exit.OK).count("\n") == 1
+    assert "good once, for 5m0s" in made.stderr
+    assert "t1" in ended(masche("token", "list"), Exit.OK)
+    ended(masche("token", "revoke", "t1"), Exit.OK)
+    ended(masche("token", "revoke", "t1"), Exit.NOT_FOUND)
+
+
+def test_certificates_and_machines_are_shown_and_machines_revoked(masche: Masche, plane: FakePlane):
+    plane.issued = m.CertificateList(
+        certificates=(
+            m.CertificateInfo(
+                use="workload",
+                identity="spiffe://mesh.local/ns/shop/sa/web",
+                holder="shop/web-1",
+                serial="1f",
+                fingerprint="ab" * 32,
+                not_before_at=1.0,
+                expires_at=time.time() - 60,
+            ),
+        )
+    )
+    machine = m.MachineInfo(
+        machine="m1",
+        namespaces=("shop",),
+        service_accounts=("*",),
+        joined_at=1.0,
+        expires_at=time.time() + 100,
+        is_connected=True,
+    )
+    plane.joined = m.MachineList(machines=(machine,))
+    assert "expired" in ended(masche("cert", "show"), Exit.OK)
+    assert "connected" in ended(masche("cert", "machines"), Exit.OK)
+    ended(masche("cert", "revoke", "m1"), Exit.OK)
+    assert plane.revoked == ["m1"]
+    ended(masche("cert", "revoke", "m2"), Exit.NOT_FOUND)
+
+
+def test_check_puts_the_worst_first_and_ends_with_9_for_an_error(masche: Masche, plane: FakePlane):
+    plane.mesh_status = m.MeshStatus(
+        plane=NO_FACTS,
+        proxies=(proxy("shop/c", rejections=(REJECTION,)), proxy("shop/e", is_exposed=True)),
+    )
+    plane.report = m.CheckReport(
+        findings=(
+            m.Finding(code="permissive", title="permissive", level=m.Level.WARNING, message="shop", fix="STRICT"),
+        )
+    )
+    lines = ended(masche("check"), Exit.NO).splitlines()
+    assert lines[0].startswith("✗ configuration accepted: shop/c rejected")
+    assert any(line.startswith("! permissive") for line in lines)
+    assert any("loopback only: shop/e" in line for line in lines)
+
+
+def test_check_ends_with_0_when_there_is_no_error(masche: Masche):
+    ended(masche("check"), Exit.OK)
+
+
+def test_version_asks_the_control_plane_too(masche: Masche):
+    printed = json.loads(ended(masche("version", "-o", "json"), Exit.OK))
+    assert set(printed) == {"client", "controlPlane"}
+
+
+def test_colours_are_not_printed_into_a_pipe(masche: Masche, orders: str):
+    assert "\x1b" not in masche("apply", "-f", orders).output
+    assert "\x1b" not in masche("status").output
