@@ -4,7 +4,7 @@ Invariant: revisions rise by one with every Change; an edit that changes nothing
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from masche.model.mesh import Resource
 from masche.model.ports import Change, ConflictError, Delete, Edit, Entry, Put, Snapshot
@@ -12,6 +12,11 @@ from masche.model.refs import Ref
 
 Wall = Callable[[], datetime]
 """The time of day, with its zone: what goes into ``creationTimestamp``."""
+
+
+def wall_clock() -> datetime:
+    """The time of day in UTC, in whole seconds, as resources carry it."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 class Ledger:

@@ -6,17 +6,16 @@ For tests and for trying things out; it passes the same ``check_source``.
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 
 from masche.model.ports import Change, CompactedError, Edit, Snapshot, StoreError
 from masche.registry.feed import PAGE, Feed
-from masche.registry.ledger import Ledger, Wall
+from masche.registry.ledger import Ledger, Wall, wall_clock
 
 
 class MemoryStore:
     """``Source``, ``Writer`` and ``Records`` in one; the log keeps the last ``keep`` revisions."""
 
-    def __init__(self, *, wall: Wall = lambda: datetime.now(UTC).replace(microsecond=0), keep: int = 10_000) -> None:
+    def __init__(self, *, wall: Wall = wall_clock, keep: int = 10_000) -> None:
         self._ledger = Ledger()
         self._feed = Feed(revision=0, recent=min(keep, 64))
         self._log = deque[Change](maxlen=keep)

@@ -6,21 +6,16 @@ The log holds each Change whole, in one row, so that a Change is there or it is 
 import sqlite3
 from collections.abc import Iterable
 from itertools import starmap
-from typing import get_args
 
 import msgspec
-from pydantic import BaseModel
 
-from masche.model.mesh import Resource
+from masche.model.codec import from_json, to_json
 from masche.model.ports import Change, Entry
 from masche.model.refs import Kind, Ref
 from masche.registry.schema import checksum
 
 Row = tuple[str, str, str, int, int, bytes, int]
 LogRow = tuple[int, bytes, int]
-
-
-_MODELS: dict[str, type[BaseModel]] = {model.kind.value: model for model in get_args(Resource)}
 
 
 class DamagedRowError(Exception):
@@ -41,11 +36,6 @@ def encode(change: Change) -> tuple[LogRow, list[Row]]:
     )
     body = msgspec.msgpack.encode(logged)
     return (change.revision, body, checksum(body, change.revision)), rows
-
-
-def to_json(resource: Resource) -> bytes:
-    """A resource as its author wrote it, without its kind, which is the row's key."""
-    return resource.__pydantic_serializer__.to_json(resource, by_alias=True, exclude_unset=True)
 
 
 def _row(entry: Entry) -> Row:
@@ -77,7 +67,7 @@ def change(revision: int, body: bytes, crc: int) -> Change:
 
 def _entry(ref: Ref, body: bytes, *, created: int, revision: int) -> Entry:
     try:
-        resource: Resource = _MODELS[ref.kind.value].__pydantic_validator__.validate_json(body)
+        resource = from_json(body)
     except ValueError as error:
         raise DamagedRowError(f"{ref} cannot be read: {error}") from error
     return Entry(ref=ref, resource=resource, revision=revision, created_revision=created)

@@ -7,7 +7,6 @@ disk does not.
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,15 +15,10 @@ from masche.model.ports import Change, CompactedError, Edit, Snapshot, StoreErro
 from masche.registry import writer
 from masche.registry.feed import PAGE, Feed
 from masche.registry.files import Ownership, Witness, create_private, sync_folder
-from masche.registry.ledger import Wall
+from masche.registry.ledger import Wall, wall_clock
 from masche.registry.rows import DamagedRowError
 from masche.registry.schema import CURE, connect, damaged, prepare
 from masche.registry.writer import Commit, Keep, Read, Settlement, Transact
-
-
-def wall_clock() -> datetime:
-    """The time of day in UTC, in whole seconds, as resources carry it."""
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 class SqliteStore:
