@@ -1,12 +1,18 @@
 """Machine credentials: what a machine may run, renewing by the old key, and being banned."""
 
+import ssl
+import tempfile
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from masche.identity import credential, keys
 from masche.identity.authority import DAY, Authority, Issued
+from masche.identity.bundle import TrustBundle
 from masche.identity.credential import GRACE, LIFETIME, CredentialError, Machines, refusal
 from masche.identity.csr import CsrError
 from masche.identity.join import Grant
@@ -15,6 +21,23 @@ from masche.identity.spiffe import SpiffeId
 from masche.testing.records import MemoryRecords
 
 NOW = 1_800_000_000.0
+
+
+def _example() -> tuple[tuple[bytes, ...], bytes, bytes, TrustBundle]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Authority.open(Path(folder) / "a", "mesh.local", now=NOW, audit=lambda _: None)
+        old = keys.generate()
+        issued = made.sign(keys.signing_request(old), SpiffeId.of_machine("mesh.local", "m"), now=NOW)
+        request = keys.signing_request(keys.generate())
+        return (
+            tuple(found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(issued.chain.encode())),
+            request,
+            credential.prove(old, issued.chain, request),
+            made.bundle,
+        )
+
+
+CHAIN, REQUEST, PROOF, BUNDLE = _example()
 
 
 @pytest.fixture
@@ -154,6 +177,17 @@ async def test_a_credential_of_another_authority_is_refused(machines: Machines, 
 async def test_junk_is_refused(machines: Machines, chain: str) -> None:
     with pytest.raises(CredentialError, match="can not be read"):
         await machines.renew(chain, b"", b"", now=NOW)
+
+
+@given(st.integers(0, 2000), st.integers(1, 255))
+def test_a_chain_with_any_byte_changed_is_refused(position: int, change: int) -> None:
+    """Only the leaf is changed: what follows it is not what is proved."""
+    leaf, *rest = CHAIN
+    data = bytearray(leaf)
+    data[position % len(data)] ^= change
+    pem = "".join(ssl.DER_cert_to_PEM_cert(bytes(part)) for part in (data, *rest))
+    with pytest.raises(CredentialError):
+        credential.proven_machine(pem, REQUEST, PROOF, BUNDLE, now=NOW)
 
 
 async def test_a_refused_request_takes_no_name(machines: Machines) -> None:

@@ -28,7 +28,7 @@ def test_files_and_folders_are_private_under_umask_zero(tmp_path: Path, open_uma
     folder = tmp_path / "a" / "b"
     keys.private_folder(folder)
     keys.write_private(folder / "k", b"one")
-    assert mode(folder) == 0o700
+    assert mode(folder) == mode(folder.parent) == 0o700
     assert mode(folder / "k") == 0o600
 
 

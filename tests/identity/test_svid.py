@@ -65,9 +65,11 @@ async def handshake(authority: Authority, server: Shown, client: Shown, folder: 
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=context(authority, client, folder, server=False)
         )
-        if await reader.read() != b"ok":
-            raise ConnectionError("the server closed the connection")
-        writer.close()
+        try:
+            if await reader.read() != b"ok":
+                raise ConnectionError("the server closed the connection")
+        finally:
+            writer.close()
     except OSError:
         assert not seen.done(), "the server's application saw a connection that was refused"
         raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeId
 
 
@@ -48,7 +49,7 @@ class TrustBundle:
             return cls(SpiffeId.parse(uri).trust_domain, (root,))
         except BundleError:
             raise
-        except (x509.ExtensionNotFound, ValueError) as error:
+        except (x509.ExtensionNotFound, *MALFORMED) as error:
             raise BundleError(f"the root does not say its trust domain: {error}") from error
 
     @classmethod
@@ -58,7 +59,7 @@ class TrustBundle:
             return cls(trust_domain, tuple(x509.load_pem_x509_certificates(pem.encode())))
         except BundleError:
             raise
-        except ValueError as error:
+        except MALFORMED as error:
             raise BundleError(f"not certificates in PEM: {error}") from error
 
     @property
@@ -97,7 +98,7 @@ def pinned_root(chain: Sequence[bytes], pin: str) -> x509.Certificate:
 def _check_root(root: x509.Certificate) -> None:
     try:
         is_authority = root.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except (x509.ExtensionNotFound, *MALFORMED) as error:
         raise BundleError(f"a root without readable basic constraints: {error}") from error
     if not is_authority:
         raise BundleError("a certificate that is not an authority can not be a root")

@@ -26,6 +26,7 @@ from masche.identity.bundle import TrustBundle
 from masche.identity.csr import CsrError
 from masche.identity.join import Grant, Records
 from masche.identity.keys import PrivateKey
+from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import Machine, SpiffeError, SpiffeId
 
 BUCKET: Final = "machines"
@@ -156,7 +157,7 @@ def proven_machine(
     """
     try:
         leaf, *intermediates = x509.load_pem_x509_certificates(chain.encode())
-    except ValueError as error:
+    except MALFORMED as error:
         raise CredentialError(f"the old chain can not be read: {error}") from error
     expired_at = leaf.not_valid_after_utc.timestamp()
     if now > expired_at + GRACE:
@@ -176,13 +177,16 @@ def _verified_names(
     policy = verification.PolicyBuilder().store(verification.Store(list(bundle.roots))).time(moment)
     try:
         verified = policy.build_client_verifier().verify(leaf, intermediates)
-    except verification.VerificationError as error:
+    except (verification.VerificationError, *MALFORMED) as error:
         raise CredentialError(f"the old chain does not verify: {error}") from error
     return list(verified.subjects or ())
 
 
 def _check_proof(leaf: x509.Certificate, request: bytes, proof: bytes) -> None:
-    key = leaf.public_key()
+    try:
+        key = leaf.public_key()
+    except MALFORMED as error:
+        raise CredentialError(f"the old credential's key can not be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise CredentialError("the old credential has no elliptic-curve key")
     try:

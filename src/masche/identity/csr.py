@@ -7,10 +7,11 @@ already knows is refused with a reason, so that nobody is left believing that it
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeId
 
 MAX_BYTES: Final = 16 << 10
@@ -42,14 +43,14 @@ def _parse(der: bytes) -> x509.CertificateSigningRequest:
         raise CsrError(f"the request has {len(der)} bytes; at most {MAX_BYTES} are read")
     try:
         return x509.load_der_x509_csr(der)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise CsrError(f"not a certificate request in DER: {error}") from error
 
 
 def _check_key(request: x509.CertificateSigningRequest) -> PublicKey:
     try:
         key = request.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise CsrError(f"the key can not be read: {error}") from error
     match key:
         case ec.EllipticCurvePublicKey():
@@ -68,7 +69,7 @@ def _check_signature(request: x509.CertificateSigningRequest) -> None:
     try:
         digest = request.signature_hash_algorithm
         valid = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (*MALFORMED, InvalidSignature) as error:
         raise CsrError(f"the signature can not be checked: {error}") from error
     if not isinstance(digest, _DIGESTS):
         raise CsrError("the request is not signed over SHA-256 or better")
@@ -80,7 +81,7 @@ def _check_extensions(request: x509.CertificateSigningRequest, identity: SpiffeI
     """The only extension that may be asked for is a subject alternative name that says what the registry says."""
     try:
         extensions = list(request.extensions)
-    except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+    except MALFORMED as error:
         raise CsrError(f"the extensions can not be read: {error}") from error
     for extension in extensions:
         match extension.value:

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from masche.identity import keys
 from masche.identity.bundle import TrustBundle, fingerprint
 from masche.identity.keys import PrivateKey
+from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeId
 
 ROOT_LIFETIME: Final = timedelta(days=3653)
@@ -236,7 +237,7 @@ def _load(path: Path) -> PrivateKey:
 def _certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(keys.read_private(path).reveal())
-    except ValueError as error:
+    except MALFORMED as error:
         raise AuthorityError(f"{path} is not a certificate: {error}") from error
 
 

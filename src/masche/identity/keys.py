@@ -77,8 +77,10 @@ def signing_request(key: PrivateKey) -> bytes:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder of mode 0700, with its parents. Raises UnsafeFileError when it is there and is not ours alone."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a folder of mode 0700, and its missing parents too. Raises UnsafeFileError when it is not ours alone."""
+    for missing in reversed([part for part in folder.parents if not part.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise UnsafeFileError(f"{folder} is not a folder")

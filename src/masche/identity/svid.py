@@ -4,8 +4,8 @@ Decides from the certificate alone, by the X509-SVID specification; a chain that
 """
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeError, SpiffeId
 
 
@@ -29,7 +29,7 @@ def identity(leaf: x509.Certificate) -> SpiffeId:
         raise SvidError(f"the certificate has no {error.oid.dotted_string}") from error
     except SpiffeError as error:
         raise SvidError(str(error)) from error
-    except ValueError as error:
+    except MALFORMED as error:
         raise SvidError(f"the certificate does not have exactly one readable URI: {error}") from error
     if not found.path:
         raise SvidError(f"{found} names a trust domain and no workload in it")
@@ -40,16 +40,8 @@ def leaf_of(chain: str) -> x509.Certificate:
     """The first certificate of a chain in PEM. Raises SvidError."""
     try:
         return x509.load_pem_x509_certificate(chain.encode())
-    except ValueError as error:
+    except MALFORMED as error:
         raise SvidError(f"not a certificate in PEM: {error}") from error
-
-
-def der(chain: str) -> tuple[bytes, ...]:
-    """A chain in PEM as DER, leaf first. Raises SvidError."""
-    try:
-        return tuple(found.public_bytes(Encoding.DER) for found in x509.load_pem_x509_certificates(chain.encode()))
-    except ValueError as error:
-        raise SvidError(f"not certificates in PEM: {error}") from error
 
 
 def _check_leaf(extensions: x509.Extensions) -> None:
