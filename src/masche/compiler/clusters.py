@@ -1,0 +1,76 @@
+"""The destinations that a View's routes lead to, each once: who may answer there, and how it is used."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, assert_never
+
+from masche.compiler.protocol import protocol
+from masche.compiler.remember import by_identity
+from masche.compiler.selection import identities, selected, slices_by_service
+from masche.compiler.trafficpolicy import traffic
+from masche.model.mesh import Mesh
+from masche.model.refs import Origin, PortRef
+from masche.model.resources.core import Service
+from masche.model.view import Action, Backend, Cluster, Forward, Redirect, Refuse, Route
+
+
+def of_routes(routes: Iterable[Route]) -> Iterator[PortRef]:
+    """Yield every destination of these routes, mirrors too."""
+    for route in routes:
+        yield from _of_action(route.action)
+
+
+def of_backends(backends: Iterable[Backend]) -> Iterator[PortRef]:
+    """Yield the destinations that exist."""
+    return (backend.cluster for backend in backends if backend.cluster)
+
+
+def _of_action(action: Action) -> Iterator[PortRef]:
+    match action:
+        case Forward():
+            yield from of_backends(action.backends)
+            yield from (mirror.cluster for mirror in action.mirrors)
+        case Redirect() | Refuse():
+            return
+        case _:
+            assert_never(action)
+
+
+def clusters(mesh: Mesh, destinations: Iterable[PortRef]) -> tuple[Cluster, ...]:
+    """Return one Cluster per destination, sorted."""
+    return tuple(cluster(mesh, ref) for ref in sorted(set(destinations)))
+
+
+def cluster(mesh: Mesh, ref: PortRef) -> Cluster:
+    """Return the Cluster of one Service port."""
+    made = _made(mesh.services, mesh.workloads, mesh.endpoint_slices, mesh.traffic_policies, mesh.config)
+    if ref not in made:
+        made[ref] = _make(mesh, ref)
+    return made[ref]
+
+
+@by_identity
+def _made(*_tables: Any) -> dict[PortRef, Cluster]:
+    """What was made of these tables so far."""
+    return {}
+
+
+def _make(mesh: Mesh, ref: PortRef) -> Cluster:
+    service = mesh.services[ref.owner]
+    port = next(port for port in service.spec.ports if port.port == ref.port and port.protocol == "TCP")
+    who = identities(mesh.services, mesh.workloads, mesh.config)
+    return Cluster(
+        service=ref,
+        protocol=protocol(port),
+        identities=who[ref.owner],
+        traffic=traffic(mesh.services, mesh.traffic_policies, mesh.config)[ref.owner],
+        has_plaintext=_has_plaintext(mesh, service),
+        origins=(Origin(service.ref, "spec.ports"),),
+    )
+
+
+def _has_plaintext(mesh: Mesh, service: Service) -> bool:
+    """Say whether some instance has no proxy of its own, whether or not it may be called."""
+    if not service.spec.selector:
+        return service.name in slices_by_service(mesh.endpoint_slices)
+    members = selected(mesh.services, mesh.workloads)[service.name]
+    return any(each.spec.tls == "DISABLE" for each in members)

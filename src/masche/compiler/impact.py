@@ -1,0 +1,70 @@
+"""Which vantages a change would reach, and in what: the blast radius of a dry run.
+
+Decided by comparing the Views before and after; a vantage that is told the same is not in the answer.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from masche.compiler.view import view
+from masche.model.mesh import Mesh
+from masche.model.vantage import Vantage
+from masche.model.view import View
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def affected(before: Mesh, after: Mesh, vantages: Iterable[Vantage]) -> Mapping[Vantage, tuple[str, ...]]:
+    """Return, for each vantage that would be told something else, what changes, in sentences."""
+    told = ((vantage, tuple(_sentences(view(before, vantage), view(after, vantage)))) for vantage in vantages)
+    return {vantage: sentences for vantage, sentences in told if sentences}
+
+
+def _sentences(old: View, new: View) -> Iterator[str]:
+    if old == new:
+        return
+    yield from _changes(
+        "calls to {}", {each.service: each for each in old.outbound}, {each.service: each for each in new.outbound}
+    )
+    yield from _changes(
+        "the connection to {}",
+        {each.service: each for each in old.clusters},
+        {each.service: each for each in new.clusters},
+    )
+    yield from _changes(
+        "policy {}",
+        {each.name: each for each in old.inbound.policies},
+        {each.name: each for each in new.inbound.policies},
+    )
+    yield from _inbound(old, new)
+    yield from _changes(
+        "gateway listener {}",
+        {each.name: each for each in old.gateway},
+        {each.name: each for each in new.gateway},
+    )
+
+
+def _inbound(old: View, new: View) -> Iterator[str]:
+    one, other = old.inbound, new.inbound
+    if (one.mtls, one.port_mtls) != (other.mtls, other.port_mtls):
+        yield f"mutual TLS of callers: {one.mtls} becomes {other.mtls}"
+    yield from _changes(
+        "inbound port {}", {each.target: each for each in one.ports}, {each.target: each for each in other.ports}
+    )
+    if old.identity != new.identity:
+        yield f"its identity: {old.identity} becomes {new.identity}"
+    if old.is_registry_only != new.is_registry_only:
+        yield "calls out of the mesh are " + ("refused" if new.is_registry_only else "let through")
+
+
+def _changes(what: str, old: Mapping[K, V], new: Mapping[K, V]) -> Iterator[str]:
+    """Say what is added, changed and removed, in the order of the names."""
+    for key in sorted({*old, *new}, key=str):
+        name = what.format(key)
+        if key not in old:
+            yield f"{name}: added"
+        elif key not in new:
+            yield f"{name}: removed"
+        elif old[key] != new[key]:
+            yield f"{name}: changed"

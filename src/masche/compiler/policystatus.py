@@ -1,0 +1,73 @@
+"""What is wrong with security and traffic policies that are valid on paper: no target, or no way to judge.
+
+Invariant: a policy that does less than it says is never silent about it.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+from masche.compiler.conditions import UnknownAttributeError, needs_request_identity, when
+from masche.compiler.selection import matches
+from masche.model.diagnostic import Diagnostic, Severity, Status
+from masche.model.mesh import Mesh
+from masche.model.refs import Kind, Name
+from masche.model.resources.security import AuthorizationPolicy, AuthorizationRule
+from masche.model.resources.traffic_policy import TrafficPolicy
+
+
+def policy_statuses(mesh: Mesh) -> Iterator[Status]:
+    """Yield a Status per AuthorizationPolicy and TrafficPolicy."""
+    for policy in mesh.authorization_policies.values():
+        problems = tuple(chain(_missing_targets(mesh, policy), _selects_nobody(mesh, policy), _not_judged(policy)))
+        yield _status(policy, problems)
+    for policy in mesh.traffic_policies.values():
+        yield _status(policy, tuple(_missing_targets(mesh, policy)))
+
+
+def _status(policy: AuthorizationPolicy | TrafficPolicy, problems: tuple[Diagnostic, ...]) -> Status:
+    reason = "TargetNotFound" if any(each.code == "target-missing" for each in problems) else "Accepted"
+    return Status(ref=policy.ref, conditions=(("Accepted", reason == "Accepted", reason),), diagnostics=problems)
+
+
+def _missing_targets(mesh: Mesh, policy: AuthorizationPolicy | TrafficPolicy) -> Iterator[Diagnostic]:
+    for index, target in enumerate(policy.spec.target_refs):
+        name = Name(policy.metadata.namespace, target.name)
+        is_there = name in mesh.services if target.kind == Kind.SERVICE else name in mesh.gateways
+        if not is_there:
+            why = f"there is no {target.kind} {name}"
+            yield _warning(policy, f"spec.targetRefs[{index}]", "target-missing", why, "create it, or correct the name")
+
+
+def _selects_nobody(mesh: Mesh, policy: AuthorizationPolicy) -> Iterator[Diagnostic]:
+    selector: Mapping[str, str] = policy.spec.selector.match_labels if policy.spec.selector else {}
+    namespace = policy.metadata.namespace
+    is_everywhere = namespace == mesh.config.spec.root_namespace
+    if selector and not any(
+        (is_everywhere or name.namespace == namespace) and matches(selector, workload.metadata.labels)
+        for name, workload in mesh.workloads.items()
+    ):
+        why = "no Workload has these labels now, so the policy protects nobody yet"
+        yield _warning(policy, "spec.selector", "selects-nobody", why, "correct the labels if this is not meant")
+
+
+def _not_judged(policy: AuthorizationPolicy) -> Iterator[Diagnostic]:
+    for index, rule in enumerate(policy.spec.rules):
+        for place, what in _unknown(policy, rule):
+            why = f"{what} is not judged here: an ALLOW rule with it never matches, a DENY rule matches without it"
+            yield _warning(policy, f"spec.rules[{index}].{place}", "not-judged", why, "use what a certificate proves")
+
+
+def _unknown(policy: AuthorizationPolicy, rule: AuthorizationRule) -> Iterator[tuple[str, str]]:
+    for number, each in enumerate(rule.from_):
+        if needs_request_identity(each.source):
+            yield f"from[{number}].source", "the identity of an end user"
+    for number, each in enumerate(rule.when):
+        try:
+            when(each, policy.metadata.namespace, "")
+        except UnknownAttributeError:
+            yield f"when[{number}].key", each.key
+
+
+def _warning(policy: AuthorizationPolicy | TrafficPolicy, place: str, code: str, why: str, fix: str) -> Diagnostic:
+    where = f"{policy.ref} {place}"
+    return Diagnostic(code=code, where=where, why=why, fix=fix, severity=Severity.WARNING, ref=policy.ref)

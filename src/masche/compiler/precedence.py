@@ -1,0 +1,31 @@
+"""In which order the routes of one table are asked, so that "the first match decides" is what the Gateway API wants.
+
+"Precedence must be given to the match having: "Exact" path match; "Prefix" path match with largest number of
+characters; Method match; largest number of header matches; largest number of query param matches"; then "the oldest
+Route based on creation timestamp; the Route appearing first in alphabetical order by {namespace}/{name}"; then the first rule.
+Where regular expressions stand is left to us: after exact paths (they are rarely meant to be hidden by a prefix) and
+before prefixes, the longest first.
+"""
+
+from datetime import datetime
+
+from masche.model.resources.gateway_api import HTTPRoute
+from masche.model.view import PathKind, RequestMatch
+
+_PATHS = {PathKind.EXACT: 0, PathKind.REGEX: 1, PathKind.PREFIX: 2}
+
+
+def specificity(match: RequestMatch) -> tuple[int, int, int, int, int]:
+    """The part of the order that the match decides; less is asked first. A prefix's trailing slash counts nothing."""
+    length = len(match.path.rstrip("/")) if match.path_kind is PathKind.PREFIX else len(match.path)
+    return (_PATHS[match.path_kind], -length, not match.method, -len(match.headers), -len(match.query))
+
+
+def age(created: datetime | None) -> tuple[bool, float]:
+    """The older the less; what has no timestamp is the youngest."""
+    return (created is None, created.timestamp() if created else 0.0)
+
+
+def seniority(route: HTTPRoute) -> tuple[bool, float, str]:
+    """The part of the order that the resource decides."""
+    return (*age(route.metadata.creation_timestamp), str(route.name))

@@ -1,0 +1,265 @@
+"""From the rules of one HTTPRoute to Routes: every match of every rule, with what happens to a request that it takes.
+
+Invariant: a backend that cannot be resolved stays in the table with its weight, so that its share is refused and not
+given to others; a filter that cannot be carried out refuses the request rather than being left out.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from masche.compiler.backends import Unresolved, resolve
+from masche.model.mesh import Mesh
+from masche.model.refs import Origin, PortRef
+from masche.model.resources.gateway_api import (
+    FilterType,
+    HTTPBackendRef,
+    HTTPCORSFilter,
+    HTTPHeaderFilter,
+    HTTPPathModifier,
+    HTTPRequestMirrorFilter,
+    HTTPRequestRedirectFilter,
+    HTTPRoute,
+    HTTPRouteFilter,
+    HTTPRouteMatch,
+    HTTPRouteRetry,
+    HTTPRouteRule,
+)
+from masche.model.resources.scalars import seconds
+from masche.model.view import (
+    Action,
+    Backend,
+    Cors,
+    Forward,
+    HeaderChange,
+    Mirror,
+    PathRewrite,
+    Protocol,
+    Redirect,
+    Refuse,
+    RequestMatch,
+    Retry,
+    RewriteKind,
+    Route,
+    Traffic,
+    ValueMatch,
+)
+
+UNCHANGED = HeaderChange()
+
+SAFE_RETRY = Retry()
+"""Only what never reached an application is repeated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where a table of routes stands.
+
+    ``service`` is the parent of routes inside the mesh, and their backend when a rule names none;
+    ``port`` is that of a gateway's listener, which redirects take when they name none.
+    """
+
+    mesh: Mesh
+    traffic: Traffic
+    protocol: Protocol = Protocol.HTTP
+    service: PortRef | None = None
+    port: int = 0
+
+
+def routes(route: HTTPRoute, setting: Setting) -> Iterator[Route]:
+    """Yield the Routes of one HTTPRoute, in the order in which they are written."""
+    for index, rule in enumerate(route.spec.rules):
+        filters = _Filters.of(rule.filters)
+        action = _action(route, rule, filters, setting)
+        for number, match in enumerate(rule.matches):
+            place = f"rules[{index}].matches[{number}]"
+            yield Route(
+                name=f"{route.name} {place}",
+                match=request_match(match),
+                action=action,
+                request_headers=filters.request,
+                response_headers=filters.response,
+                cors=filters.cors,
+                origins=(Origin(route.ref, f"spec.{place}"),),
+            )
+
+
+def request_match(match: HTTPRouteMatch) -> RequestMatch:
+    """Bring a match into normal form. "Subsequent entries with an equivalent name MUST be ignored"; so they are."""
+    headers = {each.name.lower(): each for each in reversed(match.headers)}
+    query = {each.name: each for each in reversed(match.query_params)}
+    return RequestMatch(
+        path_kind=match.path.type,
+        path=match.path.value,
+        method=match.method.value if match.method else "",
+        headers=tuple(ValueMatch(name=name, kind=one.type, value=one.value) for name, one in sorted(headers.items())),
+        query=tuple(ValueMatch(name=name, kind=one.type, value=one.value) for name, one in sorted(query.items())),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Filters:
+    """The filters of one rule or one backend, gathered by what they change."""
+
+    request: HeaderChange = UNCHANGED
+    response: HeaderChange = UNCHANGED
+    redirect: HTTPRequestRedirectFilter | None = None
+    mirrors: list[HTTPRequestMirrorFilter] = field(default_factory=list[HTTPRequestMirrorFilter])
+    host_rewrite: str = ""
+    path_rewrite: PathRewrite | None = None
+    cors: Cors | None = None
+    unknown: str = ""
+
+    @classmethod
+    def of(cls, filters: Iterable[HTTPRouteFilter]) -> "_Filters":
+        gathered = cls()
+        for each in filters:
+            gathered.take(each)
+        return gathered
+
+    def take(self, each: HTTPRouteFilter) -> None:
+        self.request = _header_change(each.request_header_modifier) or self.request
+        self.response = _header_change(each.response_header_modifier) or self.response
+        self.redirect = each.request_redirect or self.redirect
+        self.cors = _cors(each.cors) or self.cors
+        if each.request_mirror:
+            self.mirrors.append(each.request_mirror)
+        if each.url_rewrite:
+            self.host_rewrite = each.url_rewrite.hostname or ""
+            self.path_rewrite = path_rewrite(each.url_rewrite.path)
+        if each.type in {FilterType.EXTENSION_REF, FilterType.EXTERNAL_AUTH}:
+            self.unknown = each.type
+
+
+def _header_change(change: HTTPHeaderFilter | None) -> HeaderChange | None:
+    return change and HeaderChange(
+        set=tuple((each.name.lower(), each.value) for each in change.set),
+        add=tuple((each.name.lower(), each.value) for each in change.add),
+        remove=tuple(name.lower() for name in change.remove),
+    )
+
+
+def _cors(cors: HTTPCORSFilter | None) -> Cors | None:
+    return cors and Cors(
+        allow_origins=cors.allow_origins,
+        allow_methods=cors.allow_methods,
+        allow_headers=cors.allow_headers,
+        expose_headers=cors.expose_headers,
+        allow_credentials=bool(cors.allow_credentials),
+        max_age_seconds=cors.max_age,
+    )
+
+
+def path_rewrite(path: HTTPPathModifier | None) -> PathRewrite | None:
+    """Read a path modifier. An empty full path means the root."""
+    if path is None:
+        return None
+    if path.type is RewriteKind.FULL:
+        return PathRewrite(kind=RewriteKind.FULL, value=path.replace_full_path or "/")
+    return PathRewrite(kind=RewriteKind.PREFIX, value=path.replace_prefix_match or "")
+
+
+def _action(route: HTTPRoute, rule: HTTPRouteRule, filters: _Filters, setting: Setting) -> Action:
+    if filters.unknown:
+        return Refuse(status=500, why=f"{route.name}: the filter {filters.unknown} is not carried out")
+    if filters.redirect:
+        return _redirect(filters.redirect, setting)
+    if (only := _redirecting_backend(rule)) is not None:
+        return _redirect(only, setting)
+    backends = tuple(_backend(route, each, setting) for each in rule.backend_refs)
+    if not backends and setting.service:
+        backends = (Backend(cluster=setting.service),)
+    return _forward(route, rule, filters, backends, setting)
+
+
+def _redirecting_backend(rule: HTTPRouteRule) -> HTTPRequestRedirectFilter | None:
+    """A rule whose only backend redirects is a redirect; among several, such a backend is refused below."""
+    if len(rule.backend_refs) != 1:
+        return None
+    return _Filters.of(rule.backend_refs[0].filters).redirect
+
+
+def _redirect(redirect: HTTPRequestRedirectFilter, setting: Setting) -> Redirect:
+    """ "If redirect scheme is empty, the redirect port MUST be the Gateway Listener port" (Gateway API)."""
+    return Redirect(
+        status=int(redirect.status_code),
+        scheme=redirect.scheme or "",
+        host=redirect.hostname or "",
+        port=redirect.port or (0 if redirect.scheme else setting.port),
+        path=path_rewrite(redirect.path),
+    )
+
+
+def _backend(route: HTTPRoute, ref: HTTPBackendRef, setting: Setting) -> Backend:
+    found = resolve(setting.mesh, ref, namespace=route.metadata.namespace)
+    filters = _Filters.of(ref.filters)
+    is_usable = not (isinstance(found, Unresolved) or filters.redirect or filters.mirrors or filters.unknown)
+    return Backend(
+        cluster=found if is_usable and isinstance(found, PortRef) else None,
+        weight=ref.weight,
+        request_headers=filters.request,
+        response_headers=filters.response,
+        host_rewrite=filters.host_rewrite,
+        path_rewrite=filters.path_rewrite,
+    )
+
+
+def _forward(
+    route: HTTPRoute, rule: HTTPRouteRule, filters: _Filters, backends: tuple[Backend, ...], setting: Setting
+) -> Forward:
+    timeout, per_try = times(rule, setting)
+    return Forward(
+        backends=backends,
+        host_rewrite=filters.host_rewrite,
+        path_rewrite=filters.path_rewrite,
+        mirrors=tuple(_mirrors(route, filters.mirrors, setting)),
+        timeout=timeout,
+        per_try_timeout=per_try,
+        retry=_retry(rule.retry),
+    )
+
+
+def times(rule: HTTPRouteRule, setting: Setting) -> tuple[float, float]:
+    """Return the time of the whole call and of one try: the rule's own, else the Service's; 0 for none.
+
+    Streams of gRPC live as long as they like unless somebody said otherwise.
+    """
+    timeout, per_try = default_times(setting)
+    if rule.timeouts and rule.timeouts.request is not None:
+        timeout = seconds(rule.timeouts.request)
+    if rule.timeouts and rule.timeouts.backend_request is not None:
+        per_try = seconds(rule.timeouts.backend_request)
+    return timeout, per_try
+
+
+def default_times(setting: Setting) -> tuple[float, float]:
+    """Return what holds when no rule says anything."""
+    traffic = setting.traffic
+    is_set = any(place == "timeouts.request" for place, _ in traffic.origins)
+    is_endless = setting.protocol is Protocol.GRPC and not is_set
+    return (0.0 if is_endless else traffic.request_timeout), traffic.per_try_timeout
+
+
+def _retry(retry: HTTPRouteRetry | None) -> Retry | None:
+    if retry is None:
+        return SAFE_RETRY
+    if retry.attempts == 0:
+        return None
+    return Retry(
+        attempts=SAFE_RETRY.attempts if retry.attempts is None else retry.attempts,
+        codes=tuple(sorted(set(retry.codes))),
+        backoff=SAFE_RETRY.backoff if retry.backoff is None else seconds(retry.backoff),
+    )
+
+
+def _mirrors(route: HTTPRoute, mirrors: Iterable[HTTPRequestMirrorFilter], setting: Setting) -> Iterator[Mirror]:
+    """A mirror that leads nowhere is left out: it must never be felt by the caller. Its status says so."""
+    for each in mirrors:
+        found = resolve(setting.mesh, each.backend_ref, namespace=route.metadata.namespace)
+        if isinstance(found, PortRef):
+            yield _mirror(found, each)
+
+
+def _mirror(cluster: PortRef, mirror: HTTPRequestMirrorFilter) -> Mirror:
+    if mirror.fraction:
+        return Mirror(cluster=cluster, numerator=mirror.fraction.numerator, denominator=mirror.fraction.denominator)
+    return Mirror(cluster=cluster, numerator=100 if mirror.percent is None else mirror.percent)

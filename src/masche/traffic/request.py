@@ -1,0 +1,66 @@
+"""One request, or one bare connection, as the mesh sees it when it decides: plain values, nothing to read later.
+
+Invariant: header names are in lower case and pseudo-headers are fields of their own.
+"""
+
+from dataclasses import dataclass, replace
+
+Headers = tuple[tuple[str, str], ...]
+"""Names in lower case with their values, in the order in which they came; a name may come several times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Who called where.
+
+    ``peer`` is the principal proven by mutual TLS without its scheme (``mesh.local/ns/shop/sa/web``), None for a
+    caller that proved nothing. ``source_ip`` is the other end of the connection, ``remote_ip`` the client that a
+    trusted hop named (empty: the same). ``port`` is the application's port.
+    """
+
+    peer: str | None = None
+    source_ip: str = ""
+    remote_ip: str = ""
+    destination_ip: str = ""
+    port: int = 0
+    sni: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request. ``target`` is the path with its query (``/a/b?c=d``), ``authority`` the host it names."""
+
+    method: str = "GET"
+    target: str = "/"
+    authority: str = ""
+    scheme: str = "http"
+    headers: Headers = ()
+    connection: Connection = Connection()
+
+    @property
+    def path(self) -> str:
+        """The target without query and fragment, which is what every path match looks at."""
+        return self.target.partition("#")[0].partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """What follows the first question mark, still encoded; empty when there is none."""
+        return self.target.partition("#")[0].partition("?")[2]
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """All values of a header, each alone, in order. ``host`` is another name of the authority, as in Envoy."""
+        if name in {"host", ":authority"}:
+            return (self.authority,) if self.authority else ()
+        return tuple(value for key, value in self.headers if key == name)
+
+    def to(self, target: str) -> "Request":
+        """Return the same request with another path and query."""
+        return replace(self, target=target)
+
+
+Call = Request | Connection
+
+
+def lower_names(headers: Headers) -> Headers:
+    """Bring header names into the form that a Request wants."""
+    return tuple((name.lower(), value) for name, value in headers)
