@@ -27,9 +27,9 @@ def agent(
 ) -> None:
     """Run this machine's agent: it holds the keys, runs the proxies and speaks to the control plane."""
     from masche.agent.options import AgentOptions
-    from masche.agent.process import run
+    from masche.agent.process import main
 
     options = AgentOptions(
         data=data, envoy=envoy, zone=zone, address=address, metrics_address=metrics_address, idle_exit=idle_exit
     )
-    ctx.exit(run(options))
+    ctx.exit(main(options))

@@ -35,15 +35,17 @@ class RunningApi:
 
 
 @contextlib.contextmanager
-def running_api(plane: Plane, data: Path, *, static_dir: Path = STATIC_DIR) -> Generator[RunningApi]:
-    """Serve while the block runs, on a free port, with its files in ``data``."""
+def running_api(plane: Plane, data: Path, *, static_dir: Path = STATIC_DIR, port: int = 0) -> Generator[RunningApi]:
+    """Serve while the block runs, on ``port`` (0 for a free one), with its files in ``data``."""
     started: Future[RunningApi] = Future()
     stop = asyncio.Event()
 
     async def serve() -> None:
         try:
             credentials = Credentials.load(ApiFolder(data), now=time.time())
-            async with serving(plane, data=data, credentials=credentials, port=0, static_dir=static_dir) as listening:
+            async with serving(
+                plane, data=data, credentials=credentials, port=port, static_dir=static_dir
+            ) as listening:
                 started.set_result(RunningApi(data=data, listening=listening, loop=asyncio.get_running_loop()))
                 await stop.wait()
         except BaseException as error:
