@@ -203,12 +203,17 @@ class Supervisor:
         with contextlib.suppress(admin.AdminError):
             await admin.ask(self.place.admin, "/drain_listeners?inboundonly&graceful&skip_exit", method="POST")
 
+    def terminate(self) -> None:
+        """Ask it to end, and do not start it again."""
+        self._is_stopping = True
+        if self._handle:
+            self._handle.send(SIGTERM)
+
     async def stop(self, grace: float = 5.0) -> None:
         """End it and wait for its end: SIGTERM, then SIGKILL after ``grace`` seconds."""
-        self._is_stopping = True
+        self.terminate()
         if self._handle is None:
             return
-        self._handle.send(SIGTERM)
         try:
             async with asyncio.timeout(grace):
                 await self._handle.wait()

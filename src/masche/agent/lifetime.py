@@ -8,10 +8,9 @@ from random import Random
 from masche.identity.rotation import Rotation, rotation
 
 
-def renewal(*, not_before: float, not_after: float, now: float, rng: Random) -> Rotation:
+def renewal(*, obtained_at: float, lifetime: float, now: float, rng: Random) -> Rotation:
     """The Rotation of a certificate; ``now`` is monotonic, the age is taken from the wall clock once, never below 0."""
-    lifetime = not_after - not_before
-    age = min(max(time.time() - not_before, 0.0), lifetime)
+    age = min(max(time.time() - obtained_at, 0.0), lifetime)
     return rotation(lifetime=lifetime, now=now - age, rng=rng)
 
 

@@ -7,6 +7,7 @@ expired, and every connection made from then on shows the new one.
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -40,7 +41,8 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     roots: str
     addresses: tuple[str, ...]
     joining: str
-    not_before: float
+    obtained_at: float
+    lifetime: float
     not_after: float
 
     def __repr__(self) -> str:
@@ -57,7 +59,8 @@ def of_reply(machine: str, key: Secret, reply: JoinReply, joining_address: str) 
         roots=reply.bundle.roots,
         addresses=reply.addresses or (joining_address,),
         joining=joining_address,
-        not_before=reply.not_before,
+        obtained_at=time.time(),
+        lifetime=reply.lifetime,
         not_after=reply.not_after,
     )
 
@@ -162,7 +165,7 @@ class Machine:
     def _due(self, credential: Credential) -> Rotation:
         now = asyncio.get_running_loop().time()
         return lifetime.renewal(
-            not_before=credential.not_before, not_after=credential.not_after, now=now, rng=self._rng
+            obtained_at=credential.obtained_at, lifetime=credential.lifetime, now=now, rng=self._rng
         )
 
     async def _renewed(self, old: Credential) -> Credential:

@@ -37,7 +37,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
     chain: str
     key: str
-    not_before: float
+    obtained_at: float
+    lifetime: float
     not_after: float
     bundle: Roots
 
@@ -116,7 +117,7 @@ class Identity:
             return None
         now = asyncio.get_running_loop().time()
         return lifetime.renewal(
-            not_before=self._kept.not_before, not_after=self._kept.not_after, now=now, rng=self._rng
+            obtained_at=self._kept.obtained_at, lifetime=self._kept.lifetime, now=now, rng=self._rng
         )
 
     async def _renew(self, may_sign: Callable[[], Awaitable[None]], due: Rotation | None) -> None:
@@ -139,7 +140,8 @@ class Identity:
             Kept(
                 chain=reply.chain,
                 key=pem,
-                not_before=reply.not_before,
+                obtained_at=time.time(),
+                lifetime=reply.lifetime,
                 not_after=reply.not_after,
                 bundle=reply.bundle,
             )
@@ -178,4 +180,4 @@ class Identity:
 
 
 def _is_valid(kept: Kept) -> bool:
-    return kept.not_before <= time.time() < kept.not_after
+    return time.time() < min(kept.not_after, kept.obtained_at + kept.lifetime)

@@ -113,6 +113,7 @@ class Server:
         try:
             await sidecar.release()
         finally:
+            sidecar.supervisor.terminate()  # also when the agent ends in the middle of this: nobody would come for it
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
             self.sidecars.pop(sidecar.name, None)

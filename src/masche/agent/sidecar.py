@@ -174,7 +174,15 @@ class Sidecar:
         await self._scoped.wait()
 
     async def _register(self) -> None:
-        """Until the control plane has said what we may call, or the word of the last run stands in for it."""
+        """Until the control plane has said what we may call, or the word of the last run stands in for it.
+
+        An Envoy that still runs has all it needs: it is adopted at once, whoever is there.
+        """
+        if self._is_adopting and self._record:
+            self._created = self._record.created
+            self._take_local(self._record.services)
+            self._put()
+            return
         self._put()
         told = False
         while not self._scoped.is_set():
