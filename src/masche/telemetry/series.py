@@ -1,0 +1,264 @@
+"""What flowed along each edge, second by second: for ``top``, the dashboard and steering; kept in memory, bounded.
+
+Each edge has two rings, of one second for a quarter of an hour and of ten seconds for three hours. A slot costs about
+150 bytes and is made only when there was traffic, so that a busy edge takes about 300 KB and an idle one nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+from masche.telemetry.histogram import Histogram
+
+FINE = (1, 900)
+COARSE = (10, 1080)
+"""(seconds per slot, slots)"""
+
+OTHER = "(other)"
+"""Stands for both ends of all edges beyond the limit."""
+
+
+class Edge(NamedTuple):
+    """Calls from ``source`` to a port of ``destination``, both ``namespace/service``.
+
+    With an ``instance`` (``namespace/workload``) it is the part of the edge that this one served.
+    """
+
+    source: str
+    destination: str
+    port: int = 0
+    instance: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sample:
+    """What happened on an edge in some span of time; counters are deltas and add up.
+
+    ``failures`` are requests that were not answered, or with a server's error; ``denied`` those that a policy refused
+    (no failures). ``latency`` is that of the caller.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    denied: int = 0
+    connections: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+
+    def absorb(self, other: "Sample") -> None:
+        """Add what another one counted."""
+        for name in COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.latency.absorb(other.latency)
+
+
+COUNTERS = tuple(each.name for each in fields(Sample) if each.name != "latency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """An edge over a window of ``seconds``. Latencies in milliseconds, rates per second, ``success`` from 0 to 1.
+
+    Without requests ``success`` is 1 and latencies are 0.
+    """
+
+    edge: Edge
+    seconds: float
+    requests: int
+    rate: float
+    success: float
+    denied_rate: float
+    connection_rate: float
+    sent_rate: float
+    received_rate: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One step of a chart. ``at`` is the beginning of the step, in the seconds that ``now`` counts."""
+
+    at: float
+    rate: float
+    success: float
+    p50_ms: float
+    p99_ms: float
+
+
+class _Slot(NamedTuple):
+    """A packed Sample: counters in the order of COUNTERS, and the encoded histogram."""
+
+    tick: int
+    counters: tuple[int, ...]
+    latency: bytes
+
+    def sample(self) -> Sample:
+        return Sample(**dict(zip(COUNTERS, self.counters, strict=True)), latency=Histogram.decode(self.latency))
+
+
+class _Ring:
+    """The last ``size`` spans of ``step`` seconds; a slot is found by its number and never moved."""
+
+    __slots__ = ("_slots", "size", "step")
+
+    def __init__(self, step: int, size: int) -> None:
+        self.step = step
+        self.size = size
+        self._slots: dict[int, _Slot] = {}
+
+    def add(self, sample: Sample, at: float) -> None:
+        tick = int(at // self.step)
+        place = tick % self.size
+        old = self._slots.get(place)
+        if old is not None and old.tick > tick:
+            return  # older than the ring is long
+        if old is not None and old.tick == tick:
+            before = old.sample()
+            before.absorb(sample)
+            sample = before
+        counters = tuple(getattr(sample, name) for name in COUNTERS)
+        self._slots[place] = _Slot(tick, counters, sample.latency.encode())
+
+    def between(self, start: float, end: float) -> Iterator[_Slot]:
+        """The slots that begin at ``start`` or later and before ``end``, in order."""
+        last = int(-(-end // self.step))
+        first = max(int(-(-start // self.step)), last - self.size)
+        for tick in range(first, last):
+            slot = self._slots.get(tick % self.size)
+            if slot is not None and slot.tick == tick:
+                yield slot
+
+
+@dataclass(slots=True)
+class _Track:
+    seen_at: float
+    fine: _Ring = field(default_factory=lambda: _Ring(*FINE))
+    coarse: _Ring = field(default_factory=lambda: _Ring(*COARSE))
+
+
+class Series:
+    """All edges, at most ``limit`` of them; what exceeds it is counted on one edge named ``OTHER``.
+
+    Times are those of one clock, monotonic or not, in seconds.
+    """
+
+    def __init__(self, *, limit: int = 1000) -> None:
+        self.limit = limit
+        self._tracks: dict[Edge, _Track] = {}
+
+    def __repr__(self) -> str:
+        return f"<Series of {len(self._tracks)} edges>"
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    def add(self, samples: Mapping[Edge, Sample], *, at: float) -> None:
+        """Count what was reported for the second that holds ``at``."""
+        for edge, sample in samples.items():
+            track = self._track(edge, at)
+            track.seen_at = max(track.seen_at, at)
+            track.fine.add(sample, at)
+            track.coarse.add(sample, at)
+
+    def _track(self, edge: Edge, at: float) -> _Track:
+        if edge in self._tracks:
+            return self._tracks[edge]
+        if len(self._tracks) >= self.limit:
+            self._forget_idle(at)
+        if len(self._tracks) >= self.limit:
+            edge = Edge(OTHER, OTHER)
+        return self._tracks.setdefault(edge, _Track(at))
+
+    def _forget_idle(self, now: float) -> None:
+        """Drop the edges without traffic for as long as the coarse ring remembers, or else the fine one."""
+        for age in (COARSE[0] * COARSE[1], FINE[0] * FINE[1]):
+            idle = [edge for edge, track in self._tracks.items() if track.seen_at < now - age]
+            for edge in idle:
+                del self._tracks[edge]
+            if idle:
+                return
+
+    def edges(self, *, window: float, now: float) -> list[Summary]:
+        """All edges with traffic in the last ``window`` seconds, without the parts that single instances served."""
+        return self._busy([edge for edge in self._tracks if not edge.instance], window, now)
+
+    def instances(self, edge: Edge, *, window: float, now: float) -> list[Summary]:
+        """The parts of an edge that single instances served in the last ``window`` seconds."""
+        return self._busy([each for each in self._tracks if each.instance and each[:3] == edge[:3]], window, now)
+
+    def _busy(self, edges: Iterable[Edge], window: float, now: float) -> list[Summary]:
+        seen = sorted(edge for edge in edges if self._tracks[edge].seen_at >= now - window - COARSE[0])
+        totals = ((edge, self.total(edge, window=window, now=now)) for edge in seen)
+        return [_summary(edge, total, window) for edge, total in totals if any(getattr(total, c) for c in COUNTERS)]
+
+    def total(self, edge: Edge, *, window: float, now: float) -> Sample:
+        """Everything that happened on an edge in the ``window`` seconds before the present one."""
+        return _sum(self._slots(edge, window, now))
+
+    def summary(self, edge: Edge, *, window: float, now: float) -> Summary:
+        """Rates, success and latency of an edge over the last ``window`` seconds (at most three hours)."""
+        return _summary(edge, self.total(edge, window=window, now=now), window)
+
+    def points(self, edge: Edge, *, window: float, now: float, steps: int = 60) -> tuple[Point, ...]:
+        """An edge over the last ``window`` seconds in about ``steps`` equal, complete steps, for a chart."""
+        ring_step = FINE[0] if window <= FINE[0] * FINE[1] else COARSE[0]
+        step = max(ring_step, round(window / steps / ring_step) * ring_step)
+        end = now // step * step
+        start = end - window // step * step
+        groups: dict[int, list[_Slot]] = {}
+        for slot in self._slots(edge, end - start, end):
+            groups.setdefault(int((slot.tick * ring_step - start) // step), []).append(slot)
+        return tuple(
+            _point(start + number * step, _sum(groups.get(number, ())), step)
+            for number in range(int((end - start) // step))
+        )
+
+    def _slots(self, edge: Edge, window: float, now: float) -> Iterator[_Slot]:
+        track = self._tracks.get(edge)
+        if track is None:
+            return iter(())
+        ring = track.fine if window <= FINE[0] * FINE[1] else track.coarse
+        end = now // ring.step * ring.step
+        return ring.between(end - window, end)
+
+
+def _sum(slots: Iterable[_Slot]) -> Sample:
+    total = Sample()
+    for slot in slots:
+        total.absorb(slot.sample())
+    return total
+
+
+def _success(sample: Sample) -> float:
+    return 1.0 - sample.failures / sample.requests if sample.requests else 1.0
+
+
+def _summary(edge: Edge, total: Sample, window: float) -> Summary:
+    p50, p95, p99 = (total.latency.quantile(q) / 1000 for q in (0.5, 0.95, 0.99))
+    return Summary(
+        edge=edge,
+        seconds=window,
+        requests=total.requests,
+        rate=total.requests / window,
+        success=_success(total),
+        denied_rate=total.denied / window,
+        connection_rate=total.connections / window,
+        sent_rate=total.bytes_sent / window,
+        received_rate=total.bytes_received / window,
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+    )
+
+
+def _point(at: float, total: Sample, step: float) -> Point:
+    return Point(
+        at=at,
+        rate=total.requests / step,
+        success=_success(total),
+        p50_ms=total.latency.quantile(0.5) / 1000,
+        p99_ms=total.latency.quantile(0.99) / 1000,
+    )
