@@ -3,8 +3,9 @@
 import pytest
 from raw_http import Answer, request, send
 
-from masche.api.answers import MAX_BODY_BYTES, SECURITY_HEADERS
+from masche.api.answers import SECURITY_HEADERS
 from masche.api.credentials import Credentials
+from masche.api.messages import MAX_BODY_BYTES
 from masche.api.routes import Routes
 from masche.testing.api import RunningApi
 from masche.testing.plane import FakePlane

@@ -77,9 +77,10 @@ def test_a_control_plane_that_cannot_answer_says_why(
         (b"kind: [", Exit.INVALID, "[no-resource]"),
         (b"kind: Nonsense\nmetadata: {name: x}", Exit.INVALID, "[no-resource]"),
         (b"\xff\xfe\x00", Exit.INVALID, "is not UTF-8"),
-        (b"#" * (8 * 1024 * 1024), Exit.INVALID, "too large"),
+        (b"#" * (8 * 1024 * 1024 + 1), Exit.INVALID, "is larger than 8 MiB"),
+        (b"\n" * (5 * 1024 * 1024) + b"#", Exit.INVALID, "are larger than 8 MiB together"),
     ],
-    ids=["empty", "only separators", "wrong YAML", "unknown kind", "not text", "too large"],
+    ids=["empty", "only separators", "wrong YAML", "unknown kind", "not text", "too large", "too large once escaped"],
 )
 @pytest.mark.parametrize("command", ["apply", "diff", "delete"])
 def test_a_wrong_file_is_named(masche: Masche, plane: FakePlane, tmp_path: Path, command: str, wrong: Wrong):

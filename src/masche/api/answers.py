@@ -12,10 +12,9 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from masche.api.messages import Error, Failure
+from masche.api.messages import MAX_BODY_BYTES, Error, Failure
 from masche.api.plane import Fault, PlaneError
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
 BODY_TIMEOUT = 30.0
 
 SECURITY_HEADERS: Mapping[str, str] = {

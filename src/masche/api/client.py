@@ -15,6 +15,7 @@ import msgspec
 
 from masche.api.credentials import ApiFolder, read_private
 from masche.api.messages import (
+    MAX_BODY_BYTES,
     Applied,
     ApplyRequest,
     CertificateList,
@@ -206,6 +207,8 @@ class Client:
         return msgspec.json.decode(self._ask("POST", path, msgspec.json.encode(message)), type=kind)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        if body is not None and len(body) > MAX_BODY_BYTES:
+            raise _TOO_LARGE
         connection = self._connection(self.timeout)
         try:
             return self._response(connection, method, path, body).read()
@@ -238,6 +241,16 @@ class Client:
             f"no control plane answers at {self.url} ({error or type(error).__name__})",
             fix="start it with `masche up`, or name another data folder with --data or MASCHE_DATA",
         )
+
+
+_TOO_LARGE = RefusalError(
+    413,
+    Error(
+        code="too-large",
+        message=f"the documents are larger than {MAX_BODY_BYTES // (1024 * 1024)} MiB together",
+        fix="apply them in several steps",
+    ),
+)
 
 
 def _path(ref: Ref) -> str:

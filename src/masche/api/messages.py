@@ -14,6 +14,9 @@ from msgspec import Struct
 from masche.model.diagnostic import Diagnostic
 from masche.model.refs import Ref
 
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""The largest body that the API reads."""
+
 
 class Message(Struct, frozen=True, kw_only=True, rename="camel"):
     """An answer: new fields may come, so readers ignore what they do not know."""

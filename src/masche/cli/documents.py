@@ -13,19 +13,15 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-MAX_BYTES = 7 * 1024 * 1024
-"""All files together; below the API's limit on a body, in which the text is escaped."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Of one file; what the API takes in all."""
 
 
 def documents(files: Sequence[str]) -> "tuple[Document, ...]":
-    """Read all of them. Raises Failed for one that is missing, no text, empty or too large."""
+    """Read all of them. Raises Failed for one that is missing, no text or too large, and for nothing."""
     from masche.api.messages import Document
 
     read = tuple(Document(file=name, text=text) for file in files for name, text in _read(file))
-    size = sum(len(document.text.encode()) for document in read)
-    if size > MAX_BYTES:
-        fix = f"apply at most {MAX_BYTES // (1024 * 1024)} MiB at once"
-        raise Failed(f"the documents are too large ({size} bytes)", fix=fix, code=Exit.INVALID)
     if not any(document.text.strip() for document in read):
         raise Failed(f"there is nothing in {', '.join(files)}", fix="give YAML documents", code=Exit.INVALID)
     return read
@@ -51,6 +47,9 @@ def _folder(path: Path) -> list[Path]:
 
 
 def _text(name: str, content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        fix = "split it"
+        raise Failed(f"{name} is larger than {MAX_BYTES // (1024 * 1024)} MiB", fix=fix, code=Exit.INVALID)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -74,7 +74,7 @@ def _code(status: int) -> Exit:
     match status:
         case 404:
             return Exit.NOT_FOUND
-        case 422:
+        case 413 | 422:
             return Exit.INVALID
         case _:
             return Exit.ERROR
