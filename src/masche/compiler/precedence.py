@@ -2,7 +2,8 @@
 
 "Precedence must be given to the match having: "Exact" path match; "Prefix" path match with largest number of
 characters; Method match; largest number of header matches; largest number of query param matches"; then "the oldest
-Route based on creation timestamp; the Route appearing first in alphabetical order by {namespace}/{name}"; then the first rule.
+Route based on creation timestamp; the Route appearing first in alphabetical order by {namespace}/{name}"; then the
+first rule.
 Where regular expressions stand is left to us: after exact paths (they are rarely meant to be hidden by a prefix) and
 before prefixes, the longest first.
 """

@@ -1,0 +1,336 @@
+"""Why one call goes where it goes, or does not: every decision on its way, with the rule that made it.
+
+Made with the very functions that decide requests (``traffic``) over the very Views that proxies are given, so that it
+says what they do. Order is that of the traffic: the caller's identity, its route, the destination, an instance of it,
+and there mutual TLS and policy. Invariant: the chain ends with the step that decided.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import assert_never
+
+from masche.model.refs import Origin, PortRef
+from masche.model.view import (
+    Backend,
+    Endpoints,
+    EndpointView,
+    Forward,
+    Health,
+    MtlsMode,
+    Outbound,
+    Policy,
+    Redirect,
+    Refuse,
+    Route,
+    View,
+)
+from masche.traffic.authorize import authorize
+from masche.traffic.forward import apply, location, rewritten
+from masche.traffic.match import match
+from masche.traffic.normalise import normalise
+from masche.traffic.request import Connection, Headers, Request, lower_names
+
+
+class Stage(StrEnum):
+    """The decisions, in order."""
+
+    IDENTITY = "identity"
+    ROUTE = "route"
+    CLUSTER = "cluster"
+    ENDPOINT = "endpoint"
+    MTLS = "mtls"
+    POLICY = "policy"
+
+
+class Outcome(StrEnum):
+    """What becomes of the call."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    NO_ROUTE = "no-route"
+    NO_ENDPOINT = "no-endpoint"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call. ``host`` is any name that the caller could use; ``port`` 0 is the one that a bare name means."""
+
+    host: str
+    port: int = 0
+    method: str = "GET"
+    path: str = "/"
+    headers: Headers = ()
+    scheme: str = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callee:
+    """One workload that may be reached: its View, and the number of its application's port by endpoint port."""
+
+    view: View
+    app_ports: Mapping[int, int]
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One decision. ``rule`` names what made it, ``origin`` the resource and place that it came from."""
+
+    stage: Stage
+    is_passed: bool
+    sentence: str
+    rule: str = ""
+    origin: Origin | None = None
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The whole chain. ``status`` is what the mesh itself answers, 0 when the application does.
+
+    ``service`` is where the call ends (the first backend, when several share it), ``location`` that of a redirect.
+    """
+
+    outcome: Outcome
+    summary: str
+    steps: tuple[Step, ...]
+    status: int = 0
+    rule: str = ""
+    service: PortRef | None = None
+    location: str = ""
+    mirrors: tuple[PortRef, ...] = ()
+    request: Request | None = None
+
+
+EndpointsOf = Callable[[PortRef], Endpoints]
+CalleeOf = Callable[[str], Callee | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is beyond the caller: who answers for a Service port, and what a workload (by name) enforces."""
+
+    endpoints_of: EndpointsOf
+    callee_of: CalleeOf
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trail:
+    """The chain so far, and what it is made in."""
+
+    caller: View
+    around: Surroundings
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> "_Trail":
+        return replace(self, steps=(*self.steps, step))
+
+    def end(self, last: Step, outcome: Outcome, status: int) -> Explanation:
+        """The step that decided."""
+        return Explanation(
+            outcome=outcome, summary=last.sentence, steps=(*self.steps, last), status=status, rule=last.rule
+        )
+
+    @property
+    def connection(self) -> Connection:
+        """The caller as the other end sees it."""
+        return Connection(peer=self.caller.identity.removeprefix("spiffe://"), source_ip=self.around.address)
+
+
+def why(caller: View, call: Call, around: Surroundings) -> Explanation:
+    """Explain one call of a workload that is told ``caller``."""
+    identity = Step(stage=Stage.IDENTITY, is_passed=True, sentence=f"the caller is {caller.identity}")
+    trail = _Trail(caller=caller, around=around, steps=(identity,))
+    way = _way(caller, call)
+    if way is None:
+        return _elsewhere(trail, call)
+    if not way.protocol.is_http:
+        return _bytes(trail, way)
+    target = normalise(call.path)
+    if not isinstance(target, str):
+        refused = Step(stage=Stage.ROUTE, is_passed=False, sentence=target.sentence)
+        return trail.end(refused, Outcome.REFUSED, target.status)
+    request = Request(
+        method=call.method,
+        target=target,
+        authority=f"{call.host}:{call.port}" if call.port else call.host,
+        scheme=call.scheme,
+        headers=lower_names(call.headers),
+        connection=trail.connection,
+    )
+    return _routed(trail, way, request)
+
+
+def _way(caller: View, call: Call) -> Outbound | None:
+    """Find the Outbound that a host name and a port mean."""
+    host = call.host.lower().rstrip(".")
+    named = (way for way in caller.outbound if host in way.hosts)
+    return next((way for way in named if (way.service.port == call.port if call.port else way.answers_bare)), None)
+
+
+def _elsewhere(trail: _Trail, call: Call) -> Explanation:
+    """What is not of the mesh, as far as this caller is told."""
+    caller = trail.caller
+    asked = f"{call.host}:{call.port}" if call.port else call.host
+    what = f"{asked} is no name of a service port that the caller is given"
+    known = tuple(sorted({str(way.service) for way in caller.outbound}))
+    if caller.is_registry_only:
+        last = Step(
+            stage=Stage.ROUTE, is_passed=False, sentence=f"{what}, and calls out of the mesh are refused", details=known
+        )
+        return trail.end(last, Outcome.REFUSED, 502)
+    last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"{what}; the call leaves the mesh", details=known)
+    return trail.end(last, Outcome.NO_ROUTE, 0)
+
+
+def _routed(trail: _Trail, way: Outbound, request: Request) -> Explanation:
+    route = match(way.routes, request)
+    if route is None:
+        sentence = f"no rule of the HTTPRoutes of {way.service} matches {request.method} {request.target}"
+        names = tuple(route.name for route in way.routes)
+        lost = Step(stage=Stage.ROUTE, is_passed=False, sentence=sentence, details=names)
+        return trail.end(lost, Outcome.NO_ROUTE, 404)
+    action = route.action
+    match action:
+        case Forward():
+            return _forwarded(trail.then(_route_step(way, route, "forwards it")), route, action, request)
+        case Redirect():
+            where = location(action, route.match, request)
+            last = _route_step(way, route, f"redirects it to {where}")
+            return replace(trail.end(last, Outcome.ALLOWED, action.status), location=where)
+        case Refuse():
+            last = replace(_route_step(way, route, f"refuses it: {action.why}"), is_passed=False)
+            return trail.end(last, Outcome.REFUSED, action.status)
+        case _:
+            assert_never(action)
+
+
+def _route_step(way: Outbound, route: Route, what: str) -> Step:
+    origin = next(iter(route.origins), None)
+    sentence = f"{route.name} matches the request for {way.service} and {what}"
+    return Step(stage=Stage.ROUTE, is_passed=True, sentence=sentence, rule=route.name, origin=origin)
+
+
+def _forwarded(trail: _Trail, route: Route, action: Forward, request: Request) -> Explanation:
+    """Follow every backend; the answer is that of the first that does not work, or else of the first."""
+    backends = [backend for backend in action.backends if backend.weight > 0]
+    if not backends:
+        last = Step(stage=Stage.CLUSTER, is_passed=False, sentence="no backend has a weight above 0", rule=route.name)
+        return trail.end(last, Outcome.REFUSED, 500)
+    total = sum(backend.weight for backend in backends)
+    reached = [
+        _reached(trail, each, _sent(route, action, each, request), f"{100 * each.weight / total:.4g} %")
+        for each in backends
+    ]
+    worst = next((each for each in reached if each.outcome is not Outcome.ALLOWED), reached[0])
+    return replace(worst, mirrors=tuple(mirror.cluster for mirror in action.mirrors))
+
+
+def _sent(route: Route, action: Forward, backend: Backend, request: Request) -> Request:
+    """Return the request as it is sent to one backend."""
+    rewrite = backend.path_rewrite or action.path_rewrite
+    return replace(
+        request,
+        target=rewritten(rewrite, route.match, request.target) if rewrite else request.target,
+        authority=backend.host_rewrite or action.host_rewrite or request.authority,
+        headers=apply(route.request_headers, apply(backend.request_headers, request.headers)),
+    )
+
+
+def _reached(trail: _Trail, backend: Backend, sent: Request, share: str) -> Explanation:
+    if backend.cluster is None:
+        sentence = f"{share} of such requests go to a backend that cannot be resolved"
+        return trail.end(Step(stage=Stage.CLUSTER, is_passed=False, sentence=sentence), Outcome.REFUSED, 500)
+    return replace(_arrived(trail, backend.cluster, sent, share), request=sent)
+
+
+def _bytes(trail: _Trail, way: Outbound) -> Explanation:
+    sentence = f"{way.service} speaks TCP: no route, every connection goes to the Service itself"
+    step = Step(stage=Stage.ROUTE, is_passed=True, sentence=sentence, origin=next(iter(way.origins), None))
+    return _arrived(trail.then(step), way.service, trail.connection, "100 %")
+
+
+def _arrived(trail: _Trail, service: PortRef, sent: Request | Connection, share: str) -> Explanation:
+    """Follow the call to the instances of the Service and through what they enforce."""
+    known = next(each for each in trail.caller.clusters if each.service == service)
+    answered = f"{share} of such calls go to {service}, answered by {' or '.join(known.identities)}"
+    origin = next(iter(known.origins), None)
+    trail = trail.then(Step(stage=Stage.CLUSTER, is_passed=True, sentence=answered, origin=origin))
+    ready, others = _instances(trail.around.endpoints_of(service))
+    if not ready:
+        sentence = f"{service} has no instance that takes traffic"
+        missing = Step(stage=Stage.ENDPOINT, is_passed=False, sentence=sentence, details=others)
+        return replace(trail.end(missing, Outcome.NO_ENDPOINT, 503), service=service)
+    trail = trail.then(_endpoint_step(service, ready, others))
+    judged = [_judged(trail, each, sent) for each in ready]
+    worst = next((each for each in judged if each.outcome is not Outcome.ALLOWED), judged[0])
+    return replace(worst, service=service)
+
+
+def _instances(found: Endpoints) -> tuple[list[EndpointView], tuple[str, ...]]:
+    """Tell those that take traffic from the others, and say why the others do not."""
+    every = [each for locality in found.localities for each in locality.endpoints]
+    ready = [each for each in every if each.health is Health.HEALTHY]
+    return ready, tuple(f"{each.workload} is {each.health}" for each in every if each.health is not Health.HEALTHY)
+
+
+def _endpoint_step(service: PortRef, ready: list[EndpointView], others: tuple[str, ...]) -> Step:
+    listed = tuple(f"{each.workload} at {each.address}:{each.port}" for each in ready)
+    sentence = f"{service}: {len(ready)} instance{'s take' if len(ready) > 1 else ' takes'} traffic"
+    return Step(stage=Stage.ENDPOINT, is_passed=True, sentence=sentence, details=(*listed, *others))
+
+
+def _judged(trail: _Trail, endpoint: EndpointView, sent: Request | Connection) -> Explanation:
+    """Say what one instance does with the call."""
+    callee = trail.around.callee_of(endpoint.workload)
+    if callee is None or not endpoint.is_mtls:
+        sentence = f"{endpoint.workload} has no proxy: it is called in plaintext and no policy protects it"
+        return trail.end(Step(stage=Stage.MTLS, is_passed=True, sentence=sentence), Outcome.ALLOWED, 0)
+    port = callee.app_ports.get(endpoint.port, endpoint.port)
+    policies = callee.view.inbound.policies
+    verdict = authorize(policies, _at(sent, port, callee.address))
+    last = Step(
+        stage=Stage.POLICY,
+        is_passed=verdict.allowed,
+        sentence=f"{endpoint.workload}: {verdict.sentence}",
+        rule=verdict.rule,
+        origin=_origin(policies, verdict.rule),
+        details=tuple(f"{policy.decision} {policy.name}" for policy in policies),
+    )
+    outcome = Outcome.ALLOWED if verdict.allowed else Outcome.DENIED
+    return trail.then(_mtls_step(callee.view, endpoint, port)).end(last, outcome, verdict.status)
+
+
+def _at(sent: Request | Connection, port: int, address: str) -> Request | Connection:
+    """Return the call as the instance sees it."""
+    if isinstance(sent, Connection):
+        return replace(sent, port=port, destination_ip=address)
+    return replace(sent, connection=replace(sent.connection, port=port, destination_ip=address))
+
+
+def _mtls_step(callee: View, endpoint: EndpointView, port: int) -> Step:
+    inbound = callee.inbound
+    mode = dict(inbound.port_mtls).get(port, inbound.mtls)
+    sentence = f"{endpoint.workload} is called with mutual TLS; port {port} is {mode}"
+    if mode is not MtlsMode.STRICT:
+        sentence += " and would take plaintext too"
+    return Step(stage=Stage.MTLS, is_passed=True, sentence=sentence, origin=next(iter(inbound.origins), None))
+
+
+def _origin(policies: Sequence[Policy], rule: str) -> Origin | None:
+    """Return the place of a rule by its name."""
+    for policy in policies:
+        if any(each.name == rule for each in policy.rules):
+            where = rule.removeprefix(policy.name).strip()
+            return next((Origin(origin.ref, f"spec.{where}") for origin in policy.origins), None)
+    return None
+
+
+def sentences(explanation: Explanation) -> Iterator[str]:
+    """Yield the chain in words."""
+    for step in explanation.steps:
+        mark = "yes" if step.is_passed else "no "
+        yield f"{mark} {step.stage}: {step.sentence}"
