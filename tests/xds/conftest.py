@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +26,14 @@ class Seat:
     conversation: Conversation
     wake: Callable[[], None]
     rejected: list[Rejection] = field(default_factory=list)
+    answers: int = 0
     ended: str = ""
 
     def wanted(self) -> Wanted | None:
         return self.plane.worlds.get(self.node_id)
 
     def progressed(self, rejected: Sequence[Rejection]) -> None:
+        self.answers += 1
         self.rejected += rejected
         self.plane.news.set()
 
@@ -47,11 +50,12 @@ class Plane:
     seats: list[Seat] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something that a proxy said makes the condition true."""
-        async with asyncio.timeout(10):
+    async def until(self, condition: Callable[[], object], *, timeout: float = 10.0) -> None:
+        """Wait until the condition is true: looked at when a proxy said something, and now and then."""
+        async with asyncio.timeout(timeout):
             while not condition():
-                await self.news.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.news.wait(), 0.05)
                 self.news.clear()
 
     async def admit(self, peer: Peer, node_id: str, conversation: Conversation, wake: Callable[[], None]) -> Proxy:
@@ -59,6 +63,7 @@ class Plane:
             raise RefusedError("stranger is not registered")
         seat = Seat(self, peer, node_id, conversation, wake)
         self.seats.append(seat)
+        self.news.set()
         return seat
 
     def want(self, node_id: str, wanted: Wanted) -> None:
@@ -75,13 +80,20 @@ class Served:
     target: str
 
 
-@pytest_asyncio.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    plane = Plane()
+@asynccontextmanager
+async def serving(path: Path, plane: Plane) -> AsyncIterator[Served]:
+    """A server on a Unix socket, for as long as the block runs."""
     server = grpc.aio.server(options=options())
     server.add_generic_rpc_handlers((handlers(plane),))
-    path = tmp_path / "xds.sock"
     bind_unix(server, path)
     await server.start()
-    yield Served(plane, f"unix:{path}")
-    await server.stop(0)
+    try:
+        yield Served(plane, f"unix:{path}")
+    finally:
+        await server.stop(0)
+
+
+@pytest_asyncio.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path / "xds.sock", Plane()) as running:
+        yield running

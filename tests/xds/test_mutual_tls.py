@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from xds_worlds import blob, cluster, world
 
+from masche.identity.keys import Secret
 from masche.identity.spiffe import SpiffeId
+from masche.identity.tls import Presented, mutual_server_credentials
 from masche.testing.fake_proxy import FakeProxy
 from masche.wire.types import CLUSTER, ENDPOINTS
-from masche.xds.listening import Material, mutual_tls, options
+from masche.xds.listening import options
 from masche.xds.server import handlers
 
 MACHINE = "spiffe://mesh.local/machine/m1"
@@ -38,17 +40,19 @@ class Authority:
     def pem(self) -> bytes:
         return self.root.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *uris: str) -> Material:
+    def issue(self, *uris: str) -> Presented:
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName("localhost"), *(x509.UniformResourceIdentifier(uri) for uri in uris)]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
         leaf = self._sign(subject, key.public_key(), [(x509.SubjectAlternativeName(names), False)])
-        return Material(
-            key=key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return Presented(
+            key=Secret(
+                key.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
             ),
-            chain=leaf.public_bytes(serialization.Encoding.PEM),
-            roots=self.pem,
+            chain=leaf.public_bytes(serialization.Encoding.PEM).decode(),
+            roots=self.pem.decode(),
         )
 
     def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extensions) -> x509.Certificate:
@@ -71,11 +75,11 @@ class Authority:
 class Secured:
     plane: Plane
     port: int
-    material: Material
+    material: Presented
 
     @asynccontextmanager
-    async def proxy(self, own: Material | None, roots: bytes, node_id: str = "web") -> AsyncIterator[FakeProxy]:
-        credentials = grpc.ssl_channel_credentials(roots, own and own.key, own and own.chain)
+    async def proxy(self, own: Presented | None, roots: bytes, node_id: str = "web") -> AsyncIterator[FakeProxy]:
+        credentials = grpc.ssl_channel_credentials(roots, own and own.key.reveal(), own and own.chain.encode())
         # A channel of its own each time: gRPC would otherwise share one connection, and with it one handshake.
         private = (("grpc.use_local_subchannel_pool", 1),)
         async with (
@@ -86,11 +90,11 @@ class Secured:
 
 
 @asynccontextmanager
-async def serving(material: Material) -> AsyncIterator[Secured]:
+async def serving(material: Presented) -> AsyncIterator[Secured]:
     secured = Secured(Plane(), 0, material)
     server = grpc.aio.server(options=options())
     server.add_generic_rpc_handlers((handlers(secured.plane),))
-    secured.port = server.add_secure_port("127.0.0.1:0", mutual_tls(lambda: secured.material))
+    secured.port = server.add_secure_port("127.0.0.1:0", mutual_server_credentials(lambda: secured.material))
     await server.start()
     secured.plane.want("web", world(cluster("a")))
     yield secured
@@ -150,9 +154,3 @@ async def test_certificate_and_roots_are_exchanged_without_disturbing_streams_th
         async with secured.proxy(old.issue(MACHINE), old.pem) as outdated:
             await outdated.subscribe(CLUSTER)
             await outdated.until(lambda: outdated.code is grpc.StatusCode.UNAVAILABLE)
-
-
-def test_a_key_does_not_show_when_its_material_is_printed():
-    material = Authority().issue(CONTROL)
-    assert "PRIVATE KEY" in material.key.decode()
-    assert "PRIVATE" not in repr(material)

@@ -213,6 +213,31 @@ def test_of_a_refused_response_the_good_are_held_and_the_bad_wait_for_another_ve
     assert connected.stream.status()[0].sync is Sync.IN_SYNC
 
 
+def test_a_wish_that_goes_back_to_the_last_good_version_ends_the_rejection():
+    good, bad = cluster("a"), cluster("a", "bad")
+    connected = proxy(good)
+    connected.bad.add(bad.version)
+    connected.ask(CLUSTER)
+    connected.settle()
+    connected.want(bad)
+    connected.settle()
+    back = world(good)
+    assert list(connected.stream.want(back, now=0.0).sends) == []
+    assert connected.stream.is_live(back)
+    assert connected.stream.status()[0].sync is Sync.IN_SYNC
+
+
+def test_a_refusal_of_what_is_no_longer_wanted_is_reported_once_and_forgotten():
+    bad = cluster("a", "bad")
+    connected = proxy(bad)
+    connected.bad.add(bad.version)
+    connected.ask(CLUSTER)
+    connected.want(cluster("a", "good"))
+    connected.settle()
+    assert connected.rejected == [("a", bad.version)]
+    assert connected.stream.status()[0].sync is Sync.IN_SYNC
+
+
 def test_a_rejection_tells_which_resources_it_must_be_reported_on():
     ref = Ref(Kind.HTTP_ROUTE, "shop", "cart")
     route = framing.blob(ROUTES, "cart", b"bad", frozenset({ref}))

@@ -32,7 +32,7 @@ class Conversation(RuleBasedStateMachine):
     def the_wish_changes(self, content: dict[tuple[str, str], str]) -> None:
         blobs = [blob(kind, name, word, eds=kind == CLUSTER) for (kind, name), word in content.items()]
         self.wanted = Wanted.of(blobs)
-        self.proxy.want(*blobs)
+        self.proxy.take(self.proxy.stream.want(self.wanted, now=self.proxy.now))
 
     @rule(kind=st.sampled_from((CLUSTER, LISTENER)))
     def it_asks_for_everything(self, kind: str) -> None:
@@ -91,6 +91,7 @@ class Conversation(RuleBasedStateMachine):
         for kind in self.proxy.asked:
             self.holds_what_was_wanted(kind, self.wanted)
         blobs = [found for table in self.wanted.values() for found in table.values()]
+        self.liveness_is_the_truth(self.wanted)
         assert self.proxy.want(*blobs) == [], "the next delta is empty"
         self.liveness_is_the_truth(self.wanted)
 

@@ -89,7 +89,7 @@ class Ledger:
         self.table = table
         self._dirty.update(self.subscription.among(changed))
         for name in self._rejected.keys() & changed:
-            if name not in table:
+            if not self._wants(name, self._rejected[name].version):
                 del self._rejected[name]
 
     def owe_again(self, names: Iterable[str]) -> None:
@@ -146,8 +146,11 @@ class Ledger:
         blob = self.table.get(name)
         if blob is None or not self.subscription.covers(name):
             return self._is_leftover(name)
-        rejection = self._rejected.get(name)
-        return self._held.get(name) != blob.version and (rejection is None or rejection.version != blob.version)
+        return self._held.get(name) != blob.version and name not in self._rejected
+
+    def _wants(self, name: str, version: str) -> bool:
+        blob = self.table.get(name)
+        return blob is not None and blob.version == version
 
     def _is_leftover(self, name: str) -> bool:
         return name in self._held and name not in self.table
@@ -234,7 +237,7 @@ class Ledger:
 
     def _reject(self, blob: Blob, why: str) -> Rejection:
         rejection = Rejection(type_url=self.type_url, name=blob.name, version=blob.version, why=why, refs=blob.refs)
-        if self.subscription.covers(blob.name) and blob.name in self.table:
+        if self.subscription.covers(blob.name) and self._wants(blob.name, blob.version):
             self._rejected[blob.name] = rejection
         return rejection
 

@@ -1,33 +1,17 @@
-"""Where a control plane listens: gRPC options, mutual TLS with certificates that rotate, and a private Unix socket.
+"""Where a control plane listens for xDS: the options of its gRPC server, and a Unix socket of its own.
 
-Whoever owns the one gRPC server of a process takes these parts; nothing here starts a server. Invariant: a TCP listener
-always asks for a client certificate, and what has none is a Unix socket that only its owner can open.
+Whoever owns the one gRPC server of a process takes these parts; nothing here starts a server. A TCP port belongs to it
+with ``identity.tls.mutual_server_credentials`` only; what asks for no certificate is a socket that its owner can open.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import grpc
 import grpc.aio
 
 from masche.wire.discovery import MAX_REQUEST_BYTES
 
 _MANY = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """What the server proves itself with and whom it trusts, PEM. ``key`` never shows in a repr."""
-
-    key: bytes
-    chain: bytes
-    roots: bytes
-
-    def __repr__(self) -> str:
-        return f"<Material {len(self.chain)} bytes of chain, Secret(...)>"
 
 
 def options(*, max_receive_bytes: int = MAX_REQUEST_BYTES) -> tuple[tuple[str, int], ...]:
@@ -50,31 +34,6 @@ def options(*, max_receive_bytes: int = MAX_REQUEST_BYTES) -> tuple[tuple[str, i
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
     )
-
-
-def mutual_tls(current: Callable[[], Material]) -> grpc.ServerCredentials:
-    """Return server credentials that require a client certificate and ask ``current`` before every handshake.
-
-    ``current`` is called on a thread of gRPC and must answer from memory. Connections that exist are not disturbed by
-    a rotation.
-    """
-    material = current()
-
-    def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal material
-        latest = current()
-        if latest == material:
-            return None
-        material = latest
-        return _configuration(latest)
-
-    # "... or None for no change" (its documentation), which the published stub leaves out.
-    fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
-    return grpc.dynamic_ssl_server_credentials(_configuration(material), fetcher, require_client_authentication=True)
-
-
-def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(material.key, material.chain)], root_certificates=material.roots)
 
 
 def bind_unix(server: grpc.aio.Server, path: Path) -> None:
