@@ -60,6 +60,11 @@ class Folders:
         return self.data / "machine"
 
     @property
+    def certificates(self) -> Path:
+        """Certificates of Gateway listeners that a person put here."""
+        return self.data / "certificates"
+
+    @property
     def agent_lock(self) -> Path:
         """Held by the living agent."""
         return self.agent / "agent.lock"

@@ -26,6 +26,9 @@ from masche.link.client import Target
 from masche.link.messages import JoinReply, Roots
 from masche.link.service import RefusedError
 
+LINK_PORT = 15012
+"""Where a control plane is reached over mutual TLS, when it did not say."""
+
 
 class MachineError(Exception):
     """The machine credential cannot be used; the message says what to do."""
@@ -49,15 +52,15 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Credential of {self.machine} in {self.trust_domain} until {self.not_after:.0f}>"
 
 
-def of_reply(machine: str, key: Secret, reply: JoinReply, joining_address: str) -> Credential:
+def of_reply(key: Secret, reply: JoinReply, joining_address: str) -> Credential:
     """The credential that a Join or Renew gave for a key that was made here."""
     return Credential(
-        machine=machine,
+        machine=reply.machine,
         trust_domain=reply.bundle.trust_domain,
         chain=reply.chain,
         key=key.reveal().decode(),
         roots=reply.bundle.roots,
-        addresses=reply.addresses or (joining_address,),
+        addresses=reply.addresses or (f"{joining_address.rpartition(':')[0]}:{LINK_PORT}",),
         joining=joining_address,
         obtained_at=time.time(),
         lifetime=reply.lifetime,
@@ -172,7 +175,7 @@ class Machine:
         key = keys.generate()
         bundle = TrustBundle.of_pem(old.trust_domain, old.roots)
         reply = await joining.renew(old.joining, bundle, old.chain, keys.load_private(Secret(old.key.encode())), key)
-        fresh = of_reply(old.machine, keys.private_pem(key), reply, old.joining)
+        fresh = of_reply(keys.private_pem(key), reply, old.joining)
         return fresh if reply.addresses else msgspec.structs.replace(fresh, addresses=old.addresses)
 
     def _replace(self, credential: Credential) -> None:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from masche.agent.listen import parse_listen
 from masche.agent.local import Claim, ClaimPort
 from masche.link.messages import Occupant, ProxyState, ScopeService, ServiceWish, State, WorkloadPort
 from masche.model.refs import Name, PortRef
@@ -88,15 +89,20 @@ def port_names(ports: Iterable[ClaimPort]) -> tuple[str, ...]:
 def seat_of(
     name: Name, claim: Claim, *, bind: str, mesh_ports: Mapping[int, int], proxy_port: int, local: Mapping[PortRef, int]
 ) -> Seat:
-    """The Seat with the ports that were chosen for it."""
+    """The Seat with the ports that were chosen for it.
+
+    A gateway's listeners are bound on their own ports, or its only one (written 0) on the port of ``IP:PORT``.
+    """
     names = port_names(claim.ports)
     ports = zip(names, claim.ports, strict=True)
+    only = parse_listen(claim.listen).port if claim.placement is Placement.GATEWAY else 0
     return Seat(
         workload=name,
         bind=bind,
         ports=tuple(SeatPort(name=one, app_port=port.port, mesh_port=mesh_ports[port.port]) for one, port in ports),
         proxy_port=proxy_port,
         local_ports=tuple(LocalPort(service=service, port=port) for service, port in sorted(local.items())),
+        gateway_ports=((0, only),) if only else (),
     )
 
 

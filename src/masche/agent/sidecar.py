@@ -15,11 +15,12 @@ from random import Random
 
 import msgspec
 
-from masche.agent import admin, environment, local, occupancy, probe
+from masche.agent import admin, certificates, environment, local, occupancy, probe
 from masche.agent.envoy import Place, Supervisor, adopt
 from masche.agent.exposed import exposed
 from masche.agent.folders import Folders, private_folder, write_private
 from masche.agent.last_good import LastGood
+from masche.agent.listen import parse_listen
 from masche.agent.local import Claim, SeatStatus
 from masche.agent.occupancy import ClaimError, Record
 from masche.agent.probe import Pulse
@@ -162,6 +163,8 @@ class Sidecar:
         self.identity.load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.identity.run(self._scoped_wait))
+            if self.claim.placement is Placement.GATEWAY:
+                group.create_task(certificates.keep(self._host.folders.certificates, self._shelf, self._host.journal))
             await self._register()
             self.place.bootstrap.write_bytes(self._bootstrap())
             self.tenant.admitted.set()
@@ -245,7 +248,7 @@ class Sidecar:
         living = adopt(self.place)
         if living:
             living.close()
-        bind = claim.listen.rpartition(":")[0] or claim.listen if is_gateway else self._address
+        bind = parse_listen(claim.listen).address if is_gateway else self._address
         mesh_ports = {
             one.port: ports.take(
                 f"{self.name}#inbound/{one.port}",

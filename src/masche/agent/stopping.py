@@ -1,43 +1,47 @@
-"""Ends the agent of this machine from outside, in order: whoever may open its socket may end it."""
+"""Ends the agent of a data folder from outside, once nobody sits in it any more. For scripts and demonstrations."""
 
 import os
-import signal
+import select
 import socket
-import struct
 import time
+from contextlib import suppress
+from signal import SIGTERM, pidfd_send_signal
 
+import msgspec
+
+from masche.agent import local
 from masche.agent.folders import Folders
+from masche.agent.local import AgentStatus, AskStatus
 
-_PAUSE = 0.05
 
-
-def stop_agent(folders: Folders, *, within: float) -> bool:
-    """Ask the agent to end and wait until it has, at most ``within`` seconds; say whether there was one.
-
-    The process is found by the kernel's word about the other end of its socket (SO_PEERCRED), never by a file.
-    Raises TimeoutError when it does not end.
-    """
-    pid = _agent_pid(folders)
-    if pid is None:
-        return False
-    handle = os.pidfd_open(pid)
+def ask_status(folders: Folders, *, within: float = 2.0) -> AgentStatus | None:
+    """What the agent says of itself; None when there is none."""
     try:
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
-        deadline = time.monotonic() + within
-        while _agent_pid(folders) == pid:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the agent (process {pid}) did not end within {within:g} s")
-            time.sleep(_PAUSE)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+            one.settimeout(within)
+            one.connect(str(folders.agent_socket))
+            one.sendall(local.line(AskStatus()))
+            with one.makefile("rb") as file:
+                return msgspec.json.decode(file.readline(local.MAX_LINE_BYTES), type=AgentStatus)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def stop_agent(folders: Folders, *, within: float = 20.0) -> bool:
+    """Wait until every seat is free, at most half of ``within`` seconds, then end the agent; say whether it is gone."""
+    deadline = time.monotonic() + within
+    while (status := ask_status(folders)) and status.seats and time.monotonic() < deadline - within / 2:
+        time.sleep(0.05)
+    if status is None:
+        return True
+    try:
+        descriptor = os.pidfd_open(status.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with suppress(ProcessLookupError):
+            pidfd_send_signal(descriptor, SIGTERM)
+        left = max(0.0, deadline - time.monotonic())
+        return bool(select.select([descriptor], [], [], left)[0])
     finally:
-        os.close(handle)
-    return True
-
-
-def _agent_pid(folders: Folders) -> int | None:
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(folders.agent_socket))
-        except OSError:
-            return None
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return struct.unpack("3i", raw)[0]
+        os.close(descriptor)

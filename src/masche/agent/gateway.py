@@ -1,0 +1,126 @@
+"""``masche gateway``: a seat of the machine's agent that carries out a Gateway, held in the foreground.
+
+It has no command: its Envoy is the application. Leaving is the same as everywhere: out of traffic first, Envoy last.
+"""
+
+import asyncio
+import os
+from contextlib import suppress
+
+from masche.agent import local
+from masche.agent.claimant import Claimant, NoSeatError, Say
+from masche.agent.listen import ListenError, parse_listen
+from masche.agent.local import Claim, Denied, Drained, Leave, Phase, Progress, Release, Released
+from masche.agent.options import AgentOptions, GatewayOptions
+from masche.agent.runner import (
+    DRAIN_SECONDS,
+    ENDING,
+    MESH_FAILED,
+    RELEASE_SECONDS,
+    SignalledError,
+    catch,
+    to_stderr,
+    unless_signalled,
+)
+from masche.model.vantage import Placement
+
+
+def run(options: GatewayOptions, *, say: Say | None = None) -> int:
+    """Carry out the Gateway until SIGTERM or SIGINT; returns 0, or 125 when there was no seat."""
+    say = say or to_stderr
+    try:
+        parse_listen(options.listen)
+    except ListenError as error:
+        say(str(error))
+        return MESH_FAILED
+    return asyncio.run(_run(options, say))
+
+
+async def _run(options: GatewayOptions, say: Say) -> int:
+    return await _Gateway(options, say).main()
+
+
+class _Gateway:
+    """One gateway, from claim to exit."""
+
+    def __init__(self, options: GatewayOptions, say: Say) -> None:
+        self._options = options
+        self._say = say
+        self._signals = catch(*ENDING)
+        self._drained = asyncio.Event()
+        self._released = asyncio.Event()
+        self._is_leaving = False
+        self._claimant = Claimant(
+            AgentOptions(data=options.data, envoy=options.envoy, zone=options.zone, address=options.address),
+            claim_of(options),
+            on_message=self._hear,
+            on_loss=self._on_loss,
+        )
+
+    async def main(self) -> int:
+        """Claim, serve, leave."""
+        claiming = asyncio.create_task(self._claimant.take(self._options.start_timeout, self._say))
+        try:
+            await unless_signalled(claiming, self._signals)
+        except NoSeatError as error:
+            self._say(str(error))
+            return MESH_FAILED
+        except SignalledError as error:
+            return 128 + error.number
+        self._say(f"Gateway {self._options.namespace}/{self._options.gateway} listens on {self._options.listen}")
+        listening = asyncio.create_task(self._claimant.listen())
+        await self._signals.get()
+        await self._leave()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        return 0
+
+    async def _leave(self) -> None:
+        """In order, unless asked a second time."""
+        self._is_leaving = True
+        self._claimant.send(Leave())
+        again = asyncio.create_task(self._signals.get())
+        drained = asyncio.create_task(self._drained.wait())
+        await asyncio.wait({again, drained}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        drained.cancel()
+        self._claimant.send(Release())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._released.wait()
+
+    def _on_loss(self) -> bool:
+        self._drained.set()
+        if self._is_leaving:
+            self._released.set()
+        return not self._is_leaving
+
+    def _hear(self, message: "local.FromAgent") -> None:
+        match message:
+            case Drained():
+                self._drained.set()
+            case Released():
+                self._released.set()
+            case Denied(why=why):
+                self._say(why)
+            case Progress(text=text) | Phase(phase=text):
+                self._say(text)
+            case _:
+                pass
+
+
+def claim_of(options: GatewayOptions) -> Claim:
+    """What is asked of the agent: a seat without an application."""
+    account = options.service_account or options.gateway
+    return Claim(
+        service=options.gateway,
+        namespace=options.namespace,
+        service_account=account,
+        health="none",
+        zone=options.zone,
+        address=options.address,
+        placement=Placement.GATEWAY,
+        gateway=options.gateway,
+        listen=options.listen,
+        pid=os.getpid(),
+    )

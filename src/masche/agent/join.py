@@ -1,0 +1,67 @@
+"""``masche join``: spends a join string for a machine credential, whose key is made here and stays here.
+
+The join string is read from a file or standard input, never from the command line, where every user could see it.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from masche.agent import machine
+from masche.agent.claimant import Say
+from masche.agent.folders import Folders
+from masche.agent.options import JoinOptions
+from masche.agent.runner import to_stderr
+from masche.identity import keys
+from masche.identity.bundle import BundleError
+from masche.identity.join import JoinError, JoinString
+from masche.identity.keys import UnsafeFileError
+from masche.identity.spiffe import SpiffeError, SpiffeId
+from masche.link import joining
+from masche.link.service import RefusedError
+
+FAILED = 1
+"""Exit code when this machine did not join; nothing was changed."""
+
+MAX_CHARACTERS = 4096
+
+
+def run(options: JoinOptions, *, say: Say | None = None) -> int:
+    """Join and say what came of it; returns the exit code."""
+    say = say or to_stderr
+    try:
+        credential = asyncio.run(join(options))
+    except (JoinError, BundleError, RefusedError, UnsafeFileError, SpiffeError, OSError) as error:
+        say(f"this machine did not join: {error}")
+        if isinstance(error, RefusedError) and error.fix:
+            say(f"  fix: {error.fix}")
+        return FAILED
+    say(f"joined {credential.trust_domain} as machine {credential.machine}; run workloads with `masche run`")
+    return 0
+
+
+async def join(options: JoinOptions) -> machine.Credential:
+    """Spend the join string and keep what it gives.
+
+    Raises JoinError, BundleError, RefusedError, UnsafeFileError, SpiffeError, OSError.
+    """
+    name = options.machine or machine.local_id()
+    SpiffeId.of_machine("any", name)
+    joining_string = JoinString.parse(await asyncio.to_thread(_read, options.token_file))
+    folders = Folders(options.data)
+    keys.private_folder(folders.machine)
+    key = keys.generate()
+    reply = await joining.join(joining_string, name, key)
+    host = f"[{joining_string.host}]" if ":" in joining_string.host else joining_string.host
+    credential = machine.of_reply(keys.private_pem(key), reply, f"{host}:{joining_string.port}")
+    await asyncio.to_thread(machine.save, folders, credential)
+    return credential
+
+
+def _read(given: Path | None) -> str:
+    named = given or (Path(found) if (found := os.environ.get("MASCHE_TOKEN_FILE")) else None)
+    if named is None:
+        return sys.stdin.read(MAX_CHARACTERS)
+    with named.open() as file:
+        return file.read(MAX_CHARACTERS)
