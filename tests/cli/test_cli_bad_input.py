@@ -202,6 +202,8 @@ def test_names_with_control_sequences_and_markup_are_printed_literally(
         deciding_rule=evil,
         steps=(m.Step(stage=evil, is_passed=True, text=evil, rule=evil, origin=evil, details=(evil,)),),
     )
+    finding = m.Finding(code=evil, title=evil, level=m.Level.WARNING, message=evil, fix=evil)
+    plane.report = m.CheckReport(findings=(finding,))
     for words in (["status", "--wide"], ["events"], ["why", "a", "b"], ["get", "svc", evil], ["check"]):
         printed = masche(*words).output
         assert not {"\x1b", "\u202e", "\x07", "\r"} & set(printed), words

@@ -298,23 +298,43 @@ def test_certificates_and_machines_are_shown_and_machines_revoked(masche: Masche
 
 
 def test_check_puts_the_worst_first_and_ends_with_9_for_an_error(masche: Masche, plane: FakePlane):
-    plane.mesh_status = m.MeshStatus(
-        plane=NO_FACTS,
-        proxies=(proxy("shop/c", rejections=(REJECTION,)), proxy("shop/e", is_exposed=True)),
-    )
     plane.report = m.CheckReport(
         findings=(
-            m.Finding(code="permissive", title="permissive", level=m.Level.WARNING, message="shop", fix="STRICT"),
+            m.Finding(
+                code="mtls", title="mutual TLS", level=m.Level.WARNING, message="shop is permissive", fix="STRICT"
+            ),
+            m.Finding(
+                code="rejections", title="rejections", level=m.Level.ERROR, message="shop/c: missing ]", fix="look"
+            ),
         )
     )
     lines = ended(masche("check"), Exit.NO).splitlines()
-    assert lines[0].startswith("✗ configuration accepted: shop/c rejected")
-    assert any(line.startswith("! permissive") for line in lines)
-    assert any("loopback only: shop/e" in line for line in lines)
+    assert lines[0:2] == ["✗ rejections: shop/c: missing ]", "    fix: look"]
+    assert "! mutual TLS: shop is permissive" in lines
+    assert any(line.startswith("✓ Envoy binary: ") for line in lines)
 
 
-def test_check_ends_with_0_when_there_is_no_error(masche: Masche):
-    ended(masche("check"), Exit.OK)
+def test_check_without_a_control_plane_still_looks_at_this_machine(masche: Masche, api: RunningApi):
+    (api.data / "api" / "address").write_text("127.0.0.1:1")
+    result = masche("check")
+    assert "✗ control plane: no control plane answers at http://127.0.0.1:1" in ended(result, Exit.UNREACHABLE)
+    assert "✓ Envoy binary: " in result.stdout
+
+
+def test_check_says_when_versions_differ_and_when_there_is_no_envoy(
+    masche: Masche, plane: FakePlane, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MASCHE_ENVOY", "/nowhere/envoy")
+    said = ended(masche("check"), Exit.NO)
+    assert "✗ Envoy binary: " in said
+    assert "the control plane 0" in said
+
+
+def test_check_ends_with_0_when_there_is_no_error_and_warns_of_an_open_folder(masche: Masche, api: RunningApi):
+    api.data.chmod(0o700)
+    assert "✓ data folder: " in ended(masche("check"), Exit.OK)
+    api.data.chmod(0o755)
+    assert f"fix: chmod 700 {api.data}" in ended(masche("check"), Exit.OK)
 
 
 def test_version_asks_the_control_plane_too(masche: Masche):

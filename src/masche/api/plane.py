@@ -85,7 +85,7 @@ class Plane(Protocol):
         ...
 
     async def progress(self, revision: int) -> Rollout:
-        """How far a revision has come. Raises NOT_FOUND for one that never was or is forgotten."""
+        """How far a revision has come. One that this control plane has not reached is PENDING and not compiled."""
         ...
 
     async def status(self) -> MeshStatus:

@@ -1,6 +1,5 @@
 """``masche check``: everything that is looked at, what was found and the cure."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def check(*, form: Form | None, data: Path) -> None:
 def _look(data: Path) -> "tuple[list[Finding], bool]":
     from masche.api.client import Client, UnreachableError
     from masche.api.messages import Finding, Level
-    from masche.cli.checks import merged, of_machine, of_status, of_versions
+    from masche.cli.checks import merged, of_machine, of_versions
     from masche.version import VERSION
 
     own = of_machine(data)
@@ -54,7 +53,7 @@ def _look(data: Path) -> "tuple[list[Finding], bool]":
         own.append(Finding(code="reachable", title=title, level=Level.ERROR, message=error.message, fix=error.fix))
         return merged((), own), False
     own.append(of_versions(VERSION, found.plane.version))
-    return merged(told, [*own, *of_status(found, now=time.time())]), True
+    return merged(told, own), True
 
 
 def _say(finding: "Finding") -> None:

@@ -61,9 +61,14 @@ def _workload_port(port: Any) -> str:
     return f"{at(port, 'port')}<-{mesh}" if mesh else str(at(port, "port"))
 
 
-def _named(reference: Any) -> str:
-    namespace, name = at(reference, "namespace"), at(reference, "name")
-    return f"{at(reference, 'kind') or 'Service'}/{f'{namespace}/' if namespace else ''}{name}"
+def _named(default: str) -> Callable[[Any], str]:
+    """References to other resources, whose kind is ``default`` where none is written."""
+
+    def cell(reference: Any) -> str:
+        namespace, name = at(reference, "namespace"), at(reference, "name")
+        return f"{at(reference, 'kind') or default}/{f'{namespace}/' if namespace else ''}{name}"
+
+    return cell
 
 
 def _listener(listener: Any) -> str:
@@ -108,7 +113,7 @@ COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
         ("listeners", _each("spec", "listeners", of=_listener)),
     ),
     Kind.HTTP_ROUTE: (
-        ("parents", _each("spec", "parentRefs", of=_named)),
+        ("parents", _each("spec", "parentRefs", of=_named("Gateway"))),
         ("hostnames", _each("spec", "hostnames")),
         ("rules", _count("spec", "rules")),
     ),
@@ -117,13 +122,13 @@ COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
         ("action", _field("spec", "action", default="ALLOW")),
         ("rules", _count("spec", "rules")),
         ("selector", _pairs("spec", "selector", "matchLabels")),
-        ("targets", _each("spec", "targetRefs", of=_named)),
+        ("targets", _each("spec", "targetRefs", of=_named("Service"))),
     ),
     Kind.PEER_AUTHENTICATION: (
         ("mode", _field("spec", "mtls", "mode")),
         ("selector", _pairs("spec", "selector", "matchLabels")),
     ),
-    Kind.TRAFFIC_POLICY: (("targets", _each("spec", "targetRefs", of=_named)),),
+    Kind.TRAFFIC_POLICY: (("targets", _each("spec", "targetRefs", of=_named("Service"))),),
     Kind.MESH_CONFIG: (
         ("trust domain", _field("spec", "trustDomain")),
         ("mtls", _field("spec", "mtls")),

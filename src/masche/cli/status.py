@@ -36,7 +36,10 @@ def status(*, wide: bool, form: Form | None, data: Path) -> None:
 
 def _say_plane(plane: "PlaneFacts") -> None:
     say(f"control plane {plane.version}, up {span(plane.uptime)}, revision {plane.revision}, {plane.store}")
-    say(f"trust domain {plane.trust_domain}" + (f", agents join at {plane.link_address}" if plane.link_address else ""))
+    say(
+        f"trust domain {plane.trust_domain}"
+        + (f", agents connect to {plane.link_address}" if plane.link_address else "")
+    )
     if plane.waiting_for:
         say(f"not ready: waiting for {', '.join(plane.waiting_for)}", "yellow")
     leases = plane.leases

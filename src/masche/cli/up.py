@@ -69,7 +69,7 @@ def up(
 def announce(started: "Started") -> None:
     """Say where it is. The login link goes to whoever started it and to nobody else."""
     say(f"control plane ready, data in {started.data}")
-    say(f"agents join at   {started.xds_address}")
+    say(f"machines join at {started.joining_address}")
     say(f"dashboard        {started.api.url}")
     say(f"log in, once     {started.api.login_link(now=time.time())}")
     note("Ctrl-C ends it; the proxies keep serving without it")
