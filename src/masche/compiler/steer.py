@@ -91,6 +91,10 @@ class Steersman:
             }
         )
 
+    def known(self) -> tuple[Key, ...]:
+        """The ports and zones that something is known of."""
+        return tuple(self._instances)
+
     def weights(self, key: Key) -> Mapping[str, int]:
         """The weights in force for a port and a zone, in percent of a fair share."""
         published = self._published.get(key, {})

@@ -1,0 +1,135 @@
+"""``masche demo``: the whole story on one machine, told in the terminal with the dashboard open beside it."""
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import click
+
+from masche.cli.acts import ACTS, Act, BrokenPromiseError, await_shop, open_doors, open_shop
+from masche.cli.exits import Exit
+from masche.cli.output import console, say
+from masche.cli.stage import SHOP, Stage, StageError
+
+
+@click.command()
+@click.option("--fast", is_flag=True, help="Unattended: no pauses, and a promise that is not kept ends with code 1.")
+@click.option("--rate", type=click.IntRange(1, 500), default=50, show_default=True, help="Calls per second.")
+@click.option("--keep-logs", is_flag=True, help="Leave the folder with all logs behind.")
+@click.pass_context
+def demo(ctx: click.Context, *, fast: bool, rate: int, keep_logs: bool) -> None:
+    """Start a small shop with a mesh around it, and show what the mesh does for it.
+
+    Real processes, real proxies, real certificates, on loopback alone, in a folder that is removed at the end.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="masche-demo-"))
+    stage = Stage(folder, rate=rate)
+    try:
+        with _interruptible():
+            ctx.exit(_play(stage, is_fast=fast))
+    except KeyboardInterrupt:
+        say()
+        ctx.exit(Exit.OK if not fast else Exit.INTERRUPTED)
+    except (StageError, BrokenPromiseError) as error:
+        say(f"✗ {error}", "bold red")
+        ctx.exit(Exit.ERROR)
+    finally:
+        say("ending every process ...", "dim")
+        if keep_logs:
+            kept = folder.with_name(f"{folder.name}-logs")
+            shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+            say(f"logs are in {kept}")
+        stage.close()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Generator[None]:
+    """SIGTERM ends the demonstration as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _play(stage: Stage, *, is_fast: bool) -> int:
+    began = time.monotonic()
+    _open(stage)
+    for number, act in enumerate(ACTS, 1):
+        _announce(number, act)
+        for line in act.play(stage):
+            say(f"  ✓ {line}", "green")
+        if not is_fast:
+            _pause(last=number == len(ACTS))
+    total = stage.calls(0.0)
+    say()
+    say(f"{total.sent} calls in {time.monotonic() - began:.0f} s, {total.failed} failed.", "bold")
+    if not is_fast:
+        say("The shop stays open. Change something: `masche apply`, `masche top`, `masche why`. Ctrl-C ends it.")
+        say(f"  export MASCHE_DATA={stage.folder}")
+        signal.pause()
+    return Exit.OK
+
+
+def _open(stage: Stage) -> None:
+    say("A shop with a mesh around it, on this machine alone.", "bold")
+    if shutil.which("node") is None:
+        say("(Node is not installed here, so orders runs in Python like the others)", "dim")
+    stage.start_control_plane()
+    say(f"dashboard: {stage.client.login_link()}")
+    stage.apply((SHOP / "shop.yaml").read_text())
+    open_shop(stage)
+    with _progress() as show:
+        took = await_shop(stage, show)
+    say(f"7 services' instances, each behind its own Envoy with its own certificate, ready in {took:.1f} s")
+    open_doors(stage)
+    say(f"the shop:  http://127.0.0.1:{stage.gateway_port}/   ({stage.rate} calls/s of customers on top)")
+
+
+@contextlib.contextmanager
+def _progress() -> Generator["_Show"]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stdout.isatty():
+        yield _Show(None)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    with Progress(TextColumn("starting"), BarColumn(), MofNCompleteColumn(), console=console(), transient=True) as bar:
+        yield _Show(bar)
+
+
+class _Show:
+    """Shows how many of how many."""
+
+    def __init__(self, bar: object) -> None:
+        self._bar = bar
+        self._task: object = None
+
+    def __call__(self, done: int, total: int) -> None:
+        from rich.progress import Progress, TaskID
+
+        if isinstance(self._bar, Progress):
+            if self._task is None:
+                self._task = self._bar.add_task("", total=total)
+            assert isinstance(self._task, int), "a TaskID"
+            self._bar.update(TaskID(self._task), completed=done)
+
+
+def _announce(number: int, act: Act) -> None:
+    say()
+    say(f"{number}. {act.title}", "bold")
+    say(f"   {act.story}", "dim")
+
+
+def _pause(*, last: bool) -> None:
+    if not last and sys.stdin.isatty():
+        click.prompt("   Enter for the next act", default="", show_default=False, prompt_suffix=" ")

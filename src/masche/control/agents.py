@@ -1,0 +1,383 @@
+"""The control plane's side of every agent: it registers proxies, signs for their workloads and counts their reports.
+
+One Register stream is one Session. What an agent says becomes resources (``control.enrolment``), is committed, and only
+then answered, so that an Accepted outlives a crash of either side.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from masche.control.enrolment import EnrolmentError, enrol
+from masche.control.leases import Leases
+from masche.control.registrations import Registration
+from masche.control.world import World
+from masche.identity.authority import Authority
+from masche.identity.csr import CsrError
+from masche.identity.spiffe import SpiffeId
+from masche.link.messages import (
+    Accepted,
+    Drained,
+    FromAgent,
+    FromControl,
+    Heartbeat,
+    Hello,
+    ProxyGone,
+    ProxyState,
+    Refused,
+    Report,
+    ReportReply,
+    Roots,
+    Scope,
+    ScopeService,
+    SignReply,
+    SignRequest,
+    Synced,
+)
+from masche.link.service import Peer, RefusedError
+from masche.model.ports import Delete, Edit, StoreError, Writer
+from masche.model.refs import Kind, Name, Ref
+from masche.model.vantage import Vantage
+from masche.model.view import View
+from masche.telemetry.events import Events
+
+DRAIN_PATIENCE = 10.0
+"""Seconds that a leaving workload waits at the most for its callers to have heard of it."""
+
+OUTBOX_LIMIT = 1000
+SCOPES_REMEMBERED = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One connected agent: what it registered and what it is still to be told."""
+
+    peer: Peer
+    machine: str = ""
+    agent_version: str = ""
+    proxies: set[str] = field(default_factory=set[str])
+    scopes: dict[Name, Scope] = field(default_factory=dict[Name, Scope])
+    draining: dict[str, int] = field(default_factory=dict[str, int])
+    outbox: "asyncio.Queue[FromControl | None]" = field(default_factory=lambda: asyncio.Queue(OUTBOX_LIMIT))
+
+    def say(self, message: FromControl) -> None:
+        """Put a message into the outbox; an agent that does not read is cut off."""
+        try:
+            self.outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            raise RefusedError("this agent does not read what it is told") from None
+
+    def close(self) -> None:
+        """End the stream after what is in the outbox, or at once when there is no room for a word."""
+        if not self.outbox.full():
+            self.outbox.put_nowait(None)
+
+
+Permits = Callable[[Peer, str, str], Awaitable[str]]
+"""(peer, namespace, service account) -> "" or why the machine may not run it."""
+
+
+class Agents:
+    """Implements ``link.service.LinkService``. ``wall`` is Unix seconds, ``tasks`` owns what outlives one call."""
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        writer: Writer,
+        authority: Authority,
+        leases: Leases,
+        events: Events,
+        permits: Permits,
+        admit: Callable[[Peer], None],
+        count: Callable[[Report], None],
+        wall: Callable[[], float],
+        leaf_lifetime: float,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._world = world
+        self._writer = writer
+        self._authority = authority
+        self._leases = leases
+        self._events = events
+        self._permits = permits
+        self._admit = admit
+        self._count = count
+        self._wall = wall
+        self._leaf_lifetime = leaf_lifetime
+        self._tasks = tasks
+        self._sessions: dict[str, Session] = {}
+        self._reported: dict[tuple[str, str], int] = {}
+        self._scope_cache: dict[Vantage, tuple[View, tuple[ScopeService, ...]]] = {}
+        world.settled_hooks.append(self._tell_scopes)
+
+    # -- what is asked ----------------------------------------------------------------------------------------------
+
+    def admit(self, peer: Peer) -> None:
+        """Raise RefusedError for a machine whose credential was revoked."""
+        self._admit(peer)
+
+    @property
+    def machines(self) -> Mapping[str, Session]:
+        """The machines whose agents are connected."""
+        return self._sessions
+
+    async def register(self, peer: Peer, incoming: AsyncIterator[FromAgent]) -> AsyncIterator[FromControl]:
+        """Serve one Register stream until the agent goes or is sent away."""
+        session = Session(peer)
+        reader = self._tasks.create_task(self._read(session, incoming), name=f"agent {peer.address}")
+        try:
+            while (message := await session.outbox.get()) is not None:
+                yield message
+            if (error := reader.exception() if reader.done() and not reader.cancelled() else None) is not None:
+                raise error
+        finally:
+            reader.cancel()
+            self._end(session)
+
+    async def sign(self, peer: Peer, request: SignRequest) -> SignReply:
+        """Sign for a workload that this machine registered; its SPIFFE ID comes from the registration alone."""
+        registration = self._world.registrations.get(request.proxy)
+        machine = self._machine(peer)
+        occupant = registration.occupant(request.workload) if registration else None
+        if registration is None or occupant is None or registration.machine != machine:
+            raise RefusedError(
+                f"{request.workload} is not registered by machine {machine}", fix="register it first, then ask again"
+            )
+        namespace = request.workload.namespace
+        if why := await self._permits(peer, namespace, occupant.service_account):
+            raise RefusedError(why)
+        identity = SpiffeId.of_workload(self._authority.trust_domain, namespace, occupant.service_account)
+        try:
+            issued = self._authority.sign(request.csr, identity, now=self._wall(), lifetime=self._leaf_lifetime)
+        except CsrError as error:
+            raise RefusedError(str(error)) from error
+        return SignReply(
+            chain=issued.chain,
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+            lifetime=issued.lifetime,
+            bundle=self.roots(),
+        )
+
+    async def report(self, peer: Peer, report: Report) -> ReportReply:
+        """Count a Report once, whatever its repeats."""
+        machine = self._machine(peer)
+        key = (machine, report.epoch)
+        if report.machine != machine:
+            raise RefusedError(f"machine {machine} reports for {report.machine}")
+        if self._reported.get(key, -1) < report.sequence:
+            self._reported = {k: v for k, v in self._reported.items() if k[0] != machine} | {key: report.sequence}
+            for proxy in report.proxies:
+                self._world.registrations.reported(proxy, machine)
+            self._count(report)
+        return ReportReply(sequence=report.sequence)
+
+    def roots(self) -> Roots:
+        """The trust bundle as it is now."""
+        return Roots(trust_domain=self._authority.trust_domain, roots=self._authority.bundle.pem)
+
+    def expel(self, machine: str) -> None:
+        """Send a machine's agent away; it is not admitted again while it is revoked."""
+        if (session := self._sessions.get(machine)) is not None:
+            session.close()
+
+    def close(self) -> None:
+        """Send every agent away: this control plane is stopping."""
+        for session in self._sessions.values():
+            session.close()
+
+    # -- one session --------------------------------------------------------------------------------------------------
+
+    def _machine(self, peer: Peer) -> str:
+        if peer.machine is not None:
+            return peer.machine
+        local = [machine for machine, session in self._sessions.items() if session.peer.is_local]
+        if not local:
+            raise RefusedError("this machine's agent has not said hello", fix="open Register first")
+        return local[0]
+
+    async def _read(self, session: Session, incoming: AsyncIterator[FromAgent]) -> None:
+        try:
+            async for message in incoming:
+                await self._hear(session, message)
+        except (RefusedError, EnrolmentError) as error:
+            session.outbox.put_nowait(Refused(proxy="", why=error.why, fix=error.fix))
+        finally:
+            session.outbox.put_nowait(None)
+
+    async def _hear(self, session: Session, message: FromAgent) -> None:
+        if not session.machine and not isinstance(message, Hello):
+            raise RefusedError("the first message of a Register stream is Hello")
+        match message:
+            case Hello():
+                self._greet(session, message)
+            case ProxyState():
+                await self._enrol(session, message)
+            case ProxyGone():
+                await self._leave(session, message.proxy)
+            case Synced():
+                await self._forget_others(session)
+            case Heartbeat():
+                self._renew(session)
+            case _:
+                assert_never(message)
+
+    def _greet(self, session: Session, hello: Hello) -> None:
+        if session.peer.machine not in {None, hello.machine}:
+            raise RefusedError(f"machine {session.peer.machine} says that it is {hello.machine}")
+        session.machine, session.agent_version = hello.machine, hello.agent_version
+        self._sessions[hello.machine] = session
+        self._events.add(kind="machine-connected", message=f"machine {hello.machine} is connected", about=hello.machine)
+        session.say(self.roots())
+
+    async def _enrol(self, session: Session, state: ProxyState) -> None:
+        try:
+            await self._world.synced.wait()
+            revision = await self._commit(session, state)
+        except (EnrolmentError, RefusedError) as error:
+            session.say(Refused(proxy=state.proxy, why=error.why, fix=error.fix))
+            return
+        except StoreError as error:
+            session.say(Refused(proxy=state.proxy, why=str(error), fix="it is tried again"))
+            return
+        await self._world.until_revision(revision)
+        self._world.register(
+            Registration(state=state, machine=session.machine, is_local=session.peer.is_local, since=self._wall())
+        )
+        session.proxies.add(state.proxy)
+        self._renew(session)
+        self._tell_scope(session, state)
+        self._watch_drain(session, state, revision)
+
+    async def _commit(self, session: Session, state: ProxyState) -> int:
+        for occupant in state.occupants:
+            workload = occupant.seat.workload
+            if why := await self._permits(session.peer, workload.namespace, occupant.service_account):
+                raise RefusedError(why, fix="make a join token that allows it")
+        enrolment = enrol(
+            self._world.newest, state, machine=session.machine, is_machine_alive=lambda each: each in self._sessions
+        )
+        known = self._world.registrations.get(state.proxy)
+        change = await self._writer.commit(enrolment.edits)
+        if known is None or enrolment.created:
+            session.say(Accepted(proxy=state.proxy, created=enrolment.created))
+        self._announce(known, state)
+        return change.revision
+
+    def _announce(self, known: Registration | None, state: ProxyState) -> None:
+        for occupant in state.occupants:
+            workload = occupant.seat.workload
+            before = known.occupant(workload) if known else None
+            if before is None or before.state.phase != occupant.state.phase:
+                reason = f": {occupant.state.reason}" if occupant.state.reason else ""
+                self._events.add(
+                    kind="workload-state",
+                    severity="warning" if occupant.state.phase == "UNHEALTHY" else "info",
+                    about=str(workload),
+                    message=f"{workload} is {occupant.state.phase}{reason}",
+                )
+
+    async def _leave(self, session: Session, proxy: str) -> None:
+        registration = self._world.registrations.get(proxy)
+        if registration is None or registration.machine != session.machine:
+            return
+        await self._remove_workloads(registration.workloads)
+        session.proxies.discard(proxy)
+        self._world.unregister(proxy)
+        for workload in registration.workloads:
+            session.scopes.pop(workload, None)
+            self._events.add(kind="workload-left", about=str(workload), message=f"{workload} left in order")
+
+    async def _forget_others(self, session: Session) -> None:
+        """The agent said all it has: what the store still holds of this machine beside that is gone."""
+        await self._world.synced.wait()
+        mine = {name for proxy in session.proxies for name in self._workloads_of(proxy)}
+        gone = [
+            name
+            for name, workload in self._world.newest.workloads.items()
+            if workload.status and workload.status.machine == session.machine and name not in mine
+        ]
+        await self._remove_workloads(gone)
+        for registration in self._world.registrations.of_machine(session.machine):
+            if registration.state.proxy not in session.proxies:
+                self._world.unregister(registration.state.proxy)
+
+    def _workloads_of(self, proxy: str) -> tuple[Name, ...]:
+        registration = self._world.registrations.get(proxy)
+        return registration.workloads if registration else ()
+
+    async def _remove_workloads(self, names: Iterable[Name]) -> None:
+        edits: list[Edit] = [Delete(ref=Ref(Kind.WORKLOAD, name.namespace, name.name)) for name in names]
+        for name in names:
+            self._leases.leave(name)
+        if edits:
+            await self._writer.commit(edits)
+
+    def _renew(self, session: Session) -> None:
+        now = self._world.now()
+        for proxy in session.proxies:
+            for workload in self._workloads_of(proxy):
+                self._leases.heartbeat(workload, machine=session.machine, now=now)
+
+    def _end(self, session: Session) -> None:
+        if self._sessions.get(session.machine) is session:
+            del self._sessions[session.machine]
+            self._events.add(
+                kind="machine-lost",
+                severity="warning",
+                about=session.machine,
+                message=f"machine {session.machine} is not connected; its workloads keep serving",
+            )
+
+    # -- what follows ---------------------------------------------------------------------------------------------
+
+    def _tell_scopes(self) -> None:
+        if len(self._scope_cache) > SCOPES_REMEMBERED:
+            self._scope_cache = {}
+        for session in self._sessions.values():
+            for proxy in session.proxies:
+                if (registration := self._world.registrations.get(proxy)) is not None:
+                    self._tell_scope(session, registration.state)
+
+    def _tell_scope(self, session: Session, state: ProxyState) -> None:
+        registration = self._world.registrations.get(state.proxy)
+        if registration is None:
+            return
+        for vantage, seat in self._world.places(registration):
+            scope = Scope(proxy=state.proxy, workload=seat.workload, services=self._services(vantage))
+            if session.scopes.get(seat.workload) != scope:
+                session.scopes[seat.workload] = scope
+                session.say(scope)
+
+    def _services(self, vantage: Vantage) -> tuple[ScopeService, ...]:
+        view = self._world.compilation.view(vantage)
+        cached = self._scope_cache.get(vantage)
+        if cached is None or cached[0] is not view:
+            services = tuple(
+                ScopeService(port=each.service, protocol=each.protocol, name=each.service.service, hosts=each.hosts)
+                for each in view.outbound
+            )
+            cached = self._scope_cache[vantage] = (view, services)
+        return cached[1]
+
+    def _watch_drain(self, session: Session, state: ProxyState, revision: int) -> None:
+        is_draining = bool(state.occupants) and all(each.state.phase == "DRAINING" for each in state.occupants)
+        if is_draining and state.proxy not in session.draining:
+            session.draining[state.proxy] = revision
+            self._tasks.create_task(self._until_drained(session, state.proxy, revision), name=f"drain {state.proxy}")
+
+    async def _until_drained(self, session: Session, proxy: str, revision: int) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_PATIENCE):
+                await self._world.pulse.until(lambda: self._world.is_everywhere(revision))
+        except TimeoutError:
+            self._events.add(
+                kind="drain-late",
+                severity="warning",
+                about=proxy,
+                message=f"{proxy} leaves although some callers have not acknowledged it for {DRAIN_PATIENCE:g} s",
+            )
+        session.draining.pop(proxy, None)
+        session.say(Drained(proxy=proxy))

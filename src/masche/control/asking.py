@@ -1,0 +1,118 @@
+"""``masche why``: finds the caller and its surroundings in the Mesh and lets ``compiler.why`` decide."""
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from masche.api import messages
+from masche.api.messages import WhyRequest
+from masche.api.plane import Fault, PlaneError
+from masche.compiler.vantage import stand
+from masche.compiler.view import view
+from masche.compiler.why import Call, Callee, Explanation, Step, Surroundings, why
+from masche.control.reading import service_of
+from masche.control.world import World
+from masche.model.mesh import Mesh
+from masche.model.refs import Name
+from masche.model.resources.workload import Workload, WorkloadState
+from masche.model.vantage import Placement
+
+DEFAULT_NAMESPACE = "default"
+
+
+def explain(world: World, request: WhyRequest) -> messages.Explanation:
+    """Explain one call. Raises PlaneError NOT_FOUND when there is no such caller."""
+    mesh = world.mesh
+    caller = _caller(mesh, request.source)
+    vantage = stand(mesh, caller, placement=caller.spec.placement or Placement.SIDECAR)
+    call = _call(request)
+    found = why(
+        view(mesh, vantage),
+        call,
+        Surroundings(
+            endpoints_of=lambda port: world.compilation.endpoints(port, caller.spec.zone),
+            callee_of=lambda name: _callee(mesh, name),
+            address=caller.spec.address,
+        ),
+    )
+    return _told(found, str(caller.name), request)
+
+
+def _caller(mesh: Mesh, source: str) -> Workload:
+    """The workload of this name, or the first ready one of the service or app of this name."""
+    namespace, name = _named(source)
+    if (exact := mesh.workloads.get(Name(namespace, name))) is not None:
+        return exact
+    of_service = [
+        workload
+        for key, workload in mesh.workloads.items()
+        if key.namespace == namespace
+        and (service_of(mesh, key) == f"{namespace}/{name}" or workload.metadata.labels.get("app") == name)
+    ]
+    if not of_service:
+        known = sorted({service_of(mesh, key) or str(key) for key in mesh.workloads})
+        fix = f"callers now are {', '.join(known)}" if known else "start one with `masche run`"
+        raise PlaneError(Fault.NOT_FOUND, f"no workload or service {namespace}/{name} is running", fix=fix)
+    return min(of_service, key=lambda each: (each.state is not WorkloadState.READY, each.name))
+
+
+def _named(source: str) -> Name:
+    if "/" in source:
+        namespace, _, name = source.partition("/")
+        return Name(namespace, name)
+    name, _, namespace = source.partition(".")
+    return Name(namespace.partition(".")[0] or DEFAULT_NAMESPACE, name)
+
+
+def _call(request: WhyRequest) -> Call:
+    """The call; a destination may be a host, a host with a port, ``namespace/service`` or a whole URL."""
+    text, path = request.destination, request.path
+    if "://" in text:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port or 0
+        path = path if path != "/" else (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    else:
+        host, _, number = text.partition(":")
+        port = int(number) if number.isdecimal() else 0
+        namespace, slash, name = host.partition("/")
+        host = f"{name}.{namespace}" if slash else host
+    return Call(
+        host=host,
+        port=request.port or port,
+        method=request.method.upper(),
+        path=path,
+        headers=tuple(request.headers.items()),
+    )
+
+
+def _callee(mesh: Mesh, text: str) -> Callee | None:
+    namespace, _, name = text.rpartition("/")
+    workload = mesh.workloads.get(Name(namespace, name))
+    if workload is None:
+        return None
+    vantage = stand(mesh, workload, placement=workload.spec.placement or Placement.SIDECAR)
+    ports = {port.mesh_port or port.port: port.port for port in workload.spec.ports}
+    return Callee(view=view(mesh, vantage), app_ports=ports, address=workload.spec.address)
+
+
+def _told(found: Explanation, source: str, request: WhyRequest) -> messages.Explanation:
+    return messages.Explanation(
+        verdict=messages.Verdict(found.outcome.value),
+        summary=found.summary,
+        source=source,
+        destination=str(found.service) if found.service else request.destination,
+        steps=tuple(_steps(found.steps)),
+        deciding_rule=found.rule,
+        status=found.status,
+    )
+
+
+def _steps(steps: Iterable[Step]) -> Iterable[messages.Step]:
+    for step in steps:
+        yield messages.Step(
+            stage=step.stage.value,
+            is_passed=step.is_passed,
+            text=step.sentence,
+            rule=step.rule,
+            origin=str(step.origin) if step.origin else "",
+            details=step.details,
+        )

@@ -1,0 +1,123 @@
+"""From what an agent says of a proxy to resources: the Workloads it serves and the Services it wishes for.
+
+Pure: it returns edits and refusals; ``control.agents`` commits the one and sends the other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from masche.link.messages import Occupant, ProxyState, ServiceWish
+from masche.model.mesh import Mesh
+from masche.model.ports import Put
+from masche.model.refs import Name
+from masche.model.resources.core import Service
+from masche.model.resources.workload import Workload, WorkloadState
+from masche.model.view import Protocol
+
+OWNER = "masche.dev/created-by"
+DEFAULT_SERVICE_PORT = 80
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """What to write for one proxy, and the Services that come into being with it."""
+
+    edits: tuple[Put, ...]
+    created: tuple[Name, ...] = ()
+
+
+class EnrolmentError(Exception):
+    """The agent said something that cannot be a resource; ``fix`` says what to change."""
+
+    def __init__(self, why: str, *, fix: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.fix = fix
+
+
+def enrol(mesh: Mesh, state: ProxyState, *, machine: str, is_machine_alive: Callable[[str], bool]) -> Enrolment:
+    """The edits that register a proxy. Raises EnrolmentError for names that others hold and for values out of range."""
+    edits: list[Put] = []
+    created: list[Name] = []
+    for occupant in state.occupants:
+        _check_owner(mesh, occupant.seat.workload, machine, is_machine_alive)
+        edits.append(Put(resource=_valid(_workload, state, occupant, machine)))
+        wish = occupant.service
+        if wish is not None and wish.ports:
+            name = Name(occupant.seat.workload.namespace, wish.name)
+            if name not in mesh.services and name not in created:
+                edits.append(Put(resource=_valid(_service, name, wish)))
+                created.append(name)
+    return Enrolment(edits=tuple(edits), created=tuple(created))
+
+
+def _check_owner(mesh: Mesh, name: Name, machine: str, is_machine_alive: Callable[[str], bool]) -> None:
+    known = mesh.workloads.get(name)
+    if known is None:
+        return
+    if known.status is None:
+        raise EnrolmentError(f"Workload {name} was written by hand", fix="choose another name, or delete the resource")
+    if known.status.machine not in {machine, ""} and is_machine_alive(known.status.machine):
+        raise EnrolmentError(
+            f"Workload {name} is served by machine {known.status.machine}", fix="stop it there or choose another name"
+        )
+
+
+def _valid(make: Callable[..., T], *arguments: object) -> T:
+    try:
+        return make(*arguments)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise EnrolmentError(f"{place}: {first['msg']}", fix="change the option of masche run that says so") from error
+
+
+def _workload(state: ProxyState, occupant: Occupant, machine: str) -> Workload:
+    workload = occupant.seat.workload
+    ports = [
+        {"name": port.name, "port": port.port, "meshPort": port.mesh_port or None, "protocol": port.protocol}
+        for port in occupant.ports
+    ]
+    spec = {
+        "address": occupant.address or "127.0.0.1",
+        "ports": ports,
+        "serviceAccount": occupant.service_account,
+        "zone": occupant.zone,
+        "dependencies": occupant.dependencies,
+        "placement": state.placement,
+    }
+    status = {
+        "state": WorkloadState(occupant.state.phase),
+        "reason": occupant.state.reason,
+        "machine": machine,
+        "proxy": state.proxy,
+        "exposed": occupant.exposed,
+    }
+    metadata = {"name": workload.name, "namespace": workload.namespace, "labels": dict(occupant.labels)}
+    return Workload.model_validate({"metadata": metadata, "spec": spec, "status": status})
+
+
+def _service(name: Name, wish: ServiceWish) -> Service:
+    """The Service of ``masche run --service S`` when nobody wrote one: it selects ``app=S``.
+
+    The first HTTP port is port 80, so that ``http://S/`` reaches it; every other keeps its own number. Targets are by
+    name, because replicas on one machine listen on different ports.
+    """
+    ports: list[dict[str, object]] = []
+    for index, port in enumerate(wish.ports):
+        number = DEFAULT_SERVICE_PORT if index == 0 and port.protocol.is_http else port.port
+        target = port.name or port.port
+        ports.append(
+            {"name": port.name, "port": number, "targetPort": target, "appProtocol": _app_protocol(port.protocol)}
+        )
+    metadata = {"name": name.name, "namespace": name.namespace, "annotations": {OWNER: "masche-run"}}
+    return Service.model_validate({"metadata": metadata, "spec": {"selector": {"app": name.name}, "ports": ports}})
+
+
+def _app_protocol(protocol: Protocol) -> str:
+    return {"http2": "kubernetes.io/h2c"}.get(protocol.value, protocol.value)

@@ -1,0 +1,246 @@
+"""The control plane's one place where things change: it follows the registry, settles bursts, compiles, and tells each
+proxy what to hold.
+
+Two invariants. Until the source was read once nothing is wanted of anybody, so that a control plane that knows nothing
+empties no proxy. And a Mesh is only ever replaced whole, so that whoever reads sees one revision.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from masche.compiler.vantage import stand
+from masche.control.compilation import Compilation, Place
+from masche.control.pulse import Pulse
+from masche.control.registrations import Registration, Registrations
+from masche.control.rollouts import Progress, Rollouts
+from masche.model.mesh import Mesh
+from masche.model.ports import Change, CompactedError, Now, Source, StoreError
+from masche.model.refs import Ref
+from masche.model.resources.mesh_config import MeshConfig
+from masche.model.steering import Steering
+from masche.registry.merge import endpoints_only, from_snapshot, merge
+from masche.xds.wanted import Wanted
+
+SHORTEST_SETTLING = 0.002
+LONGEST_SETTLING = 0.1
+SOURCE_RETRY = 1.0
+
+
+class OpenStream(Protocol):
+    """One xDS stream of a proxy, as the world sees it."""
+
+    def wake(self) -> None:
+        """Look at what is wanted."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Proxy:
+    """One proxy: what it should hold, how far it is, and its open streams. ``connected_at`` is Unix seconds."""
+
+    name: str
+    wanted: Wanted | None = None
+    progress: Progress = field(default_factory=Progress)
+    connected_at: float = 0.0
+    _streams: set[OpenStream] = field(default_factory=set[OpenStream])
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has an xDS stream now."""
+        return bool(self._streams)
+
+    def want(self, wanted: Wanted) -> None:
+        """Replace what it should hold and wake whoever tells it."""
+        self.wanted = wanted
+        for stream in self._streams:
+            stream.wake()
+
+    def opened(self, stream: OpenStream, *, at: float) -> None:
+        """A stream of this proxy is open."""
+        self._streams.add(stream)
+        self.connected_at = at
+
+    def left(self, stream: OpenStream) -> None:
+        """A stream of this proxy has ended; what a proxy that is away serves is not known."""
+        self._streams.discard(stream)
+        if not self._streams:
+            self.progress.live = -1
+
+
+Heard = Callable[[], None]
+
+
+class World:
+    """Mesh, registrations, compilation and rollouts, kept in step.
+
+    ``source`` is where resources come from; ``now`` is monotonic. Hooks are called after each settling, in order.
+    ``revision`` is the last one that is compiled; ``written``: the revisions that last wrote and first made it.
+    """
+
+    def __init__(self, source: Source, *, trust_domain: str, now: Now) -> None:
+        self.source = source
+        self.trust_domain = trust_domain
+        self.now = now
+        self.compilation = Compilation()
+        self.registrations = Registrations()
+        self.rollouts = Rollouts()
+        self.proxies: dict[str, Proxy] = {}
+        self.written: dict[Ref, tuple[int, int]] = {}
+        self.synced = asyncio.Event()
+        self.synced_since: float | None = None
+        self.settled_hooks: list[Heard] = []
+        self._pending = Mesh()
+        self._heard = 0
+        self.revision = 0
+        self._dirty = asyncio.Event()
+        self.pulse = Pulse()
+        self._cost = 0.0
+
+    @property
+    def mesh(self) -> Mesh:
+        """The Mesh that is compiled now."""
+        return self.compilation.mesh
+
+    @property
+    def newest(self) -> Mesh:
+        """The Mesh as the source last said it, which may not be compiled yet."""
+        return self._pending
+
+    # -- following the registry -----------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Read the source for ever; a source that fails is asked again, and what was known stays in force."""
+        while True:
+            with contextlib.suppress(CompactedError, StoreError):
+                snapshot = await self.source.snapshot()
+                self.written = {each.ref: (each.revision, each.created_revision) for each in snapshot.entries}
+                self._take(from_snapshot(snapshot), revision=snapshot.revision)
+                async for change in self.source.watch(after=snapshot.revision):
+                    self._note(change)
+                    self._take(merge(self._pending, change), revision=change.revision)
+            self.synced_since = None
+            await asyncio.sleep(SOURCE_RETRY)
+
+    def _note(self, change: Change) -> None:
+        for entry in change.entries:
+            self.written[entry.ref] = (entry.revision, entry.created_revision)
+        for ref in change.deleted:
+            self.written.pop(ref, None)
+
+    def _take(self, mesh: Mesh, *, revision: int) -> None:
+        if self.synced_since is None:
+            self.synced_since = self.now()
+        self._pending, self._heard = self._under_our_trust_domain(mesh), revision
+        self._dirty.set()
+
+    def _under_our_trust_domain(self, mesh: Mesh) -> Mesh:
+        """The authority says what the trust domain is; a MeshConfig can only agree with it."""
+        config = mesh.config
+        if config.spec.trust_domain == self.trust_domain:
+            return mesh
+        if self._pending.config.metadata == config.metadata and self._pending.config.spec == self._renamed(config).spec:
+            return replace(mesh, config=self._pending.config)
+        return replace(mesh, config=self._renamed(config))
+
+    def _renamed(self, config: MeshConfig) -> MeshConfig:
+        spec = config.spec.model_copy(update={"trust_domain": self.trust_domain})
+        return config.model_copy(update={"spec": spec})
+
+    async def settle(self) -> None:
+        """Compile for ever: wait for a change, let the burst settle, compile once. Costly settling waits longer."""
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(min(LONGEST_SETTLING, max(SHORTEST_SETTLING, self._cost)))
+            self._dirty.clear()
+            self._settle_now()
+            self.pulse.beat()
+
+    def _settle_now(self) -> None:
+        began = self.now()
+        before, after, revision = self.mesh, self._pending, self._heard
+        self.compilation.settle(after, endpoints_alone=self.synced.is_set() and endpoints_only(before, after))
+        self.revision = revision
+        self.synced.set()
+        self._tell(self.registrations, revision=revision)
+        self._cost = self.now() - began
+        for hook in self.settled_hooks:
+            hook()
+
+    async def until_revision(self, revision: int) -> None:
+        """Wait until a revision is compiled."""
+        await self.pulse.until(lambda: self.synced.is_set() and self.revision >= revision)
+
+    def is_everywhere(self, revision: int) -> bool:
+        """Whether every connected proxy that a revision changed serves it, or refused it."""
+        compilation = self.rollouts.compilation_of(revision)
+        return compilation is not None and all(
+            proxy.progress.live >= compilation
+            for name in self.rollouts.affected(compilation)
+            if (proxy := self.proxies.get(name)) is not None and proxy.is_connected
+        )
+
+    # -- proxies --------------------------------------------------------------------------------------------------
+
+    def proxy(self, name: str) -> Proxy:
+        """The proxy of this name, known or new."""
+        return self.proxies.setdefault(name, Proxy(name))
+
+    def register(self, registration: Registration) -> None:
+        """Take what an agent says of one proxy and give the proxy what follows."""
+        self.registrations.put(registration)
+        self.proxy(registration.state.proxy)
+        if self.synced.is_set():
+            self._tell([registration], revision=self.revision)
+
+    def unregister(self, name: str) -> None:
+        """The proxy left for good."""
+        self.registrations.remove(name)
+        self.proxies.pop(name, None)
+        self.rollouts.forget_proxy(name)
+
+    def serves(self, proxy: Proxy) -> None:
+        """A proxy acknowledged everything that is wanted of it now, but for what it refuses."""
+        proxy.progress.live = self.revision
+
+    def steer(self, steering: Steering) -> None:
+        """Take new Steering. It has no revision: no rollout waits for it."""
+        self.compilation.steer(steering)
+        for registration in self.registrations:
+            self._give(registration)
+
+    def places(self, registration: Registration) -> tuple[Place, ...]:
+        """Where the workloads of a proxy stand; those that the Mesh does not have yet are left out."""
+        state = registration.state
+        found: list[Place] = []
+        for occupant in state.occupants:
+            workload = self.mesh.workloads.get(occupant.seat.workload)
+            if workload is not None:
+                vantage = stand(
+                    self.mesh, workload, placement=state.placement, dialect=state.dialect, gateway=state.gateway
+                )
+                found.append((vantage, occupant.seat))
+        return tuple(found)
+
+    def _tell(self, registrations: Iterable[Registration], *, revision: int) -> None:
+        changed = [each.state.proxy for each in registrations if self._give(each)]
+        for name in changed:
+            self.proxies[name].progress.target = revision
+        self.rollouts.record(revision, changed)
+        self.compilation.keep_only(self.places(each) for each in self.registrations)
+        for proxy in self.proxies.values():
+            if proxy.progress.live >= proxy.progress.target:
+                self.serves(proxy)
+
+    def _give(self, registration: Registration) -> bool:
+        places = self.places(registration)
+        if len(places) < len(registration.state.occupants):
+            return False
+        proxy = self.proxy(registration.state.proxy)
+        wanted = self.compilation.wanted(places)
+        if wanted is proxy.wanted:
+            return False
+        proxy.want(wanted)
+        return True
