@@ -33,7 +33,8 @@ _TYPES = {
 def explain(error: ValidationError, kind: type[Part], data: Any) -> Findings:
     """Turn each error of a type check of ``data`` as ``kind`` into a Finding."""
     for details in error.errors(include_url=False, include_context=True, include_input=False):
-        yield _finding(details, kind, data)
+        if not _is_echo(details, data):
+            yield _finding(details, kind, data)
 
 
 def dotted(path: Path) -> str:
@@ -92,6 +93,13 @@ def _finding(details: ErrorDetails, kind: type[Part], data: Any) -> Finding:
             context = details.get("ctx", {})
             why = f"Invalid value: {shown}: {where} {rule.format(**context)}"
             return _of("invalid-value", path, why, fix.format(**context))
+
+
+def _is_echo(details: ErrorDetails, data: Any) -> bool:
+    """A list counts as too short when its items are wrong; only those errors are worth saying."""
+    value: object = _at(data, details["loc"])
+    is_list = details["type"] == "too_short" and isinstance(value, list)
+    return is_list and len(cast("list[Any]", value)) >= details.get("ctx", {})["min_length"]
 
 
 def _shown(value: object) -> str:

@@ -7,7 +7,7 @@ need not do again.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any
 
 from masche.model.refs import Name
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
@@ -16,8 +16,6 @@ from masche.model.resources.mesh_config import MeshConfig
 from masche.model.resources.security import AuthorizationPolicy, PeerAuthentication
 from masche.model.resources.traffic_policy import TrafficPolicy
 from masche.model.resources.workload import Workload
-
-T = TypeVar("T")
 
 Resource = (
     Namespace
@@ -36,7 +34,7 @@ Resource = (
 )
 
 
-def _empty() -> Mapping[Name, T]:
+def _empty() -> Mapping[Name, Any]:
     return MappingProxyType({})
 
 

@@ -21,6 +21,7 @@ from masche.model.explain import dotted, explain, nearest, quoted
 from masche.model.kinds import BY_KIND, CARRIED, Entry, not_carried_out
 from masche.model.mesh import Resource
 from masche.model.refs import Kind, Ref
+from masche.model.resolver import ScalarError, plain
 from masche.model.spot import Finding, Path, Spot
 from masche.model.tree import Document
 
@@ -68,10 +69,22 @@ def is_valid(diagnostics: Iterable[Diagnostic]) -> bool:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Quotes text that an older YAML would take for something else."""
+    """Writes what means the same in YAML 1.1 and 1.2, without aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
         return True
+
+
+def _represent_text(_dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    """PyYAML quotes what YAML 1.1 takes for something else than text; here is the rest (``1e3``, ``0o17``)."""
+    try:
+        style = None if plain(text) == text else "'"
+    except ScalarError:
+        style = "'"
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 @contextmanager
@@ -121,12 +134,11 @@ class _Reading:
 
     def run(self) -> None:
         """Read it, and give what was found to the loader."""
-        if not isinstance(self.data, dict):
-            self._say(
-                Finding(path=(), code="invalid-document", why="this is no resource", fix="write apiVersion, kind, ...")
-            )
+        spot = Spot(self.data)
+        if not spot.is_map:
+            fix = "write apiVersion, kind, metadata and spec"
+            self._say(spot.invalid("this is no resource", fix, code="invalid-document"))
             return
-        spot = Spot(cast("dict[str, Any]", self.data))
         entry = self._entry(spot)
         if entry is None:
             return
