@@ -83,21 +83,18 @@ class Histogram:
                 return float(low) if high - low == 1 else (low + high) / 2
         return 0.0
 
-    def encode(self) -> bytes:
-        """A few bytes per bucket: LEB128 of the sum, then of each (distance to the last index, count)."""
-        out = bytearray()
-        _write(out, self.sum_us)
+    def numbers(self) -> list[int]:
+        """The sum, then of each bucket in order its distance to the last one and its count: what ``encode`` packs."""
+        numbers = [self.sum_us]
         last = 0
         for index in sorted(self.buckets):
-            _write(out, index - last)
-            _write(out, self.buckets[index])
+            numbers += (index - last, self.buckets[index])
             last = index
-        return bytes(out)
+        return numbers
 
     @classmethod
-    def decode(cls, data: bytes) -> "Histogram":
-        """Read what ``encode`` wrote. Raises ValueError when it is cut off."""
-        numbers = _read(data)
+    def of_numbers(cls, numbers: Sequence[int]) -> "Histogram":
+        """Read what ``numbers`` returned. Raises ValueError when it is cut off."""
         if len(numbers) % 2 != 1:
             raise ValueError("an encoded histogram is a sum and pairs")
         buckets: dict[int, int] = {}
@@ -106,6 +103,15 @@ class Histogram:
             index += distance
             buckets[index] = count
         return cls(buckets, sum_us=numbers[0])
+
+    def encode(self) -> bytes:
+        """A few bytes per bucket."""
+        return pack(self.numbers())
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Histogram":
+        """Read what ``encode`` wrote. Raises ValueError when it is cut off."""
+        return cls.of_numbers(unpack(data))
 
 
 def from_bounds(counts: Iterable[tuple[float, float, int]], *, sum_us: float | None = None) -> Histogram:
@@ -148,14 +154,20 @@ def cumulative(histogram: Histogram, limits_us: Sequence[float]) -> list[int]:
     return counts
 
 
-def _write(out: bytearray, number: int) -> None:
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
+def pack(numbers: Iterable[int]) -> bytes:
+    """Numbers that are not negative as LEB128, one byte for each seven bits."""
+    out = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > 0x7F:
+            out.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        out.append(rest)
+    return bytes(out)
 
 
-def _read(data: bytes) -> list[int]:
+def unpack(data: bytes) -> list[int]:
+    """Read what ``pack`` wrote. Raises ValueError when the last number is cut off."""
     numbers: list[int] = []
     number = shift = 0
     for byte in data:
