@@ -241,11 +241,13 @@ class _Session:
                 self._alarm.cancel()
 
     async def _read(self, proxy: Proxy, request: DeltaRequest | SotwRequest) -> None:
+        self.wake()
         while True:
-            self._written.clear()
             self._carry_out(self.talk.request(request, now=self._now()), proxy)
-            self.wake()
-            await self._written.wait()
+            if self._outbox:
+                self._written.clear()
+                self.wake()
+                await self._written.wait()
             data = await _read(self._context)
             if data is None:
                 return
