@@ -46,6 +46,7 @@ async def test_a_killed_agent_is_back_and_nobody_notices(machine: World) -> None
     runner = await machine.run("orders", port=free_port())
     seat = await machine.ready("orders")
     url = await _url(machine, "orders")
+    await until(lambda: _answers(url))
     body = (await fetch(url))[1]
     before = machine.plane.state_of("orders")
     agent = (await machine.status()).pid

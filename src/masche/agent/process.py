@@ -5,14 +5,12 @@ leaves its Envoys running: whoever needs them brings a new agent, which adopts t
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import resource
 import signal
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from random import Random
 
@@ -20,12 +18,15 @@ from masche.agent import address, envoy, machine, memory
 from masche.agent.envoy import EnvoyError
 from masche.agent.folders import FolderError, Folders
 from masche.agent.machine import Machine, MachineError
+from masche.agent.metrics import Metrics
 from masche.agent.options import AgentOptions
 from masche.agent.relay import Relay
-from masche.agent.seats import PortBook
+from masche.agent.report import Reporter
+from masche.agent.seats import NoPortError, PortBook
 from masche.agent.server import Server
 from masche.agent.sidecar import Host
 from masche.agent.uplink import Uplink
+from masche.version import VERSION
 
 ALREADY_RUNNING = 75
 """Exit code (EX_TEMPFAIL) when another agent holds this data folder."""
@@ -47,7 +48,7 @@ def main(options: AgentOptions) -> int:
     except BlockingIOError:
         journal(f"another agent runs with the data folder {options.data}")
         return ALREADY_RUNNING
-    except (FolderError, EnvoyError, MachineError) as error:
+    except (FolderError, EnvoyError, MachineError, NoPortError) as error:
         journal(str(error))
         return CANNOT_START
 
@@ -63,14 +64,15 @@ def build(options: AgentOptions, folders: Folders) -> Server:
     rng = Random()  # noqa: S311 - jitter and ports, no secrets
     standing = Machine(folders, machine.load(folders), rng=rng)
     reachable = options.address or address.reachable(standing.addresses)
-    uplink = Uplink(standing, version=version(), zone=options.zone, addresses=(reachable,), rng=rng)
+    uplink = Uplink(standing, version=VERSION, zone=options.zone, addresses=(reachable,), rng=rng)
+    binary = envoy.find(options.envoy)
     host = Host(
         folders=folders,
         machine=standing.id,
         zone=options.zone,
         address=reachable,
-        binary=envoy.find(options.envoy),
-        version=version(),
+        binary=binary,
+        envoy_version=envoy.version(binary),
         uplink=uplink,
         relay=Relay(folders.relay_socket),
         ports=PortBook(folders.agent / "ports.json"),
@@ -78,13 +80,6 @@ def build(options: AgentOptions, folders: Folders) -> Server:
         journal=journal,
     )
     return Server(host)
-
-
-def version() -> str:
-    """The version of masche that is installed."""
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("masche")
-    return "unknown"
 
 
 class _EndError(Exception):
@@ -97,9 +92,17 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     journal(f"agent of {server.host.machine}, control plane {server.host.uplink.address}, data {folders.data}")
+    host = server.host
+    sidecars = server.sidecars.values
+    pages = Metrics(address=options.metrics_address, ports=host.ports, sidecars=sidecars)
+    server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
+    server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
+    reporter = Reporter(machine=host.machine, uplink=host.uplink, version=host.envoy_version, sidecars=sidecars)
     try:
         async with asyncio.TaskGroup() as group:
-            await server.host.relay.start()
+            await host.relay.start()
+            group.create_task(pages.run())
+            group.create_task(reporter.run())
             group.create_task(server.host.uplink.run())
             group.create_task(server.run())
             group.create_task(_until_asked(asked))

@@ -12,6 +12,7 @@ from random import Random
 from typing import Protocol
 
 import msgspec
+from cryptography import x509
 
 from masche.agent import lifetime
 from masche.agent.sds import Shelf
@@ -59,6 +60,7 @@ class Identity:
         self._kept: Kept | None = None
         self._wake = asyncio.Event()
         self._obtained = asyncio.Event()
+        self._serial = ""
         self.error = ""
 
     def __repr__(self) -> str:
@@ -68,6 +70,11 @@ class Identity:
     def not_after(self) -> float:
         """When the certificate ends, in seconds since the epoch; 0 for none."""
         return self._kept.not_after if self._kept else 0.0
+
+    @property
+    def serial(self) -> str:
+        """The certificate's serial number in hex, "" for none."""
+        return self._serial
 
     @property
     def is_valid(self) -> bool:
@@ -169,6 +176,7 @@ class Identity:
 
     def _take(self, kept: Kept) -> None:
         self._kept = kept
+        self._serial = f"{x509.load_pem_x509_certificate(kept.chain.encode()).serial_number:032x}"
         bundles = {kept.bundle.trust_domain: kept.bundle.roots, **kept.bundle.others}
         pair = secret.certificate(secret.CERTIFICATE, kept.chain.encode(), kept.key.encode())
         roots = secret.roots(secret.ROOTS, {domain: pem.encode() for domain, pem in bundles.items()})

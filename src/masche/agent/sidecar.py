@@ -61,7 +61,7 @@ class Host:
     zone: str
     address: str
     binary: Path
-    version: str
+    envoy_version: str
     uplink: Uplink
     relay: Relay
     ports: PortBook
@@ -301,7 +301,7 @@ class Sidecar:
                 phase=self.phase,
                 reason=self.pulse.reason,
                 is_exposed=bool(self._exposed),
-                version=self._host.version,
+                version=self._host.envoy_version,
             )
         )
         self._write_record()
