@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,58 @@ async def test_one_impossible_commit_fails_alone(tmp_path: Path):
     assert [isinstance(result, Exception) for result in results] == [False, False, False, True, False]
     assert [entry.ref.name for entry in (await store.snapshot()).entries] == ["s0", "s1", "s2", "s9"]
     await store.close()
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from masche.model.ports import Put, StoreError
+from masche.registry.sqlite import SqliteStore
+from masche.testing.source import service
+
+async def main(path):
+    store = await SqliteStore.open(Path(path))
+    for n in range(25):
+        try:
+            await store.commit([Put(resource=service(f"s{n}"))])
+        except StoreError:
+            print("refused", flush=True)
+        else:
+            print(f"s{n}", flush=True)
+    await store.close()
+
+try:
+    asyncio.run(main(sys.argv[1]))
+except StoreError as error:
+    print("refused", flush=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "ftruncate", "openat"])
+async def test_whatever_call_fails_nothing_acknowledged_is_lost_and_it_heals(tmp_path: Path, call: str, error: str):
+    """Every third occurrence of a system call on the store fails, one run each; strace puts the fault in."""
+    bitten = 0
+    for first in range(1, 40, 3):
+        path = tmp_path / str(first) / "registry.db"
+        path.parent.mkdir()
+        fault = f"inject={call}:error={error}:when={first}..{first + 2}"
+        trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-P", f"{path}-wal", "-e", f"trace={call}"]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*trace, "-e", fault, sys.executable, "-c", WRITER, str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.split()
+        bitten += "refused" in said
+        store = await SqliteStore.open(path)
+        stored = {entry.ref.name for entry in (await store.snapshot()).entries}
+        assert set(said) - {"refused"} <= stored
+        await store.commit([Put(resource=service("after"))])
+        await store.close()
+    assert bitten or call == "ftruncate", "the fault did not bite"
