@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 import pytest
-from conftest import Plane
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from xds_plane import Plane
 from xds_worlds import blob, cluster, world
 
 from masche.identity.keys import Secret

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -10,41 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
-from conftest import Plane, Seat, serving
-from google.protobuf import json_format
+from xds_messages import ADS, HCM, address, cluster, encoded, endpoints, free_port, routes
+from xds_plane import Plane, Seat, serving
 from xds_worlds import world
 
 from masche.model.blob import Blob
-from masche.wire import framing
-from masche.wire.pool import message_class, pool
-from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, PREFIX, ROUTES
+from masche.wire.types import LISTENER, PREFIX
 from masche.xds.verdict import Sync
 from masche.xds.wanted import Wanted
 
-ADS = {"ads": {}, "resource_api_version": "V3"}
-HCM = f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 HTTP = f"{PREFIX}envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-
-def encoded(kind: str, content: dict, *, name: str | None = None) -> Blob:
-    message = message_class(kind.removeprefix(PREFIX))()
-    json_format.ParseDict(content, message, descriptor_pool=pool())
-    named = name or content.get("name") or content["cluster_name"]
-    eds_name = named if content.get("type") == "EDS" else ""
-    return framing.blob(kind, named, message.SerializeToString(deterministic=True), eds_name=eds_name)
-
-
-def cluster(name: str, **more) -> Blob:
-    return encoded(CLUSTER, {"name": name, "type": "EDS", "eds_cluster_config": {"eds_config": ADS}, **more})
-
-
-def address(port: int) -> dict:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def endpoints(name: str, port: int) -> Blob:
-    lb = [{"endpoint": {"address": address(port)}}]
-    return encoded(ENDPOINTS, {"cluster_name": name, "endpoints": [{"lb_endpoints": lb}]})
 
 
 def listener(name: str, port: int) -> Blob:
@@ -57,26 +31,6 @@ def listener(name: str, port: int) -> Blob:
     }
     chain = {"filters": [{"name": "hcm", "typed_config": manager}]}
     return encoded(LISTENER, {"name": name, "address": address(port), "filter_chains": [chain]})
-
-
-def routes(name: str, target: str, regex: str = "") -> Blob:
-    match = {"safe_regex": {"regex": regex}} if regex else {"prefix": "/"}
-    host = {"name": "all", "domains": ["*"], "routes": [{"match": match, "route": {"cluster": target}}]}
-    return encoded(ROUTES, {"name": name, "virtual_hosts": [host]})
-
-
-def free_port() -> int:
-    """A port below the ephemeral range that nobody listens on."""
-    for port in range(23_000, 32_000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in _taken:
-                _taken.add(port)
-                return port
-    raise AssertionError("no port is free")
-
-
-_taken: set[int] = set()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-from conftest import Served
+from xds_plane import Served
 from xds_worlds import blob, cluster, world
 
 from masche.testing.fake_proxy import FakeProxy, SotwProxy
