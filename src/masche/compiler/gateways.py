@@ -29,7 +29,7 @@ def gateway(mesh: Mesh, name: Name) -> tuple[GatewayListener, ...]:
     found = mesh.gateways.get(name)
     if found is None:
         return ()
-    usable = sorted(listeners(found), key=lambda each: each.port)
+    usable = sorted((each for each in listeners(found) if can_serve(mesh, found, each)), key=lambda each: each.port)
     return tuple(_port(mesh, found, port, list(some)) for port, some in groupby(usable, key=lambda each: each.port))
 
 
@@ -43,6 +43,11 @@ def listeners(found: Gateway) -> Iterator[Listener]:
         if is_usable and protocol == listener.protocol and host not in hosts:
             hosts.add(host)
             yield listener
+
+
+def can_serve(mesh: Mesh, found: Gateway, listener: Listener) -> bool:
+    """Say whether a listener has what it needs: one for HTTPS cannot do without a certificate."""
+    return listener.protocol != "HTTPS" or any(True for _ in certificates(mesh, found, listener))
 
 
 def _port(mesh: Mesh, found: Gateway, port: int, some: list[Listener]) -> GatewayListener:

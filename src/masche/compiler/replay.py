@@ -3,7 +3,7 @@
 from masche.compiler.endpoints import endpoints
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
-from masche.compiler.why import Call, Callee, Explanation, Surroundings, why
+from masche.compiler.why import Call, Callee, Explanation, Surroundings, enter, why
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
 from masche.model.resources.workload import Workload
@@ -12,8 +12,10 @@ from masche.model.vantage import Placement
 from masche.model.view import Endpoints
 
 
-def explain(mesh: Mesh, source: Workload, call: Call, *, steering: Steering = NO_STEERING) -> Explanation:
-    """Explain a call that the workload would make."""
+def explain(
+    mesh: Mesh, source: Workload, call: Call, *, steering: Steering = NO_STEERING, gateway: Name | None = None
+) -> Explanation:
+    """Explain a call that the workload would make, or one from outside that reaches it as a ``gateway``."""
 
     def endpoints_of(port: PortRef) -> Endpoints:
         return endpoints(mesh, steering, port, source.spec.zone)
@@ -23,10 +25,10 @@ def explain(mesh: Mesh, source: Workload, call: Call, *, steering: Steering = NO
         found = mesh.workloads.get(Name(namespace, name))
         return _callee(mesh, found) if found else None
 
-    placement = source.spec.placement or Placement.SIDECAR
-    told = view(mesh, stand(mesh, source, placement=placement))
     around = Surroundings(endpoints_of=endpoints_of, callee_of=callee_of, address=source.spec.address)
-    return why(told, call, around)
+    if gateway:
+        return enter(view(mesh, stand(mesh, source, placement=Placement.GATEWAY, gateway=gateway)), call, around)
+    return why(view(mesh, stand(mesh, source, placement=source.spec.placement or Placement.SIDECAR)), call, around)
 
 
 def _callee(mesh: Mesh, workload: Workload) -> Callee:

@@ -139,7 +139,7 @@ def _gateway(mesh: Mesh, gateway: Gateway) -> Status:
     if not _is_ours(mesh, gateway):
         return Status(ref=gateway.ref)
     problems = list(_listener_problems(mesh, gateway))
-    is_programmed = any(True for _ in gateways.listeners(gateway))
+    is_programmed = any(gateways.can_serve(mesh, gateway, each) for each in gateways.listeners(gateway))
     return Status(
         ref=gateway.ref,
         conditions=(
@@ -172,7 +172,7 @@ def _listener_problem(mesh: Mesh, gateway: Gateway, listener: Listener, *, is_ca
         return f"protocol {listener.protocol} is not carried out", "use HTTP, or HTTPS that ends here"
     if not is_carried_out:
         return f"port {listener.port} is taken by another protocol or the same hostname", "change port or hostname"
-    if listener.protocol == "HTTPS" and not list(gateways.certificates(mesh, gateway, listener)):
+    if not gateways.can_serve(mesh, gateway, listener):
         return "none of its certificateRefs can be used", "name a TLS Secret that exists and that may be referred to"
     return "", ""
 

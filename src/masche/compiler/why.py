@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from masche.compiler.hostnames import covers, specificity
 from masche.model.refs import Origin, PortRef
 from masche.model.view import (
     Backend,
@@ -153,7 +154,30 @@ def why(caller: View, call: Call, around: Surroundings) -> Explanation:
     if not isinstance(target, str):
         refused = Step(stage=Stage.ROUTE, is_passed=False, sentence=target.sentence)
         return trail.end(refused, Outcome.REFUSED, target.status)
-    request = Request(
+    return _routed(trail, str(way.service), way.routes, _request(trail, call, target))
+
+
+def enter(gateway: View, call: Call, around: Surroundings) -> Explanation:
+    """Explain a call from outside to ``gateway``; ``call.port`` is the listener's port."""
+    trail = _Trail(caller=gateway, around=around)
+    listener = next((each for each in gateway.gateway if each.port == call.port), None)
+    if listener is None:
+        last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"the gateway has no listener on port {call.port}")
+        return trail.end(last, Outcome.NO_ROUTE, 0)
+    target = normalise(call.path)
+    if not isinstance(target, str):
+        refused = Step(stage=Stage.ROUTE, is_passed=False, sentence=target.sentence)
+        return trail.end(refused, Outcome.REFUSED, target.status)
+    tables = (host for host in listener.virtual_hosts if any(covers(each, call.host.lower()) for each in host.hosts))
+    table = min(tables, key=lambda host: specificity(host.hosts[0]), default=None)
+    if table is None:
+        last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"no listener takes requests for {call.host}")
+        return trail.end(last, Outcome.NO_ROUTE, 404)
+    return _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, _request(trail, call, target))
+
+
+def _request(trail: _Trail, call: Call, target: str) -> Request:
+    return Request(
         method=call.method,
         target=target,
         authority=f"{call.host}:{call.port}" if call.port else call.host,
@@ -161,7 +185,6 @@ def why(caller: View, call: Call, around: Surroundings) -> Explanation:
         headers=lower_names(call.headers),
         connection=trail.connection,
     )
-    return _routed(trail, way, request)
 
 
 def _way(caller: View, call: Call) -> Outbound | None:
@@ -186,31 +209,31 @@ def _elsewhere(trail: _Trail, call: Call) -> Explanation:
     return trail.end(last, Outcome.NO_ROUTE, 0)
 
 
-def _routed(trail: _Trail, way: Outbound, request: Request) -> Explanation:
-    route = match(way.routes, request)
+def _routed(trail: _Trail, table: str, routes: Sequence[Route], request: Request) -> Explanation:
+    route = match(routes, request)
     if route is None:
-        sentence = f"no rule of the HTTPRoutes of {way.service} matches {request.method} {request.target}"
-        names = tuple(route.name for route in way.routes)
+        sentence = f"no rule of the HTTPRoutes of {table} matches {request.method} {request.target}"
+        names = tuple(route.name for route in routes)
         lost = Step(stage=Stage.ROUTE, is_passed=False, sentence=sentence, details=names)
         return trail.end(lost, Outcome.NO_ROUTE, 404)
     action = route.action
     match action:
         case Forward():
-            return _forwarded(trail.then(_route_step(way, route, "forwards it")), route, action, request)
+            return _forwarded(trail.then(_route_step(table, route, "forwards it")), route, action, request)
         case Redirect():
             where = location(action, route.match, request)
-            last = _route_step(way, route, f"redirects it to {where}")
+            last = _route_step(table, route, f"redirects it to {where}")
             return replace(trail.end(last, Outcome.ALLOWED, action.status), location=where)
         case Refuse():
-            last = replace(_route_step(way, route, f"refuses it: {action.why}"), is_passed=False)
+            last = replace(_route_step(table, route, f"refuses it: {action.why}"), is_passed=False)
             return trail.end(last, Outcome.REFUSED, action.status)
         case _:
             assert_never(action)
 
 
-def _route_step(way: Outbound, route: Route, what: str) -> Step:
+def _route_step(table: str, route: Route, what: str) -> Step:
     origin = next(iter(route.origins), None)
-    sentence = f"{route.name} matches the request for {way.service} and {what}"
+    sentence = f"{route.name} matches the request for {table} and {what}"
     return Step(stage=Stage.ROUTE, is_passed=True, sentence=sentence, rule=route.name, origin=origin)
 
 
