@@ -42,6 +42,7 @@ class EnrolmentError(Exception):
 
 def enrol(mesh: Mesh, state: ProxyState, *, machine: str, is_machine_alive: Callable[[str], bool]) -> Enrolment:
     """The edits that register a proxy. Raises EnrolmentError for names that others hold and for values out of range."""
+    _check_gateway(mesh, state)
     edits: list[Put] = []
     created: list[Name] = []
     for occupant in state.occupants:
@@ -54,6 +55,23 @@ def enrol(mesh: Mesh, state: ProxyState, *, machine: str, is_machine_alive: Call
                 edits.append(Put(resource=_valid(_service, name, wish)))
                 created.append(name)
     return Enrolment(edits=tuple(edits), created=tuple(created))
+
+
+def _check_gateway(mesh: Mesh, state: ProxyState) -> None:
+    """A gateway needs its Gateway, and ``--listen IP:PORT`` one that has a single port."""
+    if state.gateway is None:
+        return
+    found = mesh.gateways.get(state.gateway)
+    if found is None:
+        known = ", ".join(str(name) for name in sorted(mesh.gateways)) or "none"
+        raise EnrolmentError(f"there is no Gateway {state.gateway} (there are: {known})", fix="apply one first")
+    ports = {listener.port for listener in found.spec.listeners}
+    moved = any(port == 0 for occupant in state.occupants for port, _ in occupant.seat.gateway_ports)
+    if moved and len(ports) > 1:
+        raise EnrolmentError(
+            f"Gateway {state.gateway} has the ports {', '.join(map(str, sorted(ports)))}, which do not fit one",
+            fix="give --listen an address without a port",
+        )
 
 
 def _check_owner(mesh: Mesh, name: Name, machine: str, is_machine_alive: Callable[[str], bool]) -> None:

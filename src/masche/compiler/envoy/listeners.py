@@ -1,4 +1,4 @@
-"""All Blobs of one workload on one proxy: its listeners and the clusters behind them. Only this sees a Seat.
+"""All Blobs of one workload on one proxy: its listeners and what is behind them. Only this sees a Seat.
 
 Decided from the View (shared by many) and the Seat (its own). Invariant: nothing here is shared, so nothing of a Seat
 can leak into what is.
@@ -11,10 +11,11 @@ from masche.model.view import View
 
 
 def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
-    """Return the clusters, then the listeners, of one seat."""
+    """Return the clusters, the listeners and the inbound tables of routes of one seat."""
     if view.vantage.placement is Placement.GATEWAY:
         return _gateway(view, seat)
     clusters = [blob for port in seat.ports for blob in inbound.clusters(view.inbound, seat, port)]
+    tables = [blob for port in seat.ports for blob in inbound.tables(view.inbound, seat, port)]
     found = [inbound.listener(view.inbound, seat, port) for port in seat.ports]
     reached = {each.service: each for each in view.outbound}
     found += [
@@ -25,13 +26,14 @@ def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
     if seat.proxy_port:
         clusters += outbound.proxy_clusters()
         found += outbound.proxy_listeners(view.identity, seat)
-    return (*clusters, *found)
+    return (*clusters, *found, *tables)
 
 
 def _gateway(view: View, seat: Seat) -> tuple[Blob, ...]:
+    """Every listener on the port that the Seat says: its own, or the only one (written 0) on another."""
     bound = dict(seat.gateway_ports)
+    only = bound.get(0, 0) if len(view.gateway) == 1 else 0
     return tuple(
-        gateway.gateway_listener(each, bound[each.port], view.identity, seat)
+        gateway.gateway_listener(each, bound.get(each.port, only or each.port), view.identity, seat)
         for each in view.gateway
-        if each.port in bound
     )
