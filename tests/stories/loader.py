@@ -1,7 +1,7 @@
 """Loads a story: a mesh as people write it, and the requests that somebody makes in it with what must become of them.
 
-A story is a folder with ``mesh.yaml``, ``requests.yaml`` and golden files made from them (``make accept``). Workloads in
-``mesh.yaml`` are the callers and the callees.
+A story is a folder with ``mesh.yaml``, ``requests.yaml`` and golden files made from them (``make accept``). Workloads
+in ``mesh.yaml`` are the callers and the callees.
 """
 
 from collections.abc import Iterator
