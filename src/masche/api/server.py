@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from masche.api.app import STATIC_DIR, app
 from masche.api.credentials import ApiFolder, Credentials, write_private
@@ -71,27 +72,38 @@ async def serving(
 
     It answers to loopback names, to ``host`` and to ``allowed_hosts``, and to no other name.
     """
-    listener = _bind(host, port)
     streams = Streams()
     application = app(
         plane, credentials=credentials, allowed_hosts=(*allowed_hosts, host), static_dir=static_dir, streams=streams
     )
-    server = _Server(_config(application))
-    bound = listener.getsockname()[1]
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(server.serve(sockets=[listener]), name="api")
+    async with listening(application, host=host, port=port, option="--api-port") as bound:
         try:
             write_private(ApiFolder(data).address, f"{host}:{bound}".encode())
             yield Listening(host=host, port=bound, credentials=credentials)
         finally:
             streams.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(application: ASGIApp, *, host: str, port: int, option: str) -> AsyncGenerator[int]:
+    """Serve any ASGI application while the block runs; yields the port. ``option`` is what chooses another one.
+
+    Raises AddressError when it cannot listen.
+    """
+    listener = _bind(host, port, option)
+    server = _Server(_config(application))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(server.serve(sockets=[listener]), name=f"http on {port}")
+        try:
+            yield listener.getsockname()[1]
+        finally:
             server.should_exit = True
             await asyncio.wait({running})
 
 
-def _config(application: object) -> uvicorn.Config:
+def _config(application: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        application,  # type: ignore[arg-type]  # uvicorn's own ASGI types are narrower than Starlette's
+        application,  # pyright: ignore[reportArgumentType] # uvicorn's own ASGI types are narrower than Starlette's
         http="h11",
         ws="none",
         lifespan="off",
@@ -106,7 +118,7 @@ def _config(application: object) -> uvicorn.Config:
     )
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, option: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -116,15 +128,15 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.settimeout(0.0)
     except OSError as error:
         listener.close()
-        raise AddressError(_why_not(host, port, error)) from error
+        raise AddressError(_why_not(host, port, option, error)) from error
     return listener
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, option: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken: stop what listens there, or choose another with --api-port"
+        return f"port {port} on {host} is taken: stop what listens there, or choose another with {option}"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} may not be used by this user: choose one above 1023 with --api-port"
+        return f"port {port} on {host} may not be used by this user: choose one above 1023 with {option}"
     return (
         f"cannot listen on {host} port {port}: {error.strerror}: choose an address of this machine with --api-address"
     )

@@ -40,11 +40,9 @@ def demo(ctx: click.Context, *, fast: bool, rate: int, keep_logs: bool) -> None:
         ctx.exit(Exit.ERROR)
     finally:
         say("ending every process ...", "dim")
+        stage.close(keep_logs=keep_logs)
         if keep_logs:
-            kept = folder.with_name(f"{folder.name}-logs")
-            shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
-            say(f"logs are in {kept}")
-        stage.close()
+            say(f"logs are in {folder}")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,9 @@ from masche.api.messages import Applied, Document, MeshStatus, ProxyStatus, Roll
 
 SHOP = Path(__file__).with_name("shop")
 NAMESPACE = "shop"
-FIRST_PORT, LAST_PORT = 20000, 32000
+FIRST_PORT, LAST_PORT = 10000, 19000
+"""Below the range from which the agent takes ports for proxies, so that neither takes the other's."""
+
 PATIENCE = 60.0
 
 
@@ -136,7 +138,9 @@ class Stage:
         """Kill -9 the application behind a sidecar: the child of its runner."""
         runner = self._running.pop(name)
         for child in children(runner.pid):
-            os.kill(child, signal.SIGKILL)
+            if os.getsid(child) != child:  # the runner may have started the agent, which leads a session of its own
+                os.kill(child, signal.SIGKILL)
+        _ended(runner)
 
     def stop(self, name: str, *, within: float = 30.0) -> None:
         """End a process of ours in order."""
@@ -148,7 +152,7 @@ class Stage:
             process.kill()
             process.wait()
 
-    def close(self) -> None:
+    def close(self, *, keep_logs: bool = False) -> None:
         """End everything: callers first, then the services, the agent and the control plane; remove the folder."""
         plane = self._running.pop("control plane", None)
         for process in self._running.values():
@@ -159,7 +163,8 @@ class Stage:
         if plane is not None:
             plane.terminate()
             _ended(plane)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not keep_logs:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end_agent(self) -> None:
         from masche.agent.folders import Folders

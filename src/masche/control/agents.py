@@ -94,6 +94,7 @@ class Agents:
         count: Callable[[Report], None],
         wall: Callable[[], float],
         leaf_lifetime: float,
+        signed: Callable[[], None],
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._world = world
@@ -106,6 +107,7 @@ class Agents:
         self._count = count
         self._wall = wall
         self._leaf_lifetime = leaf_lifetime
+        self._signed = signed
         self._tasks = tasks
         self._sessions: dict[str, Session] = {}
         self._reported: dict[tuple[str, str], int] = {}
@@ -153,6 +155,7 @@ class Agents:
             issued = self._authority.sign(request.csr, identity, now=self._wall(), lifetime=self._leaf_lifetime)
         except CsrError as error:
             raise RefusedError(str(error)) from error
+        self._signed()
         return SignReply(
             chain=issued.chain,
             not_before=issued.not_before,

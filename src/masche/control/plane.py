@@ -1,7 +1,7 @@
 """The control plane as its API sees it: each question goes to the part that knows the answer.
 
-Implements ``api.plane.Plane``. Resources are read and written by ``control.reading`` and ``control.writing``, traffic is
-measured by ``control.measures``; here are the rest and the seams between them.
+Implements ``api.plane.Plane``. ``control.reading`` and ``control.writing`` know resources, ``control.measures`` knows
+traffic; here are the rest and the seams between them.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -92,6 +92,7 @@ class ControlPlane:
         writer: Writer,
         events: Events,
         measures: Measures,
+        reading: Reading,
         authority: Authority,
         identity: ServerIdentity,
         machines: Machines,
@@ -118,7 +119,7 @@ class ControlPlane:
             link_address=link_address,
             joining_address=joining_address,
             wall=wall,
-            reading=Reading(world=world, expiry=measures.certificate_expiry),
+            reading=reading,
             writing=Writing(world=world, writer=writer, events=events, read_only=read_only),
             started_at=wall(),
         )

@@ -22,12 +22,14 @@ from masche.api.credentials import ApiFolder, Credentials, CredentialsError
 from masche.api.server import AddressError, Listening, serving
 from masche.control.agents import Agents, Permits
 from masche.control.audit import AuditLog
+from masche.control.exposition import Exposition
 from masche.control.joining import Joining
 from masche.control.leases import Leases
 from masche.control.measures import Measures
 from masche.control.mirror import mirror
 from masche.control.options import UpOptions
 from masche.control.plane import ControlPlane
+from masche.control.reading import Reading
 from masche.control.server_identity import ServerIdentity
 from masche.control.streams import Streams
 from masche.control.vigil import Vigil
@@ -129,13 +131,16 @@ async def control_plane(options: UpOptions) -> AsyncGenerator[Started]:
 async def _running(
     options: UpOptions, credentials: Credentials, authority: Authority, store: SqliteStore
 ) -> AsyncGenerator[Started]:
-    events = Events(wall=time.time)
+    events = Events(wall=time.time, heard=lambda event: exposition.heard(event))  # noqa: PLW0108 - it is made below
     world = World(store, trust_domain=authority.trust_domain, now=time.monotonic)
     machines = Machines(store, authority)
     await machines.load()
     identity = ServerIdentity(authority, listen=options.listen, wall=time.time)
     measures = Measures(world, events=events, wall=time.time)
     leases = Leases(lease=options.lease)
+    vigil = Vigil(world, writer=store, leases=leases, events=events, successes=measures.last_success)
+    reading = Reading(world=world, expiry=measures.certificate_expiry)
+    exposition = Exposition(world, measures=measures, reading=reading, vigil=vigil)
     async with asyncio.TaskGroup() as tasks:
         agents = Agents(
             world=world,
@@ -148,10 +153,16 @@ async def _running(
             count=measures.count,
             wall=time.time,
             leaf_lifetime=options.leaf_ttl,
+            signed=exposition.signed,
             tasks=tasks,
         )
-        streams = Streams(world, events=events, is_revoked=lambda each: each in machines.revoked, wall=time.time)
-        vigil = Vigil(world, writer=store, leases=leases, events=events, successes=measures.last_success)
+        streams = Streams(
+            world,
+            events=events,
+            is_revoked=lambda each: each in machines.revoked,
+            wall=time.time,
+            rejected=exposition.rejected,
+        )
         link = _Link(options, agents, streams, identity, world)
         running: list[asyncio.Task[Any]] = []
         try:
@@ -162,6 +173,7 @@ async def _running(
                 writer=store,
                 events=events,
                 measures=measures,
+                reading=reading,
                 authority=authority,
                 identity=identity,
                 machines=machines,
@@ -176,9 +188,12 @@ async def _running(
             if options.static is not None:
                 work.append(mirror(StaticSource(options.static), store, store))
             running = [tasks.create_task(each) for each in work]
-            async with serving(
-                plane, data=options.data, credentials=credentials, host=options.api_address, port=options.api_port
-            ) as api:
+            async with (
+                exposition.serving(host=options.api_address, port=options.metrics_port),
+                serving(
+                    plane, data=options.data, credentials=credentials, host=options.api_address, port=options.api_port
+                ) as api,
+            ):
                 yield Started(
                     plane=plane,
                     api=api,

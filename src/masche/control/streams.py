@@ -21,12 +21,20 @@ REGISTRATION_PATIENCE = 30.0
 
 
 class Streams:
-    """Implements ``xds.server.Provider``. ``is_revoked``: whether a machine was banned; ``wall``: Unix seconds."""
+    """Implements ``xds.server.Provider``. ``is_revoked``: whether a machine was banned; ``rejected``
+    is told the type of each resource that a proxy refuses; ``wall`` is Unix seconds."""
 
     def __init__(
-        self, world: World, *, events: Events, is_revoked: Callable[[str], bool], wall: Callable[[], float]
+        self,
+        world: World,
+        *,
+        events: Events,
+        is_revoked: Callable[[str], bool],
+        wall: Callable[[], float],
+        rejected: Callable[[str], None],
     ) -> None:
         self._world = world
+        self._rejected = rejected
         self._events = events
         self._is_revoked = is_revoked
         self._wall = wall
@@ -50,7 +58,9 @@ class Streams:
                 message=f"{peer.address} asked for the configuration of {node_id}, which is another machine's",
             )
             raise RefusedError(f"the proxy {node_id} is not registered by this machine")
-        return AdmittedStream(self._world, self._world.proxy(node_id), conversation, wake, self._events, self._wall())
+        return AdmittedStream(
+            self._world, self._world.proxy(node_id), conversation, wake, self._events, self._rejected, self._wall()
+        )
 
     def _machine(self, peer: Peer) -> str | None:
         """The machine of the client certificate; None for our own machine's Unix socket."""
@@ -82,6 +92,7 @@ class AdmittedStream:
     _conversation: Conversation
     _wake: Callable[[], None]
     _events: Events
+    _rejected: Callable[[str], None]
     _at: float
     _seen: Wanted | None = None
 
@@ -113,6 +124,7 @@ class AdmittedStream:
         """The proxy answered something."""
         refused = [each for status in self._conversation.status() for each in status.rejections]
         for rejection in self._proxy.progress.heard((*refused, *rejected)):
+            self._rejected(rejection.type_url)
             self._events.add(
                 kind="rejected",
                 severity="error",

@@ -46,7 +46,7 @@ class Vigil:
         self._successes = successes
         self._census: tuple[Mesh | None, Census] = (None, Census())
         self._held: tuple[Held, ...] = ()
-        self._can_write = True
+        self._failed_at = float("-inf")
 
     async def watch(self) -> None:
         """Look once a second, for ever."""
@@ -65,7 +65,9 @@ class Vigil:
         return Facts(is_counting=is_counting, held_back=held, reason="; ".join(e.why for e in self._held) or waiting)
 
     def _synced_since(self) -> float | None:
-        return self._world.synced_since if self._can_write and self._world.synced.is_set() else None
+        """Since when all is well without a break: a write that failed begins the count anew."""
+        since = self._world.synced_since
+        return max(since, self._failed_at) if since is not None and self._world.synced.is_set() else None
 
     async def _look(self) -> None:
         now = self._world.now()
@@ -96,10 +98,9 @@ class Vigil:
         try:
             await self._writer.commit(edits)
         except StoreError as error:
-            self._can_write = False
+            self._failed_at = self._world.now()
             self._events.add(kind="store-failed", severity="error", about="store", message=str(error))
             return
-        self._can_write = True
         for decision in decisions:
             self._events.add(
                 kind="lease",

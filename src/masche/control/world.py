@@ -78,6 +78,7 @@ class World:
 
     ``source`` is where resources come from; ``now`` is monotonic. Hooks are called after each settling, in order.
     ``revision`` is the last one that is compiled; ``written``: the revisions that last wrote and first made it.
+    ``cost`` is the seconds that the last settling took.
     """
 
     def __init__(self, source: Source, *, trust_domain: str, now: Now) -> None:
@@ -97,7 +98,7 @@ class World:
         self.revision = 0
         self._dirty = asyncio.Event()
         self.pulse = Pulse()
-        self._cost = 0.0
+        self.cost = 0.0
 
     @property
     def mesh(self) -> Mesh:
@@ -153,7 +154,7 @@ class World:
         """Compile for ever: wait for a change, let the burst settle, compile once. Costly settling waits longer."""
         while True:
             await self._dirty.wait()
-            await asyncio.sleep(min(LONGEST_SETTLING, max(SHORTEST_SETTLING, self._cost)))
+            await asyncio.sleep(min(LONGEST_SETTLING, max(SHORTEST_SETTLING, self.cost)))
             self._dirty.clear()
             self._settle_now()
             self.pulse.beat()
@@ -165,7 +166,7 @@ class World:
         self.revision = revision
         self.synced.set()
         self._tell(self.registrations, revision=revision)
-        self._cost = self.now() - began
+        self.cost = self.now() - began
         for hook in self.settled_hooks:
             hook()
 
