@@ -7,7 +7,7 @@ import pytest
 from e2e.mesh import Mesh
 
 LIVING: list[Mesh] = []
-TAIL = 4_000
+TAIL = 2_500
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -50,9 +50,9 @@ def start_mesh(tmp_path_factory: pytest.TempPathFactory) -> Generator[StartMesh,
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mesh, None, None]:
-    """The mesh of a module."""
-    one = Mesh(tmp_path_factory.mktemp("m"))
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Mesh, None, None]:
+    """The mesh of a module; its ``PLANE`` are the options of its control plane."""
+    one = Mesh(tmp_path_factory.mktemp("m"), getattr(request.module, "PLANE", ()))
     LIVING.append(one)
     try:
         one.start_plane()

@@ -24,7 +24,7 @@ from masche.agent.local import AgentStatus, SeatStatus
 from masche.agent.stopping import ask_status, stop_agent
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
 from masche.api.messages import Applied, Document, MeshStatus, ProxyStatus, RolloutState
-from masche.model.refs import Kind, Name, Ref
+from masche.model.refs import Kind, Ref
 
 SERVERS = Path(__file__).with_name("servers")
 APP = (sys.executable, str(SERVERS / "app.py"))
@@ -237,7 +237,7 @@ class Mesh:
 
     def delete(self, kind: Kind, *names: str, namespace: str = NAMESPACE) -> None:
         """Delete and wait until that is live everywhere."""
-        refs = [Ref(kind=kind, name=Name(namespace=namespace, name=name)) for name in names]
+        refs = [Ref(kind, namespace, name) for name in names]
         self.await_live(self.client.delete(refs).revision)
 
     def await_live(self, revision: int, *, within: float = 30.0) -> None:
