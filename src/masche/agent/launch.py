@@ -33,7 +33,7 @@ async def connect(options: AgentOptions) -> Connection:
     if found := await _try(folders):
         return found
     folders.prepare()
-    with folders.start_lock.open("ab") as lock:
+    with os.fdopen(os.open(folders.start_lock, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
         await _locked(lock)
         return await _try(folders) or await _start(folders, options)
 

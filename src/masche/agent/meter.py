@@ -1,7 +1,7 @@
 """What happened at one Envoy since it was last read, from the running totals that it shows. Pure.
 
-Totals only grow; one that shrank, or a new process, starts from nothing again. An Envoy that was taken over from an agent
-before us has totals that somebody may have reported: its first reading counts nothing.
+Totals only grow; one that shrank, or a new process, starts from nothing again. An Envoy that was taken over from an
+agent before us has totals that somebody may have reported: its first reading counts nothing.
 """
 
 from collections import defaultdict
@@ -20,6 +20,9 @@ Key = tuple[str, Labels]
 
 _HISTOGRAMS = (names.MESH_REQUEST_US, names.MESH_INSTANCE_US)
 _UNKNOWN_CODE = 0
+
+UNMATCHED = "no ALLOW policy matches"
+"""The rule of a denial that no rule made."""
 
 
 @dataclass(slots=True)
@@ -132,7 +135,7 @@ def _difference(now: _Distribution, before: _Distribution) -> Histogram:
 class _Edge:
     codes: defaultdict[int, int] = field(default_factory=lambda: defaultdict[int, int](int))
     flags: defaultdict[str, int] = field(default_factory=lambda: defaultdict[str, int](int))
-    latency: Histogram = Histogram()
+    latency: Histogram = field(default_factory=Histogram)
     sent: int = 0
     received: int = 0
     connections: int = 0
@@ -178,13 +181,12 @@ def _edge_key(name: str, labels: Mapping[str, str]) -> _EdgeKey | None:
         return ("outbound", service, "", "") if service else None
     if not destination.startswith("inbound/"):
         return None
-    peer = labels.get(stats.SOURCE, stats.NONE)
-    rule = (labels.get(stats.RULE) or stats.NONE) if name == names.MESH_DENIED else ""
-    return "inbound", None, "" if peer == stats.NONE else peer, rule
+    rule = (labels.get(stats.RULE) or UNMATCHED) if name == names.MESH_DENIED else ""
+    return "inbound", None, labels.get(stats.SOURCE, ""), rule
 
 
 def _add(edge: _Edge, name: str, labels: Mapping[str, str], count: int) -> None:
-    flags = labels.get(stats.FLAGS, stats.NONE)
+    flags = labels.get(stats.FLAGS, "")
     match name:
         case names.MESH_REQUESTS:
             edge.codes[_code(labels)] += count
@@ -198,7 +200,7 @@ def _add(edge: _Edge, name: str, labels: Mapping[str, str], count: int) -> None:
             edge.received += count
         case _:
             return
-    if flags != stats.NONE:
+    if flags:
         edge.flags[flags] += count
 
 
@@ -236,5 +238,5 @@ def endpoints(reading: Reading, ejected: frozenset[tuple[PortRef, str]]) -> tupl
 
 def _instance(labels: Mapping[str, str]) -> tuple[PortRef, str] | None:
     service = PortRef.parse(labels.get(stats.DESTINATION, ""))
-    instance = labels.get(stats.INSTANCE, stats.NONE)
-    return (service, instance) if service and instance != stats.NONE else None
+    instance = labels.get(stats.INSTANCE, "")
+    return (service, instance) if service and instance else None
