@@ -20,14 +20,14 @@ Counters and a histogram of TCP, at the end of each connection:
 
 Tags:
     reporter     "source" (outbound and gateway listeners) or "destination" (inbound listeners)
-    source       the caller's SPIFFE ID; "-" for a plaintext caller
+    source       the caller's SPIFFE ID; "" for a plaintext caller
     destination  reporter source: the cluster, ``PortRef.path`` (``outbound/<ns>/<service>/<port>``), "passthrough", or
-                 "-" when nothing was chosen; reporter destination: ``inbound/<ns>/<workload>/<application port>``
+                 "" when nothing was chosen; reporter destination: ``inbound/<ns>/<workload>/<application port>``
     code         the HTTP status, "0" when the caller went away before there was one
-    grpc         the gRPC status number, "-" for a call that is not gRPC
+    grpc         the gRPC status number, "" for a call that is not gRPC
     flags        Envoy's response flags ("-" for none): UF connect failure, UO overflow, URX retries spent, ...
-    instance     address and port of the upstream that answered last, "-" for none
-    rule         the rule that refused the call, ``shop/allow-web rules[0]``; "-" when no ALLOW policy matched
+    instance     address and port of the upstream that answered last, "" for none
+    rule         the rule that refused the call, ``shop/allow-web rules[0]``; "" when no ALLOW policy matched
 """
 
 SCOPE = "mesh"
@@ -51,9 +51,6 @@ GRPC = "grpc"
 FLAGS = "flags"
 INSTANCE = "instance"
 RULE = "rule"
-
-NONE = "-"
-"""What Envoy writes for a tag that has no value."""
 
 REPORTER_SOURCE = "source"
 REPORTER_DESTINATION = "destination"

@@ -50,7 +50,7 @@ CONNECTION_MANAGER: Body = {
     # The peer's address is who is there, not what a header claims.
     "use_remote_address": True,
     # No address is "internal": x-envoy-* headers of every caller are removed.
-    "internal_address_config": {},
+    "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
     # /a/../b is /b before anything looks at it.
     "normalize_path": True,
     # //a is /a.
@@ -85,7 +85,8 @@ CONNECTION_MANAGER: Body = {
         "max_requests_per_connection": 100_000,
     },
     # Content-Length together with Transfer-Encoding is refused, not repaired (request smuggling); no unknown methods.
-    "http_protocol_options": {"allow_chunked_length": False, "allow_custom_methods": False},
+    # HTTP/1.0 is understood, because Python's own client opens its tunnels with it.
+    "http_protocol_options": {"allow_chunked_length": False, "allow_custom_methods": False, "accept_http_10": True},
     "http2_protocol_options": HTTP2,
     # A name of the server's software helps nobody but an attacker.
     "server_header_transformation": "PASS_THROUGH",

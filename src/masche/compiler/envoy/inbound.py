@@ -1,17 +1,18 @@
 """Encode how calls to a workload are received: one listener per application port, and the clusters behind it.
 
 Order of a request: mutual TLS (who calls), connection manager (one spelling of path and headers), RBAC that denies,
-RBAC that allows, router to the application. Invariant: under STRICT there is no filter chain that reads plaintext, and
-only the mutual-TLS chain ever says which rule refused.
+RBAC that allows, router to the application. Policies on requests come with a table of routes (``inbound/<port>``), so
+that a change holds from the next request on, on connections too that are open already. Invariant: under STRICT there is
+no filter chain that reads plaintext, and only the mutual-TLS chain ever says which rule refused.
 """
 
 from collections.abc import Iterable
 
 from masche.compiler.envoy import edge, rbac, reports
 from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER, TLS_1_3
-from masche.compiler.envoy.managers import WEBSOCKET, connection_manager, tcp_proxy
+from masche.compiler.envoy.managers import by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.matches import IDEMPOTENT
-from masche.compiler.envoy.parts import ADS_WAIT, address, extension, refs_of
+from masche.compiler.envoy.parts import ADS_WAIT, INTERNAL_HEADERS, address, extension, refs_of
 from masche.compiler.envoy.retries import UNREACHED
 from masche.model.blob import Blob
 from masche.model.refs import Origin
@@ -27,6 +28,10 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 DENIED = "x-masche-denied"
 """The response header that tells an authenticated caller which rule refused it."""
 
+_METADATA, _IMPLICIT = "masche", "implicit_denial"
+"""Where a route says what an implicit denial is to be explained with."""
+
+_TABLE = "envoy.config.route.v3.RouteConfiguration"
 _MAX_CONSIDERED = 20
 """How many policies an implicit denial names."""
 
@@ -42,7 +47,7 @@ _KEEPALIVE_TIMEOUT = 1.0
 def listener(inbound: Inbound, seat: Seat, port: SeatPort) -> Blob:
     """Return the listener through which calls to one application port arrive."""
     name = f"inbound/{port.app_port}"
-    policies = tuple(policy for policy in inbound.policies if policy.decision is not Decision.AUDIT)
+    policies = _enforced(inbound)
     mode = dict(inbound.port_mtls).get(port.app_port, inbound.mtls)
     protocol = _protocol(inbound.ports, port)
     tls = _chain("mtls", _filters(seat, port, protocol, policies, is_mtls=True), _tls_socket(protocol))
@@ -127,31 +132,64 @@ def _filters(
     destination = f"inbound/{seat.workload}/{port.app_port}"
     if not protocol.is_http:
         logs = reports.inbound_tcp(destination, rbac.NETWORK_FILTER)
-        proxy = tcp_proxy(name, ((name, 1),), logs, edge.MAX_CONNECTION_AGE)
-        return [*rbac.network_filters(policies, port.app_port), proxy]
+        judges = rbac.network_filters(policies, port.app_port)
+        return [
+            *judges,
+            tcp_proxy(name, ((name, 1),), logs, edge.MAX_CONNECTION_AGE, **(_AFTER_DATA if judges else {})),
+        ]
     logs = reports.inbound_http(destination, rbac.HTTP_FILTER)
     manager = connection_manager(
         name,
-        {"route_config": _routes(name, protocol)},
-        rbac.http_filters(policies, port.app_port),
+        by_table(name),
+        rbac.HTTP_FILTERS,
         logs,
-        (WEBSOCKET,),
         # The caller's verified identity replaces whatever a header claims; a plaintext caller has none.
         forward_client_cert_details="SANITIZE_SET" if is_mtls else "SANITIZE",
         set_current_client_cert_details={"uri": True} if is_mtls else None,
-        local_reply_config={"mappers": [*(_denials(seat, policies) if is_mtls else ()), _UNREACHED_REPLY]},
+        local_reply_config={"mappers": [*(_DENIALS if is_mtls else ()), _UNREACHED_REPLY]},
     )
     return [manager]
 
 
-def _routes(name: str, protocol: Protocol) -> Body:
-    """Everything goes to the application; on an HTTP port gRPC is told by its content type, for it needs HTTP/2."""
+_AFTER_DATA: dict[str, Json] = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 16 * 1024}
+"""Envoy judges a connection at its first byte, so until then the application, which may speak first, is not asked.
+
+A server that speaks first is therefore not served on a port that policies guard: silence, and not its greeting.
+"""
+
+
+def tables(inbound: Inbound, seat: Seat, port: SeatPort) -> tuple[Blob, ...]:
+    """Return the table of routes of one application port, with the policies that hold there; none for TCP.
+
+    Everything goes to the application; on an HTTP port gRPC is told by its content type, for it needs HTTP/2.
+    """
+    name, protocol = f"inbound/{port.app_port}", _protocol(inbound.ports, port)
+    if not protocol.is_http:
+        return ()
     grpc = [_route(f"{name}/h2", {"prefix": "/", "grpc": {}}, ())] if protocol is Protocol.HTTP else []
     idempotent: Body = {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(IDEMPOTENT)}}}
-    repeated = _route(name, {"prefix": "/", "headers": [idempotent]}, ("reset",))
-    host: Body = {"name": name, "domains": ["*"], "routes": [*grpc, repeated, _route(name, {"prefix": "/"}, ())]}
-    # An application cannot claim that it was not reached, nor name a rule.
-    return {"name": name, "virtual_hosts": [host], "response_headers_to_remove": [UNREACHED, DENIED]}
+    routes = [
+        *grpc,
+        _route(name, {"prefix": "/", "headers": [idempotent]}, ("reset",)),
+        _route(name, {"prefix": "/"}, ()),
+    ]
+    policies = _enforced(inbound)
+    said: Body = {"filter_metadata": {_METADATA: {_IMPLICIT: _implicit_denial(seat, policies)}}}
+    body: Body = {
+        "name": name,
+        "virtual_hosts": [
+            {"name": name, "domains": ["*"], "routes": [{**route, "metadata": said} for route in routes]}
+        ],
+        "typed_per_filter_config": rbac.http_rules(policies, port.app_port),
+        "request_headers_to_remove": INTERNAL_HEADERS,
+        # An application cannot claim that it was not reached, nor name a rule.
+        "response_headers_to_remove": [UNREACHED, DENIED],
+    }
+    return (framing.blob(types.ROUTES, name, encode(_TABLE, body), refs_of(_origins(inbound))),)
+
+
+def _enforced(inbound: Inbound) -> tuple[Policy, ...]:
+    return tuple(policy for policy in inbound.policies if policy.decision is not Decision.AUDIT)
 
 
 def _route(cluster: str, match: Body, conditions: tuple[str, ...]) -> Body:
@@ -165,21 +203,22 @@ def _route(cluster: str, match: Body, conditions: tuple[str, ...]) -> Body:
     return {"match": match, "route": {"cluster": cluster, "timeout": 0, "retry_policy": retry}}
 
 
-def _denials(seat: Seat, policies: tuple[Policy, ...]) -> tuple[Body, ...]:
-    """Say which rule refused: the DENY rule that matched, or that no ALLOW policy did, and which there were."""
+def _implicit_denial(seat: Seat, policies: tuple[Policy, ...]) -> str:
     allowing = [policy.name for policy in policies if policy.decision is Decision.ALLOW]
     names = ", ".join(allowing[:_MAX_CONSIDERED]) + (", ..." if len(allowing) > _MAX_CONSIDERED else "")
-    implicit = f"no ALLOW policy of {seat.workload} matches; considered: {names}"
-    return (
-        _reply(reports.refused_by_name(rbac.HTTP_FILTER), DENIED, reports.rule_of(rbac.HTTP_FILTER)),
-        _reply(reports.refused(rbac.HTTP_FILTER), DENIED, implicit.replace("%", "%%")),
-    )
+    return f"no ALLOW policy of {seat.workload} matches; considered: {names}"
 
 
 def _reply(condition: Body, header: str, value: str) -> Body:
     option = {"header": {"key": header, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {"filter": condition, "headers_to_add": [option]}
 
+
+_DENIALS = (
+    _reply(reports.refused_by_rule(rbac.HTTP_FILTER), DENIED, reports.rule_of(rbac.HTTP_FILTER)),
+    _reply(reports.refused_by_none(rbac.HTTP_FILTER), DENIED, f"%METADATA(ROUTE:{_METADATA}:{_IMPLICIT})%"),
+)
+"""Say which rule refused: the DENY rule that matched, or that no ALLOW policy did, and which there were."""
 
 _UNREACHED_REPLY = _reply({"response_flag_filter": {"flags": ["UF", "UO"]}}, UNREACHED, "1")
 """The application refused the connection, or had too many: nothing was sent, so a caller may ask another instance."""

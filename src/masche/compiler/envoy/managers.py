@@ -49,7 +49,13 @@ def connection_manager(
     return extension("envoy.filters.network.http_connection_manager", _MANAGER, body)
 
 
-def tcp_proxy(name: str, clusters: Sequence[tuple[str, int]], logs: Sequence[Body], idle_timeout: float) -> Body:
+def tcp_proxy(
+    name: str,
+    clusters: Sequence[tuple[str, int]],
+    logs: Sequence[Body],
+    idle_timeout: float,
+    **more: Json,
+) -> Body:
     """Return the network filter that passes bytes to one of the weighted ``clusters``."""
     weighted = {"clusters": [{"name": cluster, "weight": weight} for cluster, weight in clusters]}
     body: dict[str, Json] = {
@@ -59,5 +65,6 @@ def tcp_proxy(name: str, clusters: Sequence[tuple[str, int]], logs: Sequence[Bod
         # A connection that cannot be made is tried at another instance.
         "max_connect_attempts": 3,
         "idle_timeout": idle_timeout,
+        **more,
     }
     return extension("envoy.filters.network.tcp_proxy", _TCP_PROXY, body)

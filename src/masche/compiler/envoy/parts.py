@@ -19,6 +19,9 @@ ADS_WAIT: Body = {**ADS, "initial_fetch_timeout": 0}
 
 MILLION = 1_000_000
 
+INTERNAL_HEADERS = ("x-envoy-external-address", "x-envoy-internal")
+"""What Envoy adds to requests and no application of a mesh has a use for."""
+
 
 def extension(name: str, type_name: str, body: Body | None = None) -> Body:
     """Return a TypedExtensionConfig (or a filter, a transport socket, an access log: they are spelled alike)."""

@@ -5,18 +5,27 @@ workload, allow the request. If any of the ALLOW policies match the request, all
 The name of each rule is the name of its RBAC policy, so that a denial can say it. Conditions on the destination port
 are decided here, because a listener serves one port. Invariant: what cannot be seen on a port never widens access: on
 TCP an ALLOW rule that needs a request never matches, and a DENY rule forgets that part of itself.
+
+Rules stand twice, enforced and, one filter earlier, as a shadow: Envoy writes down what a filter decided only after it
+has answered, and the answer is to name the rule.
 """
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from masche.compiler.envoy.conditions import permission, principal
+from masche.compiler.envoy.parts import extension
 from masche.model.view import Attribute, Condition, Decision, PatternKind, Policy, Rule
-from masche.wire.messages import Body, Json, Packed, any_of
+from masche.wire.messages import Body, Json, any_of
 
 HTTP_FILTER = "envoy.filters.http.rbac"
+"""The namespace of the metadata in which the HTTP filters leave their decision."""
+
 NETWORK_FILTER = "envoy.filters.network.rbac"
+"""The same for the network filters."""
+
 _HTTP = "envoy.extensions.filters.http.rbac.v3.RBAC"
+_HTTP_BY_ROUTE = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 _NETWORK = "envoy.extensions.filters.network.rbac.v3.RBAC"
 
 _SOURCES = {
@@ -30,33 +39,63 @@ _SOURCES = {
 _Encode = Callable[[Condition], Body]
 
 
+DENY_PREFIX, ALLOW_PREFIX = "deny_", "allow_"
+"""What the keys of the metadata begin with, for the two decisions."""
+
+_FORESEE, _DENY, _ALLOW = "masche.foresee", "masche.deny", "masche.allow"
+
+HTTP_FILTERS: tuple[Body, ...] = tuple(
+    {**extension(name, _HTTP), "disabled": True} for name in (_FORESEE, _DENY, _ALLOW)
+)
+"""The HTTP filters: the first only foresees what the second will deny, which foresees what the third will allow.
+
+They hold no rules, and do nothing, until a table of routes brings some: an existing connection goes on with the filters
+that it began with, but asks the newest table at each request.
+"""
+
+
 @lru_cache(maxsize=16_384)
-def http_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]:
-    """Return the HTTP filters that carry out ``policies`` on application port ``port``."""
-    return tuple(
-        {"name": HTTP_FILTER, "typed_config": _packed(_HTTP, rules)} for rules in _rules(policies, port, is_http=True)
-    )
+def http_rules(policies: tuple[Policy, ...], port: int) -> dict[str, Json]:
+    """Return ``typed_per_filter_config`` of the table of routes for application port ``port``."""
+    deny, allow = _rules(policies, port, is_http=True)
+    filters = {
+        _FORESEE: _shadow(deny, DENY_PREFIX),
+        _DENY: {**_enforced(deny), **_shadow(allow, ALLOW_PREFIX)},
+        _ALLOW: _enforced(allow),
+    }
+    return {name: any_of(_HTTP_BY_ROUTE, {"rbac": body}) for name, body in filters.items() if body}
 
 
 @lru_cache(maxsize=16_384)
 def network_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]:
     """Return the network filters that carry out ``policies`` where only bytes are seen."""
+    deny, allow = _rules(policies, port, is_http=False)
     return tuple(
-        {"name": NETWORK_FILTER, "typed_config": _packed(_NETWORK, rules, stat_prefix=f"inbound/{port}")}
-        for rules in _rules(policies, port, is_http=False)
+        extension(
+            NETWORK_FILTER, _NETWORK, {**_enforced(rules), **_shadow(rules, prefix), "stat_prefix": f"inbound/{port}"}
+        )
+        for rules, prefix in ((deny, DENY_PREFIX), (allow, ALLOW_PREFIX))
+        if rules
     )
 
 
-def _packed(type_name: str, rules: Body, **more: Json) -> Packed:
-    return any_of(type_name, {"rules": rules, **more})
+def _enforced(rules: Body | None) -> dict[str, Json]:
+    return {"rules": rules} if rules else {}
 
 
-def _rules(policies: tuple[Policy, ...], port: int, *, is_http: bool) -> Iterable[Body]:
+def _shadow(rules: Body | None, prefix: str) -> dict[str, Json]:
+    return {"shadow_rules": rules, "shadow_rules_stat_prefix": prefix} if rules else {}
+
+
+def _rules(policies: tuple[Policy, ...], port: int, *, is_http: bool) -> tuple[Body | None, Body | None]:
+    """What is denied, and what is allowed; None where nothing is, or where all is."""
     deny = _policies(policies, Decision.DENY, port, is_http=is_http)
-    if deny:
-        yield {"action": "DENY", "policies": deny}
-    if any(policy.decision is Decision.ALLOW for policy in policies):
-        yield {"action": "ALLOW", "policies": _policies(policies, Decision.ALLOW, port, is_http=is_http)}
+    allow = _policies(policies, Decision.ALLOW, port, is_http=is_http)
+    guards = any(policy.decision is Decision.ALLOW for policy in policies)
+    return (
+        {"action": "DENY", "policies": deny} if deny else None,
+        {"action": "ALLOW", "policies": allow} if guards else None,
+    )
 
 
 def _policies(policies: Iterable[Policy], decision: Decision, port: int, *, is_http: bool) -> dict[str, Json]:

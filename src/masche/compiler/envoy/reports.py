@@ -6,14 +6,14 @@ Names and tags are those of ``wire.stats``, and the promise there holds here: no
 from functools import lru_cache
 
 from masche.compiler.envoy.parts import extension, literal
+from masche.compiler.envoy.rbac import ALLOW_PREFIX, DENY_PREFIX
 from masche.wire import stats
 from masche.wire.messages import Body, Json
 
 _STATS = "envoy.extensions.access_loggers.stats.v3.Config"
 _STDOUT = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 
-POLICY_ID = "enforced_effective_policy_id"
-_ENGINE_RESULT = "enforced_engine_result"
+_POLICY, _RESULT = "shadow_effective_policy_id", "shadow_engine_result"
 
 _WHOLE_US = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
 _UPSTREAM_US = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
@@ -37,20 +37,24 @@ _LINE: Body = {
 }
 
 
-def refused(metadata_filter: str) -> Body:
-    """Return a filter that holds for what an RBAC filter (named) refused."""
-    return _metadata(metadata_filter, _ENGINE_RESULT, {"string_match": {"exact": "denied"}})
+def refused_by_rule(rbac: str) -> Body:
+    """Return a filter that holds for what a DENY rule refused; ``rbac`` names the metadata of the RBAC filters."""
+    return _metadata(rbac, DENY_PREFIX)
 
 
-def refused_by_name(metadata_filter: str) -> Body:
-    """Return a filter that holds for what a DENY rule refused: the decision then has a rule to name."""
-    named = _metadata(metadata_filter, POLICY_ID, {"string_match": {"safe_regex": {"regex": ".+"}}})
-    return {"and_filter": {"filters": [refused(metadata_filter), named]}}
+def refused_by_none(rbac: str) -> Body:
+    """Return a filter that holds for what no ALLOW rule matched."""
+    return _metadata(rbac, ALLOW_PREFIX)
 
 
-def rule_of(metadata_filter: str) -> str:
-    """Return the format of the rule that decided."""
-    return f"%DYNAMIC_METADATA({metadata_filter}:{POLICY_ID})%"
+def refused(rbac: str) -> Body:
+    """Return a filter that holds for every refusal."""
+    return {"or_filter": {"filters": [refused_by_rule(rbac), refused_by_none(rbac)]}}
+
+
+def rule_of(rbac: str) -> str:
+    """Return the format of the DENY rule that refused; "" when none did."""
+    return f"%DYNAMIC_METADATA({rbac}:{DENY_PREFIX}{_POLICY})%"
 
 
 @lru_cache(maxsize=4_096)
@@ -149,10 +153,12 @@ def _failures(rbac: str | None) -> Body:
     server_error: Body = {
         "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "mesh.log"}}}
     }
-    kept = server_error if rbac is None else {"or_filter": {"filters": [server_error, refused(rbac)]}}
+    refusals = [refused_by_rule(rbac), refused_by_none(rbac)] if rbac else []
+    kept: Body = {"or_filter": {"filters": [server_error, *refusals]}} if rbac else server_error
     return {**_LINES, "filter": kept}
 
 
-def _metadata(name: str, key: str, value: Body) -> Body:
-    matcher: dict[str, Json] = {"filter": name, "path": [{"key": key}], "value": value}
+def _metadata(rbac: str, prefix: str) -> Body:
+    value = {"string_match": {"exact": "denied"}}
+    matcher: dict[str, Json] = {"filter": rbac, "path": [{"key": f"{prefix}{_RESULT}"}], "value": value}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}

@@ -8,7 +8,7 @@ name stands in two virtual hosts of one table, for Envoy would refuse the whole.
 from collections.abc import Iterable
 from functools import lru_cache
 
-from masche.compiler.envoy.parts import refs_of
+from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
 from masche.compiler.envoy.retries import UNREACHED
 from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes
 from masche.model.blob import Blob
@@ -30,7 +30,6 @@ PASSTHROUGH = "passthrough"
 NEVER_PROXIED = (
     "localhost",
     "localhost:*",
-    "*.localhost",
     "127.*",
     "0.*",
     "169.254.*",
@@ -46,8 +45,8 @@ NEVER_PROXIED = (
 _IGNORE_PORT = b"\x70\x01"
 """``RouteConfiguration.ignore_port_in_host_matching`` (number 14), true."""
 
-_HIDE_UNREACHED = text(5, UNREACHED)
-"""``response_headers_to_remove`` (number 5): a word between proxies, not for applications."""
+_HIDDEN = text(5, UNREACHED) + b"".join(text(8, name) for name in INTERNAL_HEADERS)
+"""Words between proxies: ``response_headers_to_remove`` (number 5) and ``request_headers_to_remove`` (number 8)."""
 
 _DO_NOT_VALIDATE = field(7, b"")
 """``validate_clusters`` (number 7), false: routes come after clusters, and an invalid backend's never comes."""
@@ -102,7 +101,7 @@ def virtual_host(name: str, domains: Iterable[str], table: bytes) -> bytes:
 
 
 def _configuration(name: str, hosts: Iterable[bytes], refs: frozenset[Ref], more: bytes = b"") -> Blob:
-    body = text(1, name) + b"".join(hosts) + _HIDE_UNREACHED + _DO_NOT_VALIDATE + more
+    body = text(1, name) + b"".join(hosts) + _HIDDEN + _DO_NOT_VALIDATE + more
     return framing.blob(types.ROUTES, name, body, refs)
 
 
