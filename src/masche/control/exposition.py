@@ -1,7 +1,7 @@
 """The control plane's own metrics on 15014: golden metrics of every edge, and how the mesh itself is doing.
 
-Gauges are read off when the page is asked for; counters are added to where things happen. Read-only and without secrets,
-it is served on the API's address, loopback by default.
+Gauges are read off when the page is asked for; counters are added to where things happen. The page is read-only, has no
+secrets, and is served on the API's address, loopback by default.
 """
 
 import contextlib
