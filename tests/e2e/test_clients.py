@@ -48,7 +48,7 @@ def caller(mesh: Mesh) -> Instance:
     caller = mesh.run("caller", [sys.executable, str(CLIENTS / "idle.py")], has_port=False)
     mesh.await_ready(web, greeter)
     until(lambda: caller.reaches("web"), "web answers the caller")
-    until(lambda: mesh.is_in_sync(), "every proxy is in sync")
+    until(mesh.is_in_sync, "every proxy is in sync")
     return caller
 
 

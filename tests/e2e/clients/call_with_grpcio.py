@@ -24,4 +24,4 @@ with grpc.insecure_channel(TARGET) as channel:
         "total": int(total(iter([b"c" * 1_000] * 300), timeout=20)),
         "count": len(list(count(b"1000", timeout=20))),
     }
-print(json.dumps(told))
+json.dump(told, sys.stdout)
