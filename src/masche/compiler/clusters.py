@@ -5,7 +5,7 @@ from typing import Any, assert_never
 
 from masche.compiler.protocol import protocol
 from masche.compiler.remember import by_identity
-from masche.compiler.selection import identities, selected, slices_by_service
+from masche.compiler.selection import identities, roster, slices_by_service
 from masche.compiler.trafficpolicy import traffic
 from masche.model.mesh import Mesh
 from masche.model.refs import Origin, PortRef
@@ -72,5 +72,5 @@ def _has_plaintext(mesh: Mesh, service: Service) -> bool:
     """Say whether some instance has no proxy of its own, whether or not it may be called."""
     if not service.spec.selector:
         return service.name in slices_by_service(mesh.endpoint_slices)
-    members = selected(mesh.services, mesh.workloads)[service.name]
+    members = roster(mesh.workloads).members(service)
     return any(each.spec.tls == "DISABLE" for each in members)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from masche.compiler.peer import effective
-from masche.compiler.selection import selected, slices_by_service
+from masche.compiler.selection import roster, slices_by_service
 from masche.model.mesh import Mesh
 from masche.model.refs import PortRef
 from masche.model.resources.core import EndpointSlice, Service, ServicePort, SliceEndpoint
@@ -66,7 +66,7 @@ def _service_port(service: Service, number: int) -> ServicePort | None:
 
 
 def _instances(mesh: Mesh, service: Service, target: ServicePort) -> Iterator[Placed]:
-    for workload in selected(mesh.services, mesh.workloads)[service.name]:
+    for workload in roster(mesh.workloads).members(service):
         port = application_port(workload, target.target)
         if port and workload.state is not WorkloadState.STARTING:
             is_mtls = workload.spec.tls == "MUTUAL"
