@@ -219,7 +219,7 @@ def test_a_taken_port_is_named_with_its_cure(api: RunningApi):
     with pytest.raises(AddressError, match=r"port \d+ on 127.0.0.1 is taken.*--api-port"):
         _bind("127.0.0.1", api.listening.port, "--api-port")
     with pytest.raises(AddressError, match=r"cannot listen on 192\.0\.2\.1"):
-        _bind("192.0.2.1", 0)
+        _bind("192.0.2.1", 0, "--api-port")
 
 
 def test_a_token_file_without_a_token_is_refused(tmp_path: Path):
