@@ -123,6 +123,12 @@ def test_each_value_of_a_header_is_judged_alone():
     assert authorize((a_policy(Decision.ALLOW, condition),), replace(both, headers=(("x", "good"),) * 2)).allowed
 
 
+def test_a_header_without_a_value_is_present():
+    assert not authorize(
+        (a_policy(Decision.DENY, on(Attribute.HEADER, "*", name="x")),), Request(headers=(("x", ""),))
+    ).allowed
+
+
 def test_hosts_compare_without_regard_to_case_and_paths_without_query():
     request = Request(authority="Orders", target="/a?b")
     assert authorize(

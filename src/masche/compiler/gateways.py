@@ -106,7 +106,12 @@ def _setting(mesh: Mesh, listener: Listener, route: HTTPRoute) -> Setting:
     refs = (ref for rule in route.spec.rules for ref in rule.backend_refs)
     found = (resolve(mesh, ref, namespace=route.metadata.namespace) for ref in refs)
     first = next((each for each in found if not isinstance(each, Unresolved)), None)
-    return Setting(mesh=mesh, traffic=settings[first.owner] if first else Traffic(), port=listener.port)
+    return Setting(mesh=mesh, traffic=settings[first.owner] if first else Traffic(), port=_unusual_port(listener))
+
+
+def _unusual_port(listener: Listener) -> int:
+    """The port that a redirect must name; "SHOULD NOT add the port number" when it is the well-known one."""
+    return 0 if (listener.protocol, listener.port) in {("HTTP", 80), ("HTTPS", 443)} else listener.port
 
 
 def hosts_at(mesh: Mesh, found: Gateway, listener: Listener, route: HTTPRoute) -> Iterator[str]:

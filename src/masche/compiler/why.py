@@ -5,7 +5,7 @@ says what they do. Order is that of the traffic: the caller's identity, its rout
 and there mutual TLS and policy. Invariant: the chain ends with the step that decided.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
@@ -164,6 +164,7 @@ def enter(gateway: View, call: Call, around: Surroundings) -> Explanation:
     if listener is None:
         last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"the gateway has no listener on port {call.port}")
         return trail.end(last, Outcome.NO_ROUTE, 0)
+    outside = replace(call, scheme="https" if listener.is_tls else "http")
     target = normalise(call.path)
     if not isinstance(target, str):
         refused = Step(stage=Stage.ROUTE, is_passed=False, sentence=target.sentence)
@@ -173,7 +174,7 @@ def enter(gateway: View, call: Call, around: Surroundings) -> Explanation:
     if table is None:
         last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"no listener takes requests for {call.host}")
         return trail.end(last, Outcome.NO_ROUTE, 404)
-    return _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, _request(trail, call, target))
+    return _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, _request(trail, outside, target))
 
 
 def _request(trail: _Trail, call: Call, target: str) -> Request:
@@ -350,10 +351,3 @@ def _origin(policies: Sequence[Policy], rule: str) -> Origin | None:
             where = rule.removeprefix(policy.name).strip()
             return next((Origin(origin.ref, f"spec.{where}") for origin in policy.origins), None)
     return None
-
-
-def sentences(explanation: Explanation) -> Iterator[str]:
-    """Yield the chain in words."""
-    for step in explanation.steps:
-        mark = "yes" if step.is_passed else "no "
-        yield f"{mark} {step.stage}: {step.sentence}"

@@ -13,7 +13,7 @@ ONE, REST = "{*}", "{**}"
 
 
 def matches(pattern: Pattern, value: str) -> bool:
-    """Compare one value with one pattern."""
+    """Compare one value that is there with one pattern."""
     match pattern.kind:
         case PatternKind.EXACT:
             return value == pattern.value
@@ -22,7 +22,7 @@ def matches(pattern: Pattern, value: str) -> bool:
         case PatternKind.SUFFIX:
             return value.endswith(pattern.value)
         case PatternKind.PRESENT:
-            return value != ""
+            return True
         case PatternKind.TEMPLATE:
             return fits(pattern.value, value)
         case _:
