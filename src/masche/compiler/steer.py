@@ -1,4 +1,4 @@
-"""From the latency that callers measured to weights: a slow instance gets less, and is still asked so that recovery is seen.
+"""From the latency that callers measured to weights: a slow instance gets less, but enough for recovery to be seen.
 
 An instance's weight is 100 times (best / its own)^2, damped; squared, because with two random choices a weight in mere
 proportion leaves a slow instance most of its queue. Weights stay between 1 and 100, so whatever is measured an instance
@@ -34,7 +34,7 @@ FAIR, LEAST = 100, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What callers of one zone saw of one instance in one interval: how many answers, and their mean in microseconds."""
+    """What callers of one zone saw of one instance in one interval: answers, and their mean in microseconds."""
 
     workload: str
     answers: int

@@ -68,8 +68,8 @@ class Seat:
     """What is true of one workload on one proxy and of nobody else.
 
     ``bind`` is the address on which the inbound listeners accept mutual TLS; ``proxy_port`` is the loopback port of the
-    explicit HTTP proxy (0 for none); ``gateway_ports`` maps a Gateway listener's port to the port really bound: without an
-    entry it is its own, and 0 stands for the only listener of a Gateway that has one.
+    explicit HTTP proxy (0 for none); ``gateway_ports`` maps a Gateway listener's port to the port really bound: without
+    an entry it is its own, and 0 stands for the only listener of a Gateway that has one.
     """
 
     workload: Name
