@@ -60,3 +60,7 @@ def test_a_refusal_that_is_over_is_forgotten() -> None:
     progress.heard([rejection("x")])
     progress.heard([])
     assert progress.refusals == {}
+
+
+def test_a_refusal_that_is_told_twice_in_one_breath_is_news_once() -> None:
+    assert Progress(target=7).heard([rejection("x"), rejection("x")]) == (rejection("x"),)

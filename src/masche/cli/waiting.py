@@ -119,19 +119,13 @@ def summary(rollout: Rollout) -> str:
     """One line on how far a revision came."""
     if not rollout.is_compiled:
         return f"revision {rollout.revision} is stored; the control plane has not compiled it yet"
-    counts = ", ".join(
-        f"{len(proxies)} {word}"
-        for word, proxies in (
-            ("rejected", rollout.rejected),
-            ("pending", rollout.pending),
-            ("absent", rollout.absent),
-        )
-        if proxies
-    )
+    groups = {"rejected": rollout.rejected, "pending": rollout.pending, "absent": rollout.absent}
+    counts = ", ".join(f"{len(proxies)} {word}" for word, proxies in groups.items() if proxies)
     if not (rollout.live or counts):
         return f"revision {rollout.revision} is live: it changes nothing for any proxy"
-    state = "is live" if rollout.state is RolloutState.LIVE else f"is {rollout.state}"
-    return f"revision {rollout.revision} {state} on {len(rollout.live)} proxies" + (f" ({counts})" if counts else "")
+    if rollout.state is not RolloutState.LIVE:
+        return f"revision {rollout.revision} is {rollout.state}: {len(rollout.live)} proxies live, {counts}"
+    return f"revision {rollout.revision} is live on {len(rollout.live)} proxies" + (f" ({counts})" if counts else "")
 
 
 def _words(proxy: RolloutProxy) -> list[str]:

@@ -40,7 +40,7 @@ class Progress:
         fresh: list[Rejection] = []
         for rejection in rejections:
             key = (rejection.type_url, rejection.name)
-            known = self.refusals.get(key)
+            known = now.get(key) or self.refusals.get(key)
             if known is None or known.rejection.version != rejection.version:
                 fresh.append(rejection)
                 known = Refusal(rejection=rejection, revision=self.target)
