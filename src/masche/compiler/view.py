@@ -4,6 +4,7 @@ Invariant: equal tables and equal Vantages give equal Views, and no address of a
 """
 
 from itertools import chain
+from typing import Any
 
 from masche.compiler import scope
 from masche.compiler.clusters import clusters, of_backends, of_routes
@@ -11,11 +12,12 @@ from masche.compiler.gateways import gateway
 from masche.compiler.inbound import inbound
 from masche.compiler.names import spiffe_id
 from masche.compiler.outbound import outbound
+from masche.compiler.remember import by_identity
 from masche.compiler.status import statuses
 from masche.model.mesh import Mesh
 from masche.model.resources.mesh_config import OutboundTrafficPolicy
 from masche.model.vantage import Placement, Vantage
-from masche.model.view import View
+from masche.model.view import Cluster, GatewayListener, Outbound, View
 
 __all__ = ["statuses", "view"]
 
@@ -23,21 +25,55 @@ __all__ = ["statuses", "view"]
 def view(mesh: Mesh, vantage: Vantage) -> View:
     """Return the whole View. A gateway is given what its listeners lead to and calls nobody else."""
     listeners = gateway(mesh, vantage.gateway) if vantage.gateway else ()
-    called = () if vantage.placement is Placement.GATEWAY else scope.services(mesh, vantage)
-    ways = tuple(chain.from_iterable(outbound(mesh, each, caller=vantage.namespace) for each in called))
-    tables = chain(
-        (way.routes for way in ways),
-        (host.routes for listener in listeners for host in listener.virtual_hosts),
-    )
-    destinations = chain(of_routes(chain.from_iterable(tables)), *(of_backends(way.backends) for way in ways))
+    ways, destinations = _gateway_side(mesh, listeners) if _is_gateway(vantage) else _calling_side(mesh, vantage)
     config = mesh.config.spec
     return View(
         vantage=vantage,
         trust_domain=config.trust_domain,
         identity=spiffe_id(config.trust_domain, vantage.namespace, vantage.service_account),
         outbound=ways,
-        clusters=clusters(mesh, destinations),
+        clusters=destinations,
         inbound=inbound(mesh, vantage),
         gateway=listeners,
         is_registry_only=config.outbound_traffic_policy is OutboundTrafficPolicy.REGISTRY_ONLY,
     )
+
+
+Sides = tuple[tuple[Outbound, ...], tuple[Cluster, ...]]
+"""The ways out, and the destinations to which they lead."""
+
+
+def _is_gateway(vantage: Vantage) -> bool:
+    return vantage.placement is Placement.GATEWAY
+
+
+def _gateway_side(mesh: Mesh, listeners: tuple[GatewayListener, ...]) -> Sides:
+    routes = (route for listener in listeners for host in listener.virtual_hosts for route in host.routes)
+    return (), clusters(mesh, of_routes(routes))
+
+
+def _calling_side(mesh: Mesh, vantage: Vantage) -> Sides:
+    """What a caller is given depends on its namespace and what it declares, so all of one namespace share it."""
+    shared = _shared(
+        mesh.services,
+        mesh.http_routes,
+        mesh.reference_grants,
+        mesh.traffic_policies,
+        mesh.workloads,
+        mesh.endpoint_slices,
+        mesh.config,
+    )
+    key = (vantage.namespace, vantage.dependencies)
+    if key not in shared:
+        called = scope.services(mesh, vantage)
+        ways = tuple(chain.from_iterable(outbound(mesh, each, caller=vantage.namespace) for each in called))
+        routes = chain.from_iterable(way.routes for way in ways)
+        backends = chain.from_iterable(way.backends for way in ways)
+        shared[key] = ways, clusters(mesh, chain(of_routes(routes), of_backends(backends)))
+    return shared[key]
+
+
+@by_identity
+def _shared(*_tables: Any) -> dict[tuple[str, tuple[str, ...] | None], Sides]:
+    """What was made of these tables so far, by namespace and dependencies."""
+    return {}
