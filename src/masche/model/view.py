@@ -13,7 +13,7 @@ from masche.model.vantage import Vantage
 
 
 class Protocol(StrEnum):
-    """What is spoken on a port. HTTP is version 1 or 2 as the caller likes; HTTP2 and GRPC are prior knowledge (h2c)."""
+    """What is spoken on a port. HTTP: version 1 or 2, as the caller likes; HTTP2 and GRPC: prior knowledge (h2c)."""
 
     HTTP = "http"
     HTTP2 = "http2"
