@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from meshes import a_mesh, route, service, standing, workload
 
 from masche.compiler.impact import affected
+from masche.compiler.replay import explain
 from masche.compiler.selection import Roster
 from masche.compiler.view import statuses, view
+from masche.compiler.why import Call, Outcome
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name, Ref
 from masche.model.resources.workload import Workload
@@ -97,6 +99,24 @@ def test_every_destination_of_a_view_has_its_cluster_and_an_identity():
     assert {each.service.service for each in told.clusters} == {"old", "new"}
     assert all(each.identities for each in told.clusters)
     assert told.clusters[0].identities == ("spiffe://mesh.local/ns/shop/sa/new",)
+
+
+def test_a_backend_that_is_not_there_keeps_its_share_and_the_explanation_says_so():
+    mesh = a_mesh(
+        BASE
+        + workload("new-1", "new")
+        + route("r", "[{backendRefs: [{name: new, port: 80, weight: 3}, {name: missing, port: 80}]}]")
+    )
+    found = explain(mesh, mesh.workloads[Name("shop", "web-1")], Call(host="orders"))
+    assert (found.outcome, found.status) == (Outcome.REFUSED, 500)
+    assert found.summary == "25 % of such requests go to a backend that cannot be resolved"
+
+
+def test_a_server_name_without_a_certificate_gets_no_answer_at_all():
+    mesh = a_mesh((STORIES[0].parent.parent / "gateway-https" / "mesh.yaml").read_text())
+    edge = mesh.workloads[Name("shop", "edge-1")]
+    found = explain(mesh, edge, Call(host="example.org", port=443), gateway=Name("shop", "secure"))
+    assert (found.outcome, found.status) == (Outcome.NO_ROUTE, 0)
 
 
 LEVELS = [

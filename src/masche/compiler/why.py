@@ -172,8 +172,9 @@ def enter(gateway: View, call: Call, around: Surroundings) -> Explanation:
     tables = (host for host in listener.virtual_hosts if any(covers(each, call.host.lower()) for each in host.hosts))
     table = min(tables, key=lambda host: specificity(host.hosts[0]), default=None)
     if table is None:
-        last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"no listener takes requests for {call.host}")
-        return trail.end(last, Outcome.NO_ROUTE, 404)
+        what = "a certificate" if listener.is_tls else "a hostname"
+        last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"no listener has {what} for {call.host}")
+        return trail.end(last, Outcome.NO_ROUTE, 0 if listener.is_tls else 404)
     return _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, _request(trail, outside, target))
 
 

@@ -143,23 +143,18 @@ def location(redirect: Redirect, match: RequestMatch, request: Request) -> str:
     """Return the Location of a redirect; what the redirect does not say is as the request had it.
 
     "If redirect scheme is not-empty, the redirect port MUST be the well-known port associated with the redirect
-    scheme"; the well-known port of the resulting scheme is not written.
+    scheme"; the well-known port of the resulting scheme is not written, unless the request itself wrote it.
     """
     scheme = redirect.scheme or request.scheme
-    host, port = _split(request.authority)
-    if redirect.host:
-        host, port = redirect.host, 0
-    elif redirect.scheme:
-        port = 0
-    port = redirect.port or port
-    written = "" if port in {0, _WELL_KNOWN.get(scheme, 0)} else f":{port}"
     target = rewritten(redirect.path, match, request.target) if redirect.path else request.target
+    if not (redirect.host or redirect.scheme or redirect.port):
+        return f"{scheme}://{request.authority}{target}"
+    host = redirect.host or _host(request.authority)
+    written = "" if redirect.port in {0, _WELL_KNOWN.get(scheme, 0)} else f":{redirect.port}"
     return f"{scheme}://{host}{written}{target}"
 
 
-def _split(authority: str) -> tuple[str, int]:
-    """Split ``host:port``; 0 when no port is written."""
+def _host(authority: str) -> str:
+    """Return the authority without its port."""
     host, colon, port = authority.rpartition(":")
-    if colon and port.isdecimal() and not host.endswith(":"):
-        return host, int(port)
-    return authority, 0
+    return host if colon and port.isdecimal() and not host.endswith(":") else authority
