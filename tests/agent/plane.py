@@ -116,6 +116,7 @@ class Plane:
                     self._enrol(message, box, said)
                 case ProxyGone(proxy=proxy):
                     self.states.pop(proxy, None)
+                    said.discard(proxy)
                     self.changed()
                 case _:
                     pass

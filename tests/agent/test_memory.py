@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 from agent.plane import reference
 from agent.world import World, free_port, until

@@ -24,7 +24,7 @@ DRAIN_SECONDS = 30
 """How long connections of a changed listener may finish."""
 
 FIRST_DELAY = 0.05
-LONGEST_DELAY = 1.0
+LONGEST_DELAY = 0.5
 """Bounds of the pause before a restart: with the start itself (0.1 s) below the promised two seconds."""
 
 HEALTHY_AFTER = 10.0

@@ -4,6 +4,7 @@ A workload is STARTING until the first success, UNHEALTHY after three failures i
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,9 +77,14 @@ async def _tcp(address: str, port: int) -> str:
     except TimeoutError:
         return f"no connection to {address}:{port} within {WITHIN:g} s"
     except OSError as error:
-        return f"{address}:{port}: {error.strerror or error}"
+        return f"{address}:{port}: {_reason(error)}"
     writer.close()
     return ""
+
+
+def _reason(error: OSError) -> str:
+    """The kernel's own words; asyncio puts others in their place."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _http(address: str, port: int, path: str) -> str:
@@ -93,7 +99,7 @@ async def _http(address: str, port: int, path: str) -> str:
     except TimeoutError:
         return f"GET {path}: no answer within {WITHIN:g} s"
     except OSError as error:
-        return f"GET {path}: {error.strerror or error}"
+        return f"GET {path}: {_reason(error)}"
     except ValueError:
         return f"GET {path}: the answer is no HTTP"
     finally:
