@@ -50,7 +50,11 @@ def up(
     """Start a control plane, print where its dashboard is, and run until Ctrl-C. A port of 0 takes a free one."""
     from masche.control.options import UpOptions
     from masche.control.process import main
+    from masche.identity.authority import MAX_LIFETIME
+    from masche.identity.rotation import MIN_LIFETIME
 
+    if not MIN_LIFETIME <= leaf_ttl <= MAX_LIFETIME:
+        raise click.BadParameter("a certificate lives 20s at least and 366d at most", param_hint="--leaf-ttl")
     options = UpOptions(
         data=data,
         listen=listen,
