@@ -260,6 +260,7 @@ class Mesh:
         name: str = "",
         namespace: str = NAMESPACE,
         has_port: bool = True,
+        port: int = 0,
         protocol: str = "",
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
@@ -268,7 +269,7 @@ class Mesh:
     ) -> Instance:
         """Start one instance behind its own sidecar; it need not be ready yet."""
         name = name or f"{service}-{1 + sum(one.service == service for one in self.instances)}"
-        data, port = data or self.data, free_port() if has_port else 0
+        data, port = data or self.data, (port or free_port()) if has_port else 0
         words = ["run", "--service", service, "--namespace", namespace, *options]
         words += ["--port", f"{port}/{protocol}" if protocol else str(port)] if port else []
         extra = {"NAME": name, "SHEET": str(self.folder / f"{name}.env"), **(env or {})}
