@@ -1,0 +1,279 @@
+"""A whole Mesh alive: an Envoy with mutual TLS for every Workload, its applications, and callers that use them.
+
+What the Envoys hold is what the compiler made, byte for byte; certificates come from our own authority.
+"""
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from live.echo import Backends, Received
+from live.plane import Plane
+from live.proxies import Proxy
+from masche.compiler.endpoints import endpoints
+from masche.compiler.envoy import endpoints as encoded_endpoints
+from masche.compiler.envoy import shared
+from masche.compiler.envoy.listeners import listeners
+from masche.compiler.vantage import stand
+from masche.compiler.view import view
+from masche.identity import keys
+from masche.identity.authority import Authority
+from masche.identity.spiffe import SpiffeId
+from masche.model.blob import Blob
+from masche.model.mesh import Mesh
+from masche.model.refs import Name, PortRef
+from masche.model.resources.workload import Workload
+from masche.model.steering import NO_STEERING
+from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
+from masche.model.view import Outbound, View
+from masche.wire import framing, secret, types
+from masche.xds.wanted import Wanted
+
+BLOCK = f"127.{16 + os.getpid() % 200}"
+"""Two octets of loopback addresses that are this process' own."""
+
+PROXIES, APPLICATIONS, BARE = f"{BLOCK}.1.", f"{BLOCK}.3.", f"{BLOCK}.2."
+"""Where proxies take mutual TLS, where the applications behind them listen, and those that have no proxy."""
+
+GATEWAY_OFFSET = 20_000
+"""A Gateway's port is bound this much higher, since ports below 1024 may need root."""
+
+
+ARRIVAL = 3.0
+"""Seconds within which a copy of a request reaches its mirror."""
+
+
+def here(text: str) -> str:
+    """Move the addresses of a story into this process' own block."""
+    return text.replace("127.0.1.", PROXIES).replace("10.1.2.", BARE)
+
+
+_ports = count(20_000 + os.getpid() * 61 % 9_000)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 below the ephemeral range that nobody uses."""
+    for number in _ports:
+        port = 20_000 + number % 12_000
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One Workload, what it is told, and where its proxy listens."""
+
+    workload: Workload
+    view: View
+    seat: Seat
+
+    def way(self, host: str, port: int) -> Outbound | None:
+        """The Service port that a name means here."""
+        named = (way for way in self.view.outbound if host.lower().rstrip(".") in way.hosts)
+        return next((way for way in named if (way.service.port == port if port else way.answers_bare)), None)
+
+    def local(self, service: PortRef) -> tuple[str, int]:
+        """Where ``<SERVICE>_URL`` points."""
+        return "127.0.0.1", next(each.port for each in self.seat.local_ports if each.service == service)
+
+    @property
+    def proxy(self) -> tuple[str, int]:
+        """Where ``HTTP_PROXY`` points."""
+        return "127.0.0.1", self.seat.proxy_port
+
+    def gateway(self, port: int) -> tuple[str, int] | None:
+        """Where a listener of the Gateway is really bound."""
+        bound = dict(self.seat.gateway_ports).get(port)
+        return (self.seat.bind, bound) if bound else None
+
+
+class Live:
+    """Envoys that carry out one Mesh after another."""
+
+    def __init__(self, folder: Path, plane: Plane) -> None:
+        self._folder, self._plane = folder, plane
+        self._authorities: dict[str, Authority] = {}
+        self._proxies: list[Proxy] = []
+        self._secrets: dict[str, tuple[Blob, ...]] = {}
+        self.backends = Backends()
+        self.standing: dict[Name, Standing] = {}
+        self.mesh = Mesh()
+
+    def close(self) -> None:
+        self._plane.run(self.backends.close())
+        for proxy in self._proxies:
+            proxy.close()
+
+    # -- one mesh after another -----------------------------------------------------------------------------------
+
+    def load(self, mesh: Mesh, gateways: Mapping[Name, Name] | None = None) -> None:
+        """Carry out ``mesh``, and nothing of the one before it."""
+        self._empty()
+        self.mesh = mesh
+        named = gateways or {}
+        self.standing = {
+            name: self._stand(workload, named.get(name))
+            for name, workload in sorted(mesh.workloads.items())
+            if workload.spec.tls == "MUTUAL"
+        }
+        self._plane.run(self._open_applications())
+        self._tell()
+
+    def change(self, mesh: Mesh) -> None:
+        """Carry out another revision of the same Workloads: only what differs is sent."""
+        self.mesh = mesh
+        self.standing = {
+            name: Standing(
+                workload=each.workload, view=self._view(each.workload, each.view.vantage.gateway), seat=each.seat
+            )
+            for name, each in self.standing.items()
+        }
+        self._tell()
+
+    def _tell(self) -> None:
+        wanted = {proxy.node_id: Wanted.of(self.blobs(each)) for proxy, each in self._seated()}
+        self._plane.tell(wanted)
+        for proxy, _ in self._seated():
+            proxy.until_listening(set(wanted[proxy.node_id].table(types.LISTENER)))
+
+    def _empty(self) -> None:
+        """Take everything away, so that no connection keeps the identity of the mesh before."""
+        self._plane.run(self.backends.close())
+        self._plane.tell({proxy.node_id: Wanted.of(()) for proxy in self._proxies})
+        for proxy in self._proxies:
+            proxy.until_listening(set())
+
+    def _seated(self) -> Iterator[tuple[Proxy, Standing]]:
+        for index, each in enumerate(self.standing.values()):
+            if index == len(self._proxies):
+                self._proxies.append(Proxy(f"proxy-{index}", self._folder, self._plane.path))
+            yield self._proxies[index], each
+
+    # -- what one workload gets -----------------------------------------------------------------------------------
+
+    def _view(self, workload: Workload, gateway: Name | None) -> View:
+        placement = Placement.GATEWAY if gateway else workload.spec.placement or Placement.SIDECAR
+        return view(self.mesh, stand(self.mesh, workload, placement=placement, gateway=gateway))
+
+    def _stand(self, workload: Workload, gateway: Name | None) -> Standing:
+        told = self._view(workload, gateway)
+        spec = workload.spec
+        seat = Seat(
+            workload=workload.name,
+            bind=spec.address,
+            ports=tuple(
+                SeatPort(name=port.name, app_port=port.port, mesh_port=port.mesh_port or port.port)
+                for port in spec.ports
+            ),
+            proxy_port=free_port(),
+            local_ports=tuple(LocalPort(service=way.service, port=free_port()) for way in told.outbound),
+            app_address=spec.address.replace(PROXIES, APPLICATIONS),
+            gateway_ports=tuple((each.port, each.port + GATEWAY_OFFSET) for each in told.gateway),
+        )
+        return Standing(workload=workload, view=told, seat=seat)
+
+    def blobs(self, each: Standing) -> tuple[Blob, ...]:
+        """All that the proxy of a Workload holds, secrets included."""
+        zone = each.workload.spec.zone
+        instances = (endpoints(self.mesh, NO_STEERING, known.service, zone) for known in each.view.clusters)
+        return (
+            *shared.blobs(each.view),
+            *map(encoded_endpoints.blob, instances),
+            *listeners(each.view, each.seat),
+            *self._identity(each.view.identity, each.view.trust_domain),
+            *self._certificates(each.view),
+        )
+
+    def _identity(self, identity: str, trust_domain: str) -> tuple[Blob, ...]:
+        if identity not in self._secrets:
+            key, authority = keys.generate(), self._authority(trust_domain)
+            issued = authority.sign(keys.signing_request(key), SpiffeId.parse(identity), now=time.time())
+            pem, bundle = keys.private_pem(key).reveal(), authority.bundle.pem.encode()
+            self._secrets[identity] = (
+                _secret(secret.CERTIFICATE, secret.certificate(secret.CERTIFICATE, issued.chain.encode(), pem)),
+                _secret(secret.ROOTS, secret.roots(secret.ROOTS, {trust_domain: bundle})),
+            )
+        return self._secrets[identity]
+
+    def _authority(self, trust_domain: str) -> Authority:
+        if trust_domain not in self._authorities:
+            folder = self._folder / trust_domain
+            self._authorities[trust_domain] = Authority.open(
+                folder, trust_domain, now=time.time(), audit=lambda _: None
+            )
+        return self._authorities[trust_domain]
+
+    def _certificates(self, told: View) -> Iterator[Blob]:
+        """The certificates of a Gateway's listeners, as its agent would read them from Secrets."""
+        for name in dict.fromkeys(name for each in told.gateway for _, name in each.certificates):
+            namespace, _, bare = name.removeprefix("kubernetes://").partition("/")
+            found = self.mesh.secrets[Name(namespace, bare)]
+            yield _secret(name, secret.certificate(name, bytes(found.certificate), bytes(found.private_key)))
+
+    # -- applications ---------------------------------------------------------------------------------------------
+
+    async def _open_applications(self) -> None:
+        for workload in self.mesh.workloads.values():
+            address = workload.spec.address
+            if workload.spec.tls == "MUTUAL":
+                address = address.replace(PROXIES, APPLICATIONS)
+            for port in dict.fromkeys(port.port for port in workload.spec.ports):
+                await self.backends.open(address, port, *reversed(workload.name))
+        for each in self.mesh.endpoint_slices.values():
+            for port in each.ports:
+                for index, endpoint in enumerate(each.endpoints):
+                    name = f"{each.metadata.name}[{index}]"
+                    await self.backends.open(endpoint.addresses[0], port.port, name, each.metadata.namespace)
+
+    def instances(self, service: PortRef) -> set[tuple[str, int]]:
+        """Return who answers for a Service port: workloads and the ports of their applications."""
+        found = endpoints(self.mesh, NO_STEERING, service, "")
+        return {
+            (each.workload, self._application_port(each.workload, each.port))
+            for locality in found.localities
+            for each in locality.endpoints
+        }
+
+    def _application_port(self, workload: str, port: int) -> int:
+        standing = self.standing.get(Name(*workload.split("/", 1)))
+        return {each.mesh_port: each.app_port for each in standing.seat.ports}[port] if standing else port
+
+    def forget(self) -> None:
+        """Forget what applications received so far."""
+        self.backends.log.clear()
+
+    def arrived(self, is_meant: Callable[[Received], bool]) -> Received | None:
+        """Wait until an application has received such a request since; None when it does not come."""
+        end = time.monotonic() + ARRIVAL
+        while time.monotonic() < end:
+            if found := next((each for each in tuple(self.backends.log) if is_meant(each)), None):
+                return found
+            time.sleep(0.005)
+        return None
+
+
+def _secret(name: str, body: bytes) -> Blob:
+    return framing.blob(types.SECRET, name, body)
+
+
+@contextmanager
+def living() -> Iterator[Live]:
+    """Envoys, a control plane and an authority that end with the block."""
+    with tempfile.TemporaryDirectory(prefix="ml") as name, ExitStack() as stack:
+        folder = Path(name)
+        plane = stack.enter_context(Plane(folder / "xds.sock"))
+        live = Live(folder, plane)
+        stack.callback(live.close)
+        yield live
