@@ -219,24 +219,27 @@ def _forward(
 
 
 def times(rule: HTTPRouteRule, setting: Setting) -> tuple[float, float]:
-    """Return the time of the whole call and of one try: the rule's own, else the Service's; 0 for none.
-
-    Streams of gRPC live as long as they like unless somebody said otherwise.
-    """
+    """Return the time of the whole call and of one try: the rule's own, else the Service's; 0 for none."""
     timeout, per_try = default_times(setting)
     if rule.timeouts and rule.timeouts.request is not None:
-        timeout = seconds(rule.timeouts.request)
+        timeout, per_try = seconds(rule.timeouts.request), setting.traffic.per_try_timeout
     if rule.timeouts and rule.timeouts.backend_request is not None:
         per_try = seconds(rule.timeouts.backend_request)
     return timeout, per_try
 
 
 def default_times(setting: Setting) -> tuple[float, float]:
-    """Return what holds when no rule says anything."""
+    """Return what holds when no rule says anything.
+
+    What nobody set limits only how long an answer may take to begin (the time of one try), so that downloads and
+    events flow for as long as they like; streams of gRPC may stay silent, too, unless somebody said otherwise.
+    """
     traffic = setting.traffic
-    is_set = any(place == "timeouts.request" for place, _ in traffic.origins)
-    is_endless = setting.protocol is Protocol.GRPC and not is_set
-    return (0.0 if is_endless else traffic.request_timeout), traffic.per_try_timeout
+    if any(place == "timeouts.request" for place, _ in traffic.origins):
+        return traffic.request_timeout, traffic.per_try_timeout
+    if setting.protocol is Protocol.GRPC:
+        return 0.0, traffic.per_try_timeout
+    return 0.0, traffic.per_try_timeout or traffic.request_timeout
 
 
 def _retry(retry: HTTPRouteRetry | None) -> Retry | None:
