@@ -136,6 +136,7 @@ class Ads:
     outstanding: set[str] = field(default_factory=set)
     events: "queue.Queue[discovery.DeltaRequest | None]" = field(default_factory=queue.Queue)
     held: dict[str, dict[str, str]] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
     subscribed: dict[str, set[str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -186,11 +187,9 @@ class Ads:
                 available = {name: blob for name, blob in available.items() if name in self.subscribed[type_url]}
             changed = [blob for name, blob in available.items() if held.get(name) != blob.version]
             removed = [name for name in held if name not in available]
-            if (
-                changed
-                or removed
-                or (not self.outstanding and not held and type_url in {types.CLUSTER, types.LISTENER})
-            ):
+            is_first = type_url in {types.CLUSTER, types.LISTENER} and type_url not in self.answered
+            if changed or removed or is_first:
+                self.answered.add(type_url)
                 if type_url == types.CLUSTER:
                     for blob in changed:
                         self.held.get(types.ENDPOINTS, {}).pop(blob.eds_name, None)

@@ -39,7 +39,8 @@ def _tls(source: GatewayListener, manager: Body) -> Body:
     """One filter chain per hostname of a certificate; several certificates of one hostname share theirs."""
     by_host: dict[str, list[str]] = {}
     for host, name in source.certificates:
-        by_host.setdefault(host, []).append(name)
+        names = by_host.setdefault(host.lower() or "*", [])
+        names += [name] if name not in names else []
     chains = [_chain(host, tuple(names), manager) for host, names in sorted(by_host.items())]
     return {"listener_filters": [TLS_INSPECTOR], "filter_chains": chains}
 
@@ -51,5 +52,5 @@ def _chain(host: str, names: tuple[str, ...], manager: Body) -> Body:
         "tls_certificate_sds_secret_configs": [{"name": name, "sds_config": ADS_WAIT} for name in names],
     }
     socket = {"name": "envoy.transport_sockets.tls", "typed_config": any_of(_TLS, {"common_tls_context": context})}
-    match = {"transport_protocol": "tls", **({"server_names": [host.lower()]} if host not in {"", "*"} else {})}
-    return {"name": host or "*", "filter_chain_match": match, "filters": [manager], "transport_socket": socket}
+    match = {"transport_protocol": "tls", **({"server_names": [host]} if host != "*" else {})}
+    return {"name": host, "filter_chain_match": match, "filters": [manager], "transport_socket": socket}

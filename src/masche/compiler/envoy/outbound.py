@@ -4,75 +4,25 @@ All bind loopback only, and none adds the caller's loopback address to X-Forward
 nothing. Invariant: whichever way a request takes, it is routed by the same routes.
 """
 
-from masche.compiler.envoy import edge, reports
+from masche.compiler.envoy import edge, passthrough, reports
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
 from masche.compiler.envoy.inbound import LISTENER
 from masche.compiler.envoy.managers import CONNECT, WEBSOCKET, by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.parts import address, extension, refs_of
-from masche.compiler.envoy.route_tables import PASSTHROUGH, PROXY, PROXY_CONNECT
+from masche.compiler.envoy.route_tables import PROXY, PROXY_CONNECT
 from masche.compiler.envoy.routes import INVALID, cluster_name
 from masche.model.blob import Blob
 from masche.model.refs import Ref
 from masche.model.vantage import Seat
 from masche.model.view import Outbound
 from masche.wire import framing, types
-from masche.wire.messages import Body, any_of, encode
+from masche.wire.messages import Body, encode
 
 LOOPBACK = "127.0.0.1"
 
 CORS = extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors")
 """Answers preflight requests before they are sent anywhere; it does nothing where a route has no such policy."""
-
-_DNS_CACHE: Body = {
-    "name": PASSTHROUGH,
-    "dns_lookup_family": "V4_PREFERRED",
-    "max_hosts": 1024,
-    # As the application itself would resolve it, /etc/hosts included.
-    "typed_dns_resolver_config": extension(
-        "envoy.network.dns_resolver.getaddrinfo",
-        "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig",
-    ),
-}
-_FORWARD = extension(
-    "envoy.filters.http.dynamic_forward_proxy",
-    "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-    {"dns_cache_config": _DNS_CACHE, "save_upstream_address": True},
-)
-"""Resolves the host of a request that is not for the mesh."""
-
-_LOCAL_RANGES = (
-    ("127.0.0.0", 8),
-    ("0.0.0.0", 8),  # noqa: S104 - refused as a destination, not bound
-    ("169.254.0.0", 16),
-    ("::1", 128),
-    ("::", 128),
-    ("fe80::", 10),
-)
-
-
-def _not_to(prefix: str, length: int) -> Body:
-    matcher = {"upstream_ip": {"address_prefix": prefix, "prefix_len": length}}
-    type_name = "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher"
-    return {"matcher": extension("envoy.rbac.matchers.upstream_ip_port", type_name, matcher)}
-
-
-_NEVER_LOCAL = extension(
-    "envoy.filters.http.rbac",
-    "envoy.extensions.filters.http.rbac.v3.RBAC",
-    {
-        "rules": {
-            "action": "DENY",
-            "policies": {
-                "loopback and link-local addresses are never proxied": {
-                    "permissions": [_not_to(*each) for each in _LOCAL_RANGES],
-                    "principals": [{"any": True}],
-                }
-            },
-        }
-    },
-)
-"""A name that resolves to this host is refused as the address itself would be; it looks at what was resolved."""
 
 
 def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> Blob:
@@ -88,10 +38,11 @@ def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> 
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
     """Return the explicit proxy, and the internal listener in which its tunnels to HTTP services end."""
     logs = reports.outbound_http(identity)
-    filters = [CORS, _FORWARD, _NEVER_LOCAL]
+    filters = [CORS, *passthrough.FILTERS]
     table = by_table(PROXY)
-    proxy = connection_manager(PROXY, table, filters, logs, (WEBSOCKET, CONNECT), skip_xff_append=True)
-    inner = connection_manager(PROXY_CONNECT, table, filters, logs, skip_xff_append=True)
+    more: Body = {"skip_xff_append": True, "local_reply_config": {"mappers": passthrough.REPLIES}}
+    proxy = connection_manager(PROXY, table, filters, logs, (WEBSOCKET, CONNECT), **more)
+    inner = connection_manager(PROXY_CONNECT, table, filters, logs, **more)
     internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [inner]}]}
     return (
         _listener(PROXY, seat.proxy_port, proxy, seat, frozenset()),
@@ -104,7 +55,7 @@ _INTERNAL: Body = {"per_connection_buffer_limit_bytes": edge.BUFFER_BYTES, "traf
 
 def proxy_clusters() -> tuple[Blob, ...]:
     """Return the clusters that the explicit proxy needs beside those of the mesh."""
-    return (_PASSTHROUGH, _PROXY_CONNECT)
+    return (passthrough.CLUSTER, _PROXY_CONNECT)
 
 
 def _weighted(outbound: Outbound) -> tuple[tuple[str, int], ...]:
@@ -138,19 +89,4 @@ def _internal_cluster() -> Blob:
     return framing.blob(types.CLUSTER, PROXY_CONNECT, encode(CLUSTER, body))
 
 
-def _passthrough_cluster() -> Blob:
-    forward = any_of(
-        "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig", {"dns_cache_config": _DNS_CACHE}
-    )
-    body: Body = {
-        "name": PASSTHROUGH,
-        "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": 5,
-        "per_connection_buffer_limit_bytes": edge.BUFFER_BYTES,
-        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": forward},
-    }
-    return framing.blob(types.CLUSTER, PASSTHROUGH, encode(CLUSTER, body))
-
-
 _PROXY_CONNECT = _internal_cluster()
-_PASSTHROUGH = _passthrough_cluster()

@@ -8,6 +8,7 @@ name stands in two virtual hosts of one table, for Envoy would refuse the whole.
 from collections.abc import Iterable
 from functools import lru_cache
 
+from masche.compiler.envoy import passthrough
 from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
 from masche.compiler.envoy.retries import UNREACHED
 from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes
@@ -23,9 +24,6 @@ PROXY = "proxy"
 
 PROXY_CONNECT = "proxy-connect"
 """The cluster, and the internal listener behind it, in which a CONNECT to an HTTP service ends."""
-
-PASSTHROUGH = "passthrough"
-"""The cluster for what is not of the mesh."""
 
 NEVER_PROXIED = (
     "localhost",
@@ -134,7 +132,7 @@ def _named_host(outbound: Outbound, domains: tuple[str, ...]) -> bytes:
 
 
 def _refused_host() -> bytes:
-    why = "loopback and link-local addresses are never proxied"
+    why = passthrough.WHY_NEVER
     return virtual_host("refused", NEVER_PROXIED, _connect_refused(why) + _answer(403, why))
 
 
@@ -143,8 +141,9 @@ def _other_host(*, is_registry_only: bool) -> bytes:
     if is_registry_only:
         rest = _answer(502, "not a service of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY")
     else:
-        rest = _route({"match": {"prefix": "/"}, "route": {"cluster": PASSTHROUGH, "timeout": 0}})
-    return virtual_host(PASSTHROUGH, ("*",), refused + rest)
+        action: Body = {"cluster": passthrough.NAME, "timeout": 0}
+        rest = _route({"match": {"prefix": "/"}, "route": action, "typed_per_filter_config": passthrough.AWAKE})
+    return virtual_host(passthrough.NAME, ("*",), refused + rest)
 
 
 @lru_cache(maxsize=64)

@@ -75,12 +75,8 @@ def _forward(source: Route, action: Forward, authority: str) -> list[Body]:
     if not backends:
         return [{"match": route_match(source.match), "direct_response": refusal(500, "no backend takes this request")}]
     host = action.host_rewrite or authority
-    rewritten: Body = {"host_rewrite_literal": host} if host else {}
     return [
-        {
-            "match": {**match, **share},
-            "route": {**rewritten, **_route_action(source, action, some, is_idempotent=again)},
-        }
+        {"match": {**match, **share}, "route": _route_action(source, action, some, host, is_idempotent=again)}
         for match, again in _by_method(source, action)
         for share, some in _by_path(backends)
     ]
@@ -107,9 +103,11 @@ def _by_path(backends: tuple[Backend, ...]) -> list[tuple[Body, tuple[Backend, .
     return [(share, (backend,)) for share, backend in zip([*shares, {}], backends, strict=True)]
 
 
-def _route_action(source: Route, action: Forward, backends: tuple[Backend, ...], *, is_idempotent: bool) -> Body:
+def _route_action(
+    source: Route, action: Forward, backends: tuple[Backend, ...], host: str, *, is_idempotent: bool
+) -> Body:
     body: dict[str, Json] = {
-        **_clusters(backends),
+        **_clusters(backends, host),
         **path_rewrite(backends[0].path_rewrite or action.path_rewrite, source.match),
         **retry_policy(action, is_idempotent=is_idempotent),
         "timeout": action.timeout,
@@ -121,24 +119,31 @@ def _route_action(source: Route, action: Forward, backends: tuple[Backend, ...],
     return body
 
 
-def _clusters(backends: tuple[Backend, ...]) -> Body:
+def _clusters(backends: tuple[Backend, ...], host: str) -> Body:
+    """Choose among the backends; ``host`` is the new authority where a backend has none of its own.
+
+    A route's new authority would win over a weighted cluster's, so it stands in one of the two places only.
+    """
+    is_per_backend = any(backend.host_rewrite for backend in backends)
+    rewritten: Body = {"host_rewrite_literal": host} if host and not is_per_backend else {}
     if len(backends) == 1 and _is_plain(backends[0]):
-        return {"cluster": cluster_name(backends[0].cluster)}
-    return {"weighted_clusters": {"clusters": [_weighted(backend) for backend in backends]}}
+        return {**rewritten, "cluster": cluster_name(backends[0].cluster)}
+    weighted = [_weighted(backend, host if is_per_backend else "") for backend in backends]
+    return {**rewritten, "weighted_clusters": {"clusters": weighted}}
 
 
 def _is_plain(backend: Backend) -> bool:
     return backend.request_headers.is_empty and backend.response_headers.is_empty and not backend.host_rewrite
 
 
-def _weighted(backend: Backend) -> Body:
+def _weighted(backend: Backend, host: str) -> Body:
     body: dict[str, Json] = {
         "name": cluster_name(backend.cluster),
         "weight": backend.weight,
         **header_changes(backend.request_headers, backend.response_headers),
     }
-    if backend.host_rewrite:
-        body["host_rewrite_literal"] = backend.host_rewrite
+    if new := backend.host_rewrite or host:
+        body["host_rewrite_literal"] = new
     return body
 
 
