@@ -14,7 +14,7 @@ def _page(ok: int, failed: int = 0, *, fast: int = 0, slow: int = 0, denied: int
     edge = f'reporter="source",source="spiffe://td/ns/shop/sa/web",destination="{ORDERS.path}"'
     inbound = 'reporter="destination",source="spiffe://td/ns/shop/sa/front",destination="inbound/shop/web-1/8080"'
     text = f"""# TYPE envoy_mesh_requests_total counter
-envoy_mesh_requests_total{{{edge},code="200",grpc="",flags=""}} {ok}
+envoy_mesh_requests_total{{{edge},code="200",grpc="",flags="-"}} {ok}
 envoy_mesh_requests_total{{{edge},code="503",grpc="",flags="UF"}} {failed}
 envoy_mesh_requests_total{{reporter="source",source="",destination="passthrough",code="200",grpc="",flags=""}} 5
 envoy_mesh_instance_requests_total{{destination="{ORDERS.path}",instance="10.0.0.1:15006",code="200"}} {ok}
@@ -26,7 +26,7 @@ envoy_mesh_request_us_bucket{{{edge},le="+Inf"}} {fast + slow}
 envoy_mesh_request_us_sum{{{edge}}} {fast * 900 + slow * 90000}
 envoy_mesh_request_us_count{{{edge}}} {fast + slow}
 envoy_mesh_requests_total{{{inbound},code="403",grpc="",flags=""}} {denied}
-envoy_mesh_denied_total{{source="spiffe://td/ns/shop/sa/front",destination="inbound/shop/web-1/8080",rule=""}} {denied}
+envoy_mesh_denied_total{{source="spiffe://td/ns/shop/sa/front",destination="inbound/shop/web-1/8080",rule="-"}} {denied}
 envoy_server_live{{}} 1
 envoy_cluster_manager_warming_clusters{{}} 0
 envoy_cluster_outlier_detection_ejections_active{{envoy_cluster_name="a"}} 1

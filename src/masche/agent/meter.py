@@ -181,12 +181,12 @@ def _edge_key(name: str, labels: Mapping[str, str]) -> _EdgeKey | None:
         return ("outbound", service, "", "") if service else None
     if not destination.startswith("inbound/"):
         return None
-    rule = (labels.get(stats.RULE) or UNMATCHED) if name == names.MESH_DENIED else ""
-    return "inbound", None, labels.get(stats.SOURCE, ""), rule
+    rule = (_value(labels, stats.RULE) or UNMATCHED) if name == names.MESH_DENIED else ""
+    return "inbound", None, _value(labels, stats.SOURCE), rule
 
 
 def _add(edge: _Edge, name: str, labels: Mapping[str, str], count: int) -> None:
-    flags = labels.get(stats.FLAGS, "")
+    flags = _value(labels, stats.FLAGS)
     match name:
         case names.MESH_REQUESTS:
             edge.codes[_code(labels)] += count
@@ -202,6 +202,12 @@ def _add(edge: _Edge, name: str, labels: Mapping[str, str], count: int) -> None:
             return
     if flags:
         edge.flags[flags] += count
+
+
+def _value(labels: Mapping[str, str], name: str) -> str:
+    """The value of a tag; Envoy writes a dash where its format string has nothing to say."""
+    value = labels.get(name, "")
+    return "" if value == "-" else value
 
 
 def _code(labels: Mapping[str, str]) -> int:
@@ -238,5 +244,5 @@ def endpoints(reading: Reading, ejected: frozenset[tuple[PortRef, str]]) -> tupl
 
 def _instance(labels: Mapping[str, str]) -> tuple[PortRef, str] | None:
     service = PortRef.parse(labels.get(stats.DESTINATION, ""))
-    instance = labels.get(stats.INSTANCE, "")
+    instance = _value(labels, stats.INSTANCE)
     return (service, instance) if service and instance else None
