@@ -2,7 +2,8 @@
 
 ``PORT`` and ``HOST`` come from the mesh (``HOST_OVERRIDE`` disobeys it); ``NAME`` is what it calls itself. ``SHEET``
 names a file to which it writes its environment, ``BYTES`` one to which it appends whatever arrives. ``/slow/<ms>``,
-``/status/<code>`` and ``/bytes/<n>`` do what they say; everything else answers 200 with the request as JSON.
+``/status/<code>``, ``/bytes/<n>`` and
+``/header/<name>/<value>`` do what they say; everything else answers 200 with the request as JSON.
 """
 
 import asyncio
@@ -64,7 +65,7 @@ class Connection(asyncio.Protocol):
         return None, rest
 
     async def _answer(self, method, target, headers, given, body):
-        parts, status, text = target.partition("?")[0].split("/"), 200, b""
+        parts, status, text, more = target.partition("?")[0].split("/"), 200, b"", ""
         match parts[1:]:
             case ["slow", ms]:
                 await asyncio.sleep(int(ms) / 1000)
@@ -72,6 +73,8 @@ class Connection(asyncio.Protocol):
                 status = int(code)
             case ["bytes", size]:
                 text = b"x" * int(size)
+            case ["header", name, value]:
+                more = f"{name}: {value}\r\n"
         text = (
             text
             or json.dumps(
@@ -81,7 +84,7 @@ class Connection(asyncio.Protocol):
         is_last = self.is_ending or given.get("connection", "").lower() == "close"
         close = "connection: close\r\n" if is_last else ""
         self.transport.write(
-            f"HTTP/1.1 {status} X\r\nserver-name: {NAME}\r\n{close}content-length: {len(text)}\r\n\r\n".encode()
+            f"HTTP/1.1 {status} X\r\nserver-name: {NAME}\r\n{more}{close}content-length: {len(text)}\r\n\r\n".encode()
             + (b"" if method == "HEAD" else text)
         )
         self.busy = False
