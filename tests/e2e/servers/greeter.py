@@ -8,7 +8,7 @@ import signal
 import grpc
 
 NAME = os.environ.get("NAME", "greeter")
-cancelled = asyncio.Event()
+reached, cancelled = asyncio.Event(), asyncio.Event()
 
 
 async def describe(request, context):
@@ -31,11 +31,18 @@ async def fail(request, context):
 
 async def hang(_request, _context):
     """Until the caller gives up."""
+    reached.set()
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
         cancelled.set()
         raise
+
+
+async def was_reached(_request, _context):
+    """Wait until a call of ``hang`` is here."""
+    await reached.wait()
+    return b"yes"
 
 
 async def was_cancelled(_request, _context):
@@ -75,6 +82,7 @@ HANDLERS = {
     "Echo": grpc.unary_unary_rpc_method_handler(echo),
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
     "Hang": grpc.unary_unary_rpc_method_handler(hang),
+    "WasReached": grpc.unary_unary_rpc_method_handler(was_reached),
     "WasCancelled": grpc.unary_unary_rpc_method_handler(was_cancelled),
     "Count": grpc.unary_stream_rpc_method_handler(count),
     "Tick": grpc.unary_stream_rpc_method_handler(tick),

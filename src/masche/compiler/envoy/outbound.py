@@ -40,9 +40,11 @@ def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
     logs = reports.outbound_http(identity)
     filters = [CORS, *passthrough.FILTERS]
     table = by_table(PROXY)
-    more: Body = {"skip_xff_append": True, "local_reply_config": {"mappers": passthrough.REPLIES}}
-    proxy = connection_manager(PROXY, table, filters, logs, (WEBSOCKET, CONNECT), **more)
-    inner = connection_manager(PROXY_CONNECT, table, filters, logs, **more)
+    said: Body = {"mappers": passthrough.REPLIES}
+    proxy, inner = (
+        connection_manager(name, table, filters, logs, upgrades, skip_xff_append=True, local_reply_config=said)
+        for name, upgrades in ((PROXY, (WEBSOCKET, CONNECT)), (PROXY_CONNECT, (WEBSOCKET,)))
+    )
     internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [inner]}]}
     return (
         _listener(PROXY, seat.proxy_port, proxy, seat, frozenset()),
