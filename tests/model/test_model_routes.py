@@ -238,6 +238,10 @@ VALID: dict[str, dict[str, Any]] = {
     "one name in two namespaces": {"parentRefs": [GATEWAY, {**GATEWAY, "namespace": "other"}]},
     "a Service as the parent": {"parentRefs": [{"kind": "Service", "group": "", "name": "cart", "port": 80}]},
     "a backend's header modifier": rule(backendRefs=[{**BACKEND, "filters": [HEADER]}]),
+    "a backend's redirect": rule(
+        backendRefs=[{**BACKEND, "filters": [{"type": "RequestRedirect", "requestRedirect": {}}]}]
+    ),
+    "a backend's mirror": rule(backendRefs=[{**BACKEND, "filters": [MIRROR]}]),
     "a replaced prefix under the default match": rule(filters=[REWRITE], backendRefs=[BACKEND]),
     "origins": cors(allowOrigins=["https://a.com", "http://*.b.com:123", "https://*.com"], allowCredentials=True),
     "a retry": rule(retry={"attempts": 3, "codes": [503], "backoff": "10ms"}),
@@ -257,10 +261,7 @@ BEYOND: dict[str, dict[str, Any]] = {
         {"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": BACKEND, "http": {}}}
     ),
     "session persistence": rule(sessionPersistence={}),
-    "a backend's redirect": rule(
-        backendRefs=[{**BACKEND, "filters": [{"type": "RequestRedirect", "requestRedirect": {}}]}]
-    ),
-    "a backend's mirror": rule(backendRefs=[{**BACKEND, "filters": [MIRROR]}]),
+    "a backend's CORS": rule(backendRefs=[{**BACKEND, "filters": [{"type": "CORS", "cors": {}}]}]),
     "a parent of another kind": {"parentRefs": [{"kind": "Mesh", "name": "m"}]},
     "CONNECT": rule(matches=[{"method": "CONNECT"}]),
     "Host as a header": filtered(

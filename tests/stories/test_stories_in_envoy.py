@@ -49,7 +49,8 @@ class Ways:
         actions = [route.action for route in routes(standing.view, self.way, said)]
         forwards = [action for action in actions if isinstance(action, Forward)]
         weighted = [each for action in forwards for each in action.backends if each.weight > 0]
-        self.backends = sorted({each.cluster for each in weighted if each.cluster})
+        self.backends = sorted({each.cluster for each in weighted if each.cluster and not each.redirect})
+        self.shares = {(each.redirect.status if each.redirect else 200) if each.cluster else 500 for each in weighted}
         if self.way and not self.way.protocol.is_http:
             self.backends = [each.cluster for each in self.way.backends if each.cluster]
         self.is_by_chance = len(weighted) > 1 or bool(said.mirrors)
@@ -89,6 +90,8 @@ class Ways:
             yield f"expected {wanted}, got {sorted(statuses)}: {answers[0]}"
         if meant not in statuses:
             yield f"why says {meant}, got {sorted(statuses)}"
+        if len(self.shares) > 1 and statuses != self.shares:
+            yield f"the shares should come to {sorted(self.shares)}, and came to {sorted(statuses)}"
         found = {(answer.backend, answer.echo["port"]) for answer in answers if answer.echo}
         meant_to = {each: self.live.instances(each) for each in self.backends}
         if stray := found - set().union(*meant_to.values()):

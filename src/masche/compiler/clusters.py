@@ -28,7 +28,8 @@ def _of_action(action: Action) -> Iterator[PortRef]:
     match action:
         case Forward():
             yield from of_backends(action.backends)
-            yield from (mirror.cluster for mirror in action.mirrors)
+            mirrors = (*action.mirrors, *(mirror for backend in action.backends for mirror in backend.mirrors))
+            yield from (mirror.cluster for mirror in mirrors)
         case Redirect() | Refuse():
             return
         case _:

@@ -150,12 +150,11 @@ def _cors(cors: HTTPCORSFilter | None) -> Cors | None:
 
 
 def path_rewrite(path: HTTPPathModifier | None) -> PathRewrite | None:
-    """Read a path modifier. An empty full path means the root."""
+    """Read a path modifier. An empty full path means the root, and a path that lacks its first slash gets it."""
     if path is None:
         return None
-    if path.type is RewriteKind.FULL:
-        return PathRewrite(kind=RewriteKind.FULL, value=path.replace_full_path or "/")
-    return PathRewrite(kind=RewriteKind.PREFIX, value=path.replace_prefix_match or "")
+    written = (path.replace_full_path if path.type is RewriteKind.FULL else path.replace_prefix_match) or "/"
+    return PathRewrite(kind=path.type, value=written if written.startswith("/") else f"/{written}")
 
 
 def _action(route: HTTPRoute, rule: HTTPRouteRule, filters: _Filters, setting: Setting) -> Action:
@@ -163,19 +162,10 @@ def _action(route: HTTPRoute, rule: HTTPRouteRule, filters: _Filters, setting: S
         return Refuse(status=500, why=f"{route.name}: the filter {filters.unknown} is not carried out")
     if filters.redirect:
         return _redirect(filters.redirect, setting)
-    if (only := _redirecting_backend(rule)) is not None:
-        return _redirect(only, setting)
     backends = tuple(_backend(route, each, setting) for each in rule.backend_refs)
     if not backends and setting.service:
         backends = (Backend(cluster=setting.service),)
     return _forward(route, rule, filters, backends, setting)
-
-
-def _redirecting_backend(rule: HTTPRouteRule) -> HTTPRequestRedirectFilter | None:
-    """A rule whose only backend redirects is a redirect; among several, such a backend is refused below."""
-    if len(rule.backend_refs) != 1:
-        return None
-    return _Filters.of(rule.backend_refs[0].filters).redirect
 
 
 def _redirect(redirect: HTTPRequestRedirectFilter, setting: Setting) -> Redirect:
@@ -192,14 +182,15 @@ def _redirect(redirect: HTTPRequestRedirectFilter, setting: Setting) -> Redirect
 def _backend(route: HTTPRoute, ref: HTTPBackendRef, setting: Setting) -> Backend:
     found = resolve(setting.mesh, ref, namespace=route.metadata.namespace)
     filters = _Filters.of(ref.filters)
-    is_usable = not (isinstance(found, Unresolved) or filters.redirect or filters.mirrors or filters.unknown)
     return Backend(
-        cluster=found if is_usable and isinstance(found, PortRef) else None,
+        cluster=None if isinstance(found, Unresolved) or filters.unknown else found,
         weight=ref.weight,
         request_headers=filters.request,
         response_headers=filters.response,
         host_rewrite=filters.host_rewrite,
         path_rewrite=filters.path_rewrite,
+        redirect=_redirect(filters.redirect, setting) if filters.redirect else None,
+        mirrors=tuple(_mirrors(route, filters.mirrors, setting)),
     )
 
 

@@ -246,12 +246,16 @@ def _forwarded(trail: _Trail, route: Route, action: Forward, request: Request) -
         last = Step(stage=Stage.CLUSTER, is_passed=False, sentence="no backend has a weight above 0", rule=route.name)
         return trail.end(last, Outcome.REFUSED, 500)
     total = sum(backend.weight for backend in backends)
+    shares = [(each, f"{100 * each.weight / total:.4g} %") for each in backends]
     reached = [
-        _reached(trail, each, _sent(route, action, each, request), f"{100 * each.weight / total:.4g} %")
-        for each in backends
+        _redirected(trail, location(each.redirect, route.match, request), each.redirect, share)
+        if each.cluster and each.redirect
+        else _reached(trail, each, _sent(route, action, each, request), share)
+        for each, share in shares
     ]
     worst = next((each for each in reached if each.outcome is not Outcome.ALLOWED), reached[0])
-    return replace(worst, mirrors=tuple(mirror.cluster for mirror in action.mirrors))
+    mirrors = (*action.mirrors, *(mirror for backend in backends for mirror in backend.mirrors))
+    return replace(worst, mirrors=tuple(dict.fromkeys(mirror.cluster for mirror in mirrors)))
 
 
 def _sent(route: Route, action: Forward, backend: Backend, request: Request) -> Request:
@@ -263,6 +267,11 @@ def _sent(route: Route, action: Forward, backend: Backend, request: Request) -> 
         authority=backend.host_rewrite or action.host_rewrite or request.authority,
         headers=apply(route.request_headers, apply(backend.request_headers, request.headers)),
     )
+
+
+def _redirected(trail: _Trail, where: str, redirect: Redirect, share: str) -> Explanation:
+    last = Step(stage=Stage.CLUSTER, is_passed=True, sentence=f"{share} of such requests are redirected to {where}")
+    return replace(trail.end(last, Outcome.ALLOWED, redirect.status), location=where)
 
 
 def _reached(trail: _Trail, backend: Backend, sent: Request, share: str) -> Explanation:

@@ -27,7 +27,7 @@ GRPC_FILTERS = {
     for name in ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef")
 }
 _REPEATABLE = {"RequestMirror", "ExtensionRef", "ExternalAuth"}
-_BACKEND_FILTERS = {"RequestHeaderModifier", "ResponseHeaderModifier", "URLRewrite"}
+_BACKEND_FILTERS = {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "RequestMirror", "URLRewrite"}
 _PATH_TYPES = "when type one of ['Exact', 'PathPrefix']"
 _PATH_CHARACTERS = "^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 _SERVICE_CHARACTERS = r"^(?i)\.?[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*$"

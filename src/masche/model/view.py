@@ -95,6 +95,7 @@ class Backend:
     """One weighted destination. ``cluster`` None means an invalid backendRef: its share of requests gets a 500.
 
     "If the backend reference is invalid, requests that would have gone to it must receive a 500" (Gateway API).
+    With ``redirect`` its share is answered with one instead; ``mirrors`` get copies of its share alone.
     """
 
     cluster: PortRef | None
@@ -103,6 +104,8 @@ class Backend:
     response_headers: HeaderChange = HeaderChange()
     host_rewrite: str = ""
     path_rewrite: PathRewrite | None = None
+    redirect: "Redirect | None" = None
+    mirrors: "tuple[Mirror, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

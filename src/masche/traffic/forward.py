@@ -76,6 +76,8 @@ def _forward(route: Route, action: Forward, request: Request, rng: Chance) -> Se
     backend = choose(action.backends, rng=rng)
     if backend is None or backend.cluster is None:
         return Answer(status=500, why="the backend that was chosen cannot be resolved")
+    if backend.redirect:
+        return Answer(status=backend.redirect.status, location=location(backend.redirect, route.match, request))
     rewrite = backend.path_rewrite or action.path_rewrite
     changed = Request(
         method=request.method,
@@ -89,7 +91,7 @@ def _forward(route: Route, action: Forward, request: Request, rng: Chance) -> Se
         cluster=backend.cluster,
         request=changed,
         response_changes=(backend.response_headers, route.response_headers),
-        mirrors=tuple(mirrored(action.mirrors, rng=rng)),
+        mirrors=tuple(mirrored((*action.mirrors, *backend.mirrors), rng=rng)),
         timeout=action.timeout,
         per_try_timeout=action.per_try_timeout,
         retry=action.retry,

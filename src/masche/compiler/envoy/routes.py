@@ -76,10 +76,17 @@ def _forward(source: Route, action: Forward, authority: str) -> list[Body]:
         return [{"match": route_match(source.match), "direct_response": refusal(500, "no backend takes this request")}]
     host = action.host_rewrite or authority
     return [
-        {"match": {**match, **share}, "route": _route_action(source, action, some, host, is_idempotent=again)}
+        {"match": {**match, **share}, **_step(source, action, some, host, is_idempotent=again)}
         for match, again in _by_method(source, action)
-        for share, some in _by_path(backends)
+        for share, some in _by_share(backends)
     ]
+
+
+def _step(source: Route, action: Forward, backends: tuple[Backend, ...], host: str, *, is_idempotent: bool) -> Body:
+    """Redirect, when the backends are one that does; else forward."""
+    if backends[0].cluster and backends[0].redirect:
+        return {"redirect": _redirect(source, backends[0].redirect)}
+    return {"route": _route_action(source, action, backends, host, is_idempotent=is_idempotent)}
 
 
 def _by_method(source: Route, action: Forward) -> list[tuple[Body, bool]]:
@@ -90,13 +97,13 @@ def _by_method(source: Route, action: Forward) -> list[tuple[Body, bool]]:
     return [(route_match(source.match, IDEMPOTENT), True), (route_match(source.match), False)]
 
 
-def _by_path(backends: tuple[Backend, ...]) -> list[tuple[Body, tuple[Backend, ...]]]:
-    """Give backends that rewrite paths a route each, since Envoy's weighted clusters cannot.
+def _by_share(backends: tuple[Backend, ...]) -> list[tuple[Body, tuple[Backend, ...]]]:
+    """Give backends that rewrite paths, redirect or mirror a route each, since Envoy's weighted clusters cannot.
 
     Envoy draws one random number per request and compares it with the fraction of each route in turn, so the fractions
     are cumulative, and the last route takes the rest.
     """
-    if not any(backend.path_rewrite for backend in backends):
+    if not any(backend.path_rewrite or backend.redirect or backend.mirrors for backend in backends):
         return [({}, backends)]
     totals = list(accumulate(backend.weight for backend in backends))
     shares: list[Body] = [{"runtime_fraction": fraction(total, totals[-1])} for total in totals[:-1]]
@@ -114,8 +121,8 @@ def _route_action(
     }
     if any(backend.cluster is None for backend in backends):
         body["cluster_not_found_response_code"] = "INTERNAL_SERVER_ERROR"
-    if action.mirrors:
-        body["request_mirror_policies"] = [_mirror(mirror) for mirror in action.mirrors]
+    if mirrors := (*action.mirrors, *backends[0].mirrors):
+        body["request_mirror_policies"] = [_mirror(mirror) for mirror in mirrors]
     return body
 
 
