@@ -48,7 +48,8 @@ def bootstrap(
             )
         ],
         "stats_config": _stats_config(),
-        "stats_flush_interval": "5s",
+        # Histograms are merged when statistics are flushed, and the agent reports once a second.
+        "stats_flush_interval": "1s",
         "stats_eviction_interval": f"{_EVICTION_SECONDS}s",
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "layered_runtime": {"layers": [{"name": "mesh", "static_layer": _RUNTIME}]},

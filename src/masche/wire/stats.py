@@ -5,7 +5,7 @@ The encoder writes these names and the agent reads them from ``/stats/prometheus
 (``_sum``, ``_count``), with the tags as labels. Invariant: a label takes values from the mesh's own resources, from
 verified certificates or from small fixed sets, never from what a client sent.
 
-Counters of HTTP, one increment per finished request:
+Counters of HTTP, one increment per finished request (of instances: per try, repeats included):
     requests_total          reporter, source, destination, code, grpc, flags
     instance_requests_total destination, instance, code       (reporter source only: one line per upstream address)
     denied_total            source, destination, rule         (reporter destination only; beside requests_total)
@@ -23,7 +23,7 @@ Tags:
     source       the caller's SPIFFE ID; "" for a plaintext caller
     destination  reporter source: the cluster, ``PortRef.path`` (``outbound/<ns>/<service>/<port>``), "passthrough", or
                  "" when nothing was chosen; reporter destination: ``inbound/<ns>/<workload>/<application port>``
-    code         the HTTP status, "0" when the caller went away before there was one
+    code         the HTTP status, "0" (of a try: "") when the caller went away before there was one
     grpc         the gRPC status number, "" for a call that is not gRPC
     flags        Envoy's response flags ("-" for none): UF connect failure, UO overflow, URX retries spent, ...
     instance     address and port of the upstream that answered last, "" for none

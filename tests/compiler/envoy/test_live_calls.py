@@ -420,8 +420,14 @@ def test_edges_are_counted_on_both_sides_with_bounded_labels(calling) -> None:
 
         wait_until(counted, f"{wanted} among {envoy.stats('envoy_mesh_requests_total')}")
         assert envoy.stats("envoy_mesh_request_us_bucket")
-    instances = calling.caller.stats("envoy_mesh_instance_us_count")
-    assert any(f'instance="127.0.0.1:{calling.mesh_ports[ORDERS]}"' in line for line in instances)
+    instance = f'instance="127.0.0.1:{calling.mesh_ports[ORDERS]}"'
+    for family in ("envoy_mesh_instance_us_count", "envoy_mesh_instance_requests_total"):
+        wait_until(
+            lambda family=family: any(
+                instance in line and value >= 3 for line, value in calling.caller.stats(family).items()
+            ),
+            f"{family} of {instance}",
+        )
 
 
 def test_a_denial_is_counted_and_logged_with_its_rule(pair) -> None:

@@ -1,6 +1,7 @@
 """What routes do to requests, seen by applications behind one real Envoy."""
 
 import socket
+import ssl
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -11,6 +12,7 @@ from views import at, cluster, identity, outbound, port, route, seat, view
 
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.shared import blobs
+from masche.model.blob import Blob
 from masche.model.vantage import LocalPort, Placement
 from masche.model.view import (
     Backend,
@@ -31,7 +33,7 @@ from masche.model.view import (
     ValueMatch,
     VirtualHost,
 )
-from masche.wire import types
+from masche.wire import framing, secret, types
 
 ROOT = Authority.named("root")
 A, B = port("a"), port("b")
@@ -47,23 +49,23 @@ class Table:
         stack.callback(self.envoy.close)
         self.a, self.b = (stack.enter_context(http_echo(name)) for name in "ab")
         self.port = free_port()
-        self.gateway_port = free_port()
 
     def use(self, *routes: Route) -> None:
         seen = view(outbound=(outbound(A, *routes),), clusters=self._clusters())
         self._put(seen, seat("web", local_ports=(LocalPort(service=A, port=self.port),)))
 
-    def use_gateway(self, listener: GatewayListener) -> None:
+    def use_gateway(self, listener: GatewayListener, *certificates: Blob) -> None:
         seen = view("gateway", placement=Placement.GATEWAY, gateway=(listener,), clusters=self._clusters())
-        self._put(seen, seat("gateway", gateway_ports=((listener.port, self.gateway_port),)))
+        self.gateway_port = free_port()
+        self._put(seen, seat("gateway", gateway_ports=((listener.port, self.gateway_port),)), *certificates)
 
     @staticmethod
     def _clusters():
         return tuple(cluster(each, has_plaintext=True) for each in (A, B))
 
-    def _put(self, seen, sat) -> None:
+    def _put(self, seen, sat, *more: Blob) -> None:
         instances = [at(service, app.server_port, is_mtls=False) for service, app in ((A, self.a), (B, self.b))]
-        self.envoy.put((*blobs(seen), *listeners(seen, sat), *instances, *secrets(ROOT, identity("web"))))
+        self.envoy.put((*blobs(seen), *listeners(seen, sat), *instances, *secrets(ROOT, identity("web")), *more))
         self.a.seen.clear()
         self.b.seen.clear()
 
@@ -283,6 +285,24 @@ def test_a_gateway_routes_by_hostname_and_keeps_the_name(table) -> None:
         status, seen, _ = request(table.gateway_port, "GET", "/x", {"host": host})
         assert (status, seen["name"], seen["host"]) == (200, name, host)
     assert request(table.gateway_port, "GET", "/", {"host": "example.com"})[0] == 404
+
+
+def test_a_gateway_shows_the_certificate_that_the_server_name_asks_for(table) -> None:
+    hosts = (VirtualHost(hosts=("*.example.org",), routes=(route("all", A),)),)
+    certificates = (("shop.example.org", "kubernetes://shop/shop"), ("*.example.org", "kubernetes://shop/any"))
+    listener = GatewayListener(name="s", port=8443, is_tls=True, virtual_hosts=hosts, certificates=certificates)
+    shown = {name: secret.certificate(name, *ROOT.issue(dns=host)) for host, name in certificates}
+    table.use_gateway(listener, *(framing.blob(types.SECRET, name, body) for name, body in shown.items()))
+    context = ssl.create_default_context(cadata=ROOT.pem.decode())
+    for host in ("shop.example.org", "cart.example.org"):
+        with (
+            socket.create_connection(("127.0.0.1", table.gateway_port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            names = connection.getpeercert()["subjectAltName"]
+            assert names == (("DNS", host if host.startswith("shop") else "*.example.org"),)
+            connection.sendall(f"GET /x HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_only_the_changed_table_is_encoded_again() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from masche.compiler.envoy import edge, rbac, reports
 from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER, TLS_1_3
-from masche.compiler.envoy.managers import by_table, connection_manager, tcp_proxy
+from masche.compiler.envoy.managers import ROUTER, by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.matches import IDEMPOTENT
 from masche.compiler.envoy.parts import ADS_WAIT, INTERNAL_HEADERS, address, extension, refs_of
 from masche.compiler.envoy.retries import UNREACHED
@@ -143,6 +143,7 @@ def _filters(
         by_table(name),
         rbac.HTTP_FILTERS,
         logs,
+        router=ROUTER,
         # The caller's verified identity replaces whatever a header claims; a plaintext caller has none.
         forward_client_cert_details="SANITIZE_SET" if is_mtls else "SANITIZE",
         set_current_client_cert_details={"uri": True} if is_mtls else None,

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 
 from masche.compiler.envoy import edge
 from masche.compiler.envoy.parts import ADS, extension
+from masche.compiler.envoy.reports import INSTANCES
 from masche.wire.messages import Body, Json
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 
-ROUTER = extension(
-    "envoy.filters.http.router",
-    "envoy.extensions.filters.http.router.v3.Router",
-    {"suppress_envoy_headers": True},
-)
+_ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+ROUTER = extension("envoy.filters.http.router", _ROUTER, {"suppress_envoy_headers": True})
 """Last of every chain: it sends the request on."""
+
+CALLING_ROUTER = extension(
+    "envoy.filters.http.router",
+    _ROUTER,
+    {"suppress_envoy_headers": True, "upstream_log": INSTANCES},
+)
+"""The same where instances are chosen, so that each is reported on."""
 
 WEBSOCKET: Body = {"upgrade_type": "websocket"}
 CONNECT: Body = {"upgrade_type": "CONNECT"}
@@ -33,7 +38,9 @@ def connection_manager(
     routes: Body,
     filters: Sequence[Body],
     logs: Sequence[Body],
+    *,
     upgrades: Sequence[Body] = (WEBSOCKET,),
+    router: Body = CALLING_ROUTER,
     **more: Json,
 ) -> Body:
     """Return the network filter that reads requests; ``filters`` stand before the router, in order."""
@@ -41,7 +48,7 @@ def connection_manager(
         **edge.CONNECTION_MANAGER,
         "stat_prefix": name,
         **routes,
-        "http_filters": [*filters, ROUTER],
+        "http_filters": [*filters, router],
         "access_log": list(logs),
         "upgrade_configs": list(upgrades),
         **more,

@@ -42,7 +42,7 @@ def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
     table = by_table(PROXY)
     said: Body = {"mappers": passthrough.REPLIES}
     proxy, inner = (
-        connection_manager(name, table, filters, logs, upgrades, skip_xff_append=True, local_reply_config=said)
+        connection_manager(name, table, filters, logs, upgrades=upgrades, skip_xff_append=True, local_reply_config=said)
         for name, upgrades in ((PROXY, (WEBSOCKET, CONNECT)), (PROXY_CONNECT, (WEBSOCKET,)))
     )
     internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [inner]}]}

@@ -61,25 +61,21 @@ def rule_of(rbac: str) -> str:
 def outbound_http(identity: str) -> tuple[Body, ...]:
     """Return the access logs of a listener that takes requests from the workload at ``identity``, or at the edge."""
     edge = _edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%")
-    instance = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%"}
-    counters = [
-        _counter(stats.REQUESTS, {**edge, **_OUTCOME}),
-        _counter(stats.INSTANCE_REQUESTS, {**instance, stats.CODE: "%RESPONSE_CODE%"}),
-    ]
-    histograms = [
-        _histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US),
-        _histogram(stats.INSTANCE_US, instance, "Microseconds", _UPSTREAM_US),
-    ]
-    return (_statistics(counters, histograms), _failures(None))
+    return (*_requests(edge), _failures(None))
+
+
+def _instances() -> tuple[Body, ...]:
+    tags = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%"}
+    counter = _counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%"})
+    histogram = _histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
+    return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ANSWERED})
 
 
 @lru_cache(maxsize=4_096)
 def inbound_http(destination: str, rbac: str) -> tuple[Body, ...]:
     """Return the access logs of a listener that takes requests for ``destination``; ``rbac`` decides."""
     edge = _edge(stats.REPORTER_DESTINATION, "%DOWNSTREAM_PEER_URI_SAN%", literal(destination))
-    counters = [_counter(stats.REQUESTS, {**edge, **_OUTCOME})]
-    histograms = [_histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US)]
-    return (_statistics(counters, histograms), _denials(edge, rbac), _failures(rbac))
+    return (*_requests(edge), _denials(edge, rbac), _failures(rbac))
 
 
 @lru_cache(maxsize=4_096)
@@ -100,6 +96,21 @@ _OUTCOME = {
     stats.GRPC: "%GRPC_STATUS_NUMBER%",
     stats.FLAGS: "%RESPONSE_FLAGS%",
 }
+
+
+def _at_least(status: int) -> Body:
+    comparison = {"op": "GE", "value": {"default_value": status, "runtime_key": f"mesh.log.{status}"}}
+    return {"status_code_filter": {"comparison": comparison}}
+
+
+_ANSWERED = _at_least(100)
+"""Holds when there was an answer: without one there is no duration, and Envoy writes a complaint (at most one in 10 s)."""
+
+
+def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
+    counter = _counter(stats.REQUESTS, {**edge, **_OUTCOME})
+    histogram = _histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US)
+    return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ANSWERED})
 
 
 def _edge(reporter: str, source: str, destination: str) -> dict[str, str]:
@@ -150,9 +161,7 @@ _LINES = extension("envoy.access_loggers.stdout", _STDOUT, {"log_format": {"json
 
 def _failures(rbac: str | None) -> Body:
     """A line for each answer of 500 and above, and for each refusal; all other calls are only counted."""
-    server_error: Body = {
-        "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "mesh.log"}}}
-    }
+    server_error = _at_least(500)
     refusals = [refused_by_rule(rbac), refused_by_none(rbac)] if rbac else []
     kept: Body = {"or_filter": {"filters": [server_error, *refusals]}} if rbac else server_error
     return {**_LINES, "filter": kept}
@@ -162,3 +171,7 @@ def _metadata(rbac: str, prefix: str) -> Body:
     value = {"string_match": {"exact": "denied"}}
     matcher: dict[str, Json] = {"filter": rbac, "path": [{"key": f"{prefix}{_RESULT}"}], "value": value}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+
+
+INSTANCES = _instances()
+"""What a router reports of each try at an instance, repeats included."""

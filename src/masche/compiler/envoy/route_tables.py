@@ -70,9 +70,8 @@ def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blo
     taken.update(NEVER_PROXIED)
     refs: set[Ref] = set()
     for outbound in outbounds:
-        domains = tuple(domain for domain in _domains(outbound) if domain not in taken)
+        domains = _untaken(_domains(outbound), taken)
         if domains:
-            taken.update(domains)
             hosts.append(_named_host(outbound, domains))
             refs |= _refs(outbound)
     hosts.append(_other_host(is_registry_only=is_registry_only))
@@ -85,12 +84,18 @@ def gateway_table(listener: GatewayListener) -> Blob:
     hosts: list[bytes] = []
     origins: list[Origin] = list(listener.origins)
     for index, host in enumerate(listener.virtual_hosts):
-        domains = tuple(domain for domain in host.hosts if domain not in taken)
-        taken.update(domains)
+        domains = _untaken((domain.lower() for domain in host.hosts), taken)
         if domains:
             hosts.append(virtual_host(f"{listener.name}/{index}", domains, _table(host.routes)))
         origins += (origin for route in host.routes for origin in route.origins)
     return _configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT)
+
+
+def _untaken(domains: Iterable[str], taken: set[str]) -> tuple[str, ...]:
+    """Return the domains that no virtual host of the table has yet, each once, and take them."""
+    found = tuple(domain for domain in dict.fromkeys(domains) if domain not in taken)
+    taken.update(found)
+    return found
 
 
 def virtual_host(name: str, domains: Iterable[str], table: bytes) -> bytes:
