@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -71,6 +72,7 @@ class Started:
 
 def main(options: UpOptions, announce: Callable[[Started], None]) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends it at once. Raises StartError."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the authority's key must not end up in a core file
     gc.set_threshold(50_000, 20, 50)
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner:
