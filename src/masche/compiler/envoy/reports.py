@@ -104,7 +104,7 @@ def _at_least(status: int) -> Body:
 
 
 _ANSWERED = _at_least(100)
-"""Holds when there was an answer: without one there is no duration, and Envoy writes a complaint (at most one in 10 s)."""
+"""Holds when there was an answer; without one there is no duration to report."""
 
 
 def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
