@@ -262,11 +262,9 @@ class Agents:
         enrolment = enrol(
             self._world.newest, state, machine=session.machine, is_machine_alive=lambda each: each in self._sessions
         )
-        known = self._world.registrations.get(state.proxy)
         change = await self._writer.commit(enrolment.edits)
-        if known is None or enrolment.created:
-            session.say(Accepted(proxy=state.proxy, created=enrolment.created))
-        self._announce(known, state)
+        session.say(Accepted(proxy=state.proxy, created=enrolment.created))
+        self._announce(self._world.registrations.get(state.proxy), state)
         return change.revision
 
     def _announce(self, known: Registration | None, state: ProxyState) -> None:

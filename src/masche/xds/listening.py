@@ -29,6 +29,7 @@ def options(*, max_receive_bytes: int = MAX_REQUEST_BYTES) -> tuple[tuple[str, i
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),  # without it grpcio never gives up on a peer that stopped answering
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
