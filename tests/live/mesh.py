@@ -4,6 +4,7 @@ What the Envoys hold is what the compiler made, byte for byte; certificates come
 """
 
 import os
+import re
 import socket
 import tempfile
 import time
@@ -51,7 +52,7 @@ ARRIVAL = 3.0
 
 def here(text: str) -> str:
     """Move the addresses of a story into this process' own block."""
-    return text.replace("127.0.1.", PROXIES).replace("10.1.2.", BARE)
+    return re.sub(r"\b127\.0\.[12]\.", PROXIES, text).replace("10.1.2.", BARE)
 
 
 _ports = count(20_000 + os.getpid() * 61 % 9_000)

@@ -26,6 +26,7 @@ from masche.model.vantage import Placement, Vantage
 from masche.model.view import View
 from masche.model.yaml import load
 from masche.registry.merge import from_snapshot
+from stories.envoy_golden import resources
 
 ROOT = Path(__file__).parent
 
@@ -64,6 +65,12 @@ class Story:
             gateway = self.gateways.get(str(name))
             placement = Placement.GATEWAY if gateway else workload.spec.placement or Placement.SIDECAR
             yield workload, stand(self.mesh, workload, placement=placement, gateway=named(gateway) if gateway else None)
+
+    def seated(self) -> Iterator[tuple[Workload, View]]:
+        """Each Workload that has a proxy, with what it must be given."""
+        for workload, vantage in self.vantages():
+            if workload.spec.tls == "MUTUAL":
+                yield workload, view(self.mesh, vantage)
 
     def views(self) -> dict[str, View]:
         """What each of its Workloads must be given."""
@@ -127,6 +134,7 @@ def golden(name: str) -> dict[str, str]:
     instances = {str(port): plain(endpoints(told.mesh, NO_STEERING, port, "").localities) for port in ports}
     return {
         "view.yaml": _yaml({"views": views, "endpoints": instances}),
+        "envoy.yaml": _yaml(resources(told.mesh, told.seated())),
         "status.yaml": _yaml([plain(each) for each in statuses(told.mesh)]),
     }
 
