@@ -4,6 +4,8 @@ All bind loopback only, and none adds the caller's loopback address to X-Forward
 nothing. Invariant: whichever way a request takes, it is routed by the same routes.
 """
 
+from functools import lru_cache
+
 from masche.compiler.envoy import edge, passthrough, reports
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
@@ -21,18 +23,38 @@ from masche.wire.messages import Body, encode
 
 LOOPBACK = "127.0.0.1"
 
+LOCAL_LISTENERS_REMEMBERED = 100_000
+"""About as many as proxies hold together: 300 of them with 300 services each."""
+
 CORS = extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors")
 """Answers preflight requests before they are sent anywhere; it does nothing where a route has no such policy."""
 
 
 def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> Blob:
-    """Return the listener that ``<SERVICE>_URL`` points at."""
-    name = outbound.service.path
-    if outbound.protocol.is_http:
-        chain = connection_manager(name, by_table(name), [CORS], reports.outbound_http(identity), skip_xff_append=True)
+    """Return the listener that ``<SERVICE>_URL`` points at.
+
+    An HTTP one names its table of routes and does not change with it, so it is encoded once for all revisions.
+    """
+    weights = () if outbound.protocol.is_http else _weighted(outbound)
+    refs = refs_of(outbound.origins)
+    return _local(outbound.service.path, weights, port, identity, namespace_path=seat.namespace_path, refs=refs)
+
+
+@lru_cache(maxsize=LOCAL_LISTENERS_REMEMBERED)
+def _local(
+    name: str,
+    weights: tuple[tuple[str, int], ...],
+    port: int,
+    identity: str,
+    *,
+    namespace_path: str,
+    refs: frozenset[Ref],
+) -> Blob:
+    if weights:
+        chain = tcp_proxy(name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE)
     else:
-        chain = tcp_proxy(name, _weighted(outbound), reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE)
-    return _listener(name, port, chain, seat, refs_of(outbound.origins))
+        chain = connection_manager(name, by_table(name), [CORS], reports.outbound_http(identity), skip_xff_append=True)
+    return _listener(name, port, chain, namespace_path, refs)
 
 
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
@@ -47,7 +69,7 @@ def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
     )
     internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [inner]}]}
     return (
-        _listener(PROXY, seat.proxy_port, proxy, seat, frozenset()),
+        _listener(PROXY, seat.proxy_port, proxy, seat.namespace_path, frozenset()),
         framing.blob(types.LISTENER, PROXY_CONNECT, encode(LISTENER, {**internal, **_INTERNAL})),
     )
 
@@ -65,10 +87,10 @@ def _weighted(outbound: Outbound) -> tuple[tuple[str, int], ...]:
     return backends or ((INVALID, 1),)
 
 
-def _listener(name: str, port: int, network_filter: Body, seat: Seat, refs: frozenset[Ref]) -> Blob:
+def _listener(name: str, port: int, network_filter: Body, namespace_path: str, refs: frozenset[Ref]) -> Blob:
     body: Body = {
         "name": name,
-        "address": address(LOOPBACK, port, seat.namespace_path),
+        "address": address(LOOPBACK, port, namespace_path),
         "traffic_direction": "OUTBOUND",
         **edge.LISTENER,
         "filter_chains": [{"name": "local", "filters": [network_filter]}],
