@@ -1,26 +1,43 @@
 // The live graph: services as boxes with a dot per instance, calls as lines that are wider with more of them, coloured by success.
 import { layout, graphlib } from '@dagrejs/dagre';
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { edgeId, edges, graph, selected } from './live';
 import type { Edge, Node } from './messages';
 import { millis, perSecond, share, stateTone, tone } from './words';
 
-const WIDTH = 172;
+const WIDTH = 158;
 const HEIGHT = 66;
-const DOTS_SHOWN = 12;
+const PLATE = 106;
+const DOTS_SHOWN = 10;
+const LARGEST = 1.25;
+const READABLE = 0.8;
+
+type Direction = 'LR' | 'TB';
 
 interface Placed { node: Node; x: number; y: number }
 interface Drawn { key: string; points: { x: number; y: number }[]; label: { x: number; y: number } }
 interface Layout { width: number; height: number; nodes: Placed[]; lines: Map<string, Drawn> }
 
-function arrange(nodes: Node[], from: Edge[]): Layout {
+// From left to right while that can be read in the room there is; else in whichever direction the text is larger.
+function fitting(nodes: Node[], from: Edge[], room: { width: number; height: number }): Layout {
+  const across = arrange(nodes, from, 'LR');
+  if (scale(across, room) >= READABLE) return across;
+  const down = arrange(nodes, from, 'TB');
+  return scale(down, room) > scale(across, room) ? down : across;
+}
+
+function scale(made: Layout, room: { width: number; height: number }): number {
+  return Math.min(room.width / made.width, room.height / made.height, LARGEST);
+}
+
+function arrange(nodes: Node[], from: Edge[], rankdir: Direction): Layout {
   const g = new graphlib.Graph({ multigraph: true });
-  g.setGraph({ rankdir: 'LR', nodesep: 34, ranksep: 150, edgesep: 26, marginx: 20, marginy: 20 });
+  g.setGraph({ rankdir, nodesep: 30, ranksep: 62, edgesep: 20, marginx: 8, marginy: 12 });
   g.setDefaultEdgeLabel(() => ({}));
   for (const node of nodes) g.setNode(node.id, { width: WIDTH, height: HEIGHT });
   for (const edge of from) {
     if (g.hasNode(edge.source) && g.hasNode(edge.destination)) {
-      g.setEdge(edge.source, edge.destination, { width: 128, height: 34, labelpos: 'c' }, edgeId(edge));
+      g.setEdge(edge.source, edge.destination, { width: PLATE, height: 38, labelpos: 'c' }, edgeId(edge));
     }
   }
   layout(g);
@@ -51,11 +68,24 @@ export function Picture() {
   const nodes = graph.value?.nodes ?? [];
   const current = edges.value;
   const shape = nodes.map((n) => n.id).join() + '|' + current.map(edgeId).sort().join();
-  const arranged = useMemo(() => arrange(nodes, current), [shape]);
+  const place = useRef<HTMLDivElement>(null);
+  const [room, setRoom] = useState({ width: 1000, height: 600 });
+  useEffect(() => {
+    const box = place.current;
+    if (!box) return undefined;
+    const measure = () => { setRoom({ width: box.clientWidth, height: Math.max(320, window.innerHeight * 0.62) }); };
+    const watch = new ResizeObserver(measure);
+    watch.observe(box);
+    measure();
+    return () => { watch.disconnect(); };
+  }, [!nodes.length]);
+  const arranged = useMemo(() => fitting(nodes, current, room), [shape, room.width, room.height]);
   if (!nodes.length) return <p class="empty">No services yet. Start one: <code>masche run --service hello --port 8000 -- python -m http.server 8000</code></p>;
   const byId = new Map(nodes.map((node) => [node.id, node]));
+  const drawnAt = scale(arranged, room);
   return (
-    <svg class="picture" viewBox={`0 0 ${arranged.width} ${arranged.height}`} role="img" aria-label="live service graph">
+    <div class="room" ref={place}>
+    <svg class="picture" viewBox={`0 0 ${arranged.width} ${arranged.height}`} width={arranged.width * drawnAt} height={arranged.height * drawnAt} role="img" aria-label="live service graph">
       <defs>
         {(['good', 'warn', 'bad', 'idle'] as const).map((t) => (
           <marker id={`arrow-${t}`} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto">
@@ -66,6 +96,7 @@ export function Picture() {
       {current.map((edge) => <Line edge={edge} drawn={arranged.lines.get(edgeId(edge))} key={edgeId(edge)} />)}
       {arranged.nodes.map((placed) => <Box placed={{ ...placed, node: byId.get(placed.node.id) ?? placed.node }} key={placed.node.id} />)}
     </svg>
+    </div>
   );
 }
 
@@ -77,16 +108,27 @@ function Line({ edge, drawn }: { edge: Edge; drawn: Drawn | undefined }) {
   const width = 1.2 + Math.min(5, Math.log10(1 + edge.rate.requestsPerSecond) * 1.8);
   const speed = edge.rate.requestsPerSecond > 0 ? Math.max(0.35, 3 / Math.sqrt(1 + edge.rate.requestsPerSecond)) : 0;
   return (
-    <g class={`edge ${colour}${chosen ? ' chosen' : ''}`} onClick={() => { selected.value = { kind: 'edge', id }; }}>
+    <g class={`edge ${colour}${chosen ? ' chosen' : ''}`} data-source={edge.source} data-destination={edge.destination} onClick={() => { selected.value = { kind: 'edge', id }; }}>
       <path class="reach" d={smooth(drawn.points)} />
       <path class="line" d={smooth(drawn.points)} style={{ strokeWidth: width }} marker-end={`url(#arrow-${colour})`} />
       {speed > 0 && <path class="flow" d={smooth(drawn.points)} style={{ animationDuration: `${speed}s`, strokeWidth: width }} />}
       <g transform={`translate(${drawn.label.x},${drawn.label.y})`}>
-        <rect class="plate" x="-64" y="-18" width="128" height="36" rx="6" />
-        <text class="figures" y="-3">{perSecond(edge.rate.requestsPerSecond)} · {share(edge.rate.success)}</text>
-        <text class="figures dim" y="12">{edge.isMtls ? '🔒 ' : ''}p99 {millis(edge.rate.p99Ms)}</text>
+        <rect class="plate" x={-PLATE / 2} y="-19" width={PLATE} height="38" rx="7" />
+        {edge.rate.requestsPerSecond > 0 ? <Figures edge={edge} /> : <text class="figures dim" y="4">quiet now</text>}
       </g>
     </g>
+  );
+}
+
+function Figures({ edge }: { edge: Edge }) {
+  const late = millis(edge.rate.p99Ms);
+  return (
+    <>
+      <text class="figures" y="-3">{perSecond(edge.rate.requestsPerSecond)} · {share(edge.rate.success)}</text>
+      {edge.isMtls
+        ? <><path class="lock" d="M-45,5.5 h8 v7 h-8 z M-43,5.5 v-2.2 a2,2 0 0 1 4,0 v2.2" /><text class="figures dim" x="6" y="12.5">p99 {late}</text></>
+        : <text class="figures plaintext" y="12.5">plain · {late}</text>}
+    </>
   );
 }
 
@@ -100,11 +142,11 @@ function Box({ placed: { node, x, y } }: { placed: Placed }) {
       <rect width={WIDTH} height={HEIGHT} rx="10" />
       <text class="name" x="14" y="24">{clip(node.name)}</text>
       <text class="dim" x="14" y="40">{node.kind === 'service' ? node.namespace : `${node.kind} · ${node.namespace}`}</text>
-      {dots.map((w, i) => <circle class={`dot ${stateTone(w.state, w.isConnected)}`} cx={18 + i * 12} cy="53" r="4.2" key={w.workload}><title>{w.workload} {w.state}</title></circle>)}
-      {node.workloads.length > DOTS_SHOWN && <text class="dim" x={20 + DOTS_SHOWN * 12} y="57">+{node.workloads.length - DOTS_SHOWN}</text>}
+      {dots.map((w, i) => <circle class={`dot ${stateTone(w.state, w.isConnected)}`} cx={18 + i * 12.5} cy="52" r="4.2" key={w.workload}><title>{w.workload} {w.state}</title></circle>)}
+      {node.workloads.length > DOTS_SHOWN && <text class="dim" x={16 + DOTS_SHOWN * 12.5} y="56">+{node.workloads.length - DOTS_SHOWN}</text>}
       {!node.workloads.length && node.kind === 'service' && <text class="dim" x="14" y="57">no instances</text>}
     </g>
   );
 }
 
-function clip(name: string): string { return name.length > 19 ? `${name.slice(0, 18)}…` : name; }
+function clip(name: string): string { return name.length > 16 ? `${name.slice(0, 15)}…` : name; }

@@ -1,5 +1,6 @@
 // Every proxy with its health, certificate and the state of its configuration, in its own words where it refused something.
 import { status } from './live';
+import type { PortFact } from './messages';
 import { short } from './Side';
 import { ahead, stateTone } from './words';
 
@@ -21,7 +22,7 @@ export function Workloads() {
               <td>{ahead(proxy.certificateExpiresAt, now)}</td>
               <td>{configuration(proxy.isConnected, proxy.isInSync, proxy.rejections.length)}
                 {proxy.rejections.map((each) => <div class="bad" key={each.typeUrl + each.name}>{each.name}: {each.words}</div>)}</td>
-              <td class="mono">{proxy.address}{proxy.isExposed && <div class="warn">exposed</div>}</td>
+              <td class="mono">{places(proxy.address, proxy.ports)}{proxy.isExposed && <div class="warn">exposed</div>}</td>
               <td>{proxy.placement}</td>
             </tr>))}
           </tbody>
@@ -29,6 +30,11 @@ export function Workloads() {
       </div>
     </section>
   );
+}
+
+function places(address: string, ports: PortFact[]): string {
+  const meshPorts = ports.map((port) => port.meshPort).filter((port) => port > 0);
+  return meshPorts.length ? `${address}:${meshPorts.join(', ')}` : address;
 }
 
 function configuration(isConnected: boolean, isInSync: boolean, rejected: number) {

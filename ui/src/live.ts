@@ -14,6 +14,7 @@ export const selected = signal<{ kind: 'node' | 'edge'; id: string } | null>(nul
 export interface Sample { at: number; rate: number; failed: number; p50: number; p99: number }
 const KEPT_SAMPLES = 300;
 const KEPT_EVENTS = 200;
+const SILENCE = { requestsPerSecond: 0, success: 1, p50Ms: 0, p95Ms: 0, p99Ms: 0 };
 export const history = signal<Map<string, Sample[]>>(new Map());
 export const ALL = 'all';
 
@@ -60,7 +61,24 @@ async function retry(): Promise<void> {
   setTimeout(() => { void retry(); }, 2000);
 }
 
-function record(at: number, current: Edge[]): void {
+// A line that falls silent stays for a while, so that the picture does not jump with every pause.
+const QUIET_SECONDS = 120;
+const lastSeen = new Map<string, { at: number; edge: Edge }>();
+
+function withQuiet(at: number, current: Edge[]): Edge[] {
+  for (const edge of current) lastSeen.set(edgeId(edge), { at, edge });
+  const loud = new Set(current.map(edgeId));
+  const quiet: Edge[] = [];
+  for (const [id, seen] of lastSeen) {
+    if (loud.has(id)) continue;
+    if (at - seen.at > QUIET_SECONDS) lastSeen.delete(id);
+    else quiet.push({ ...seen.edge, rate: SILENCE, deniedPerSecond: 0, endpoints: [] });
+  }
+  return [...current, ...quiet];
+}
+
+function record(at: number, heard: Edge[]): void {
+  const current = withQuiet(at, heard);
   edges.value = current;
   const next = new Map(history.value);
   for (const edge of current) append(next, edgeId(edge), sample(at, [edge]));

@@ -41,7 +41,7 @@ function Login() {
 
 function App() {
   if (connection.value === 'login') return <Login />;
-  return <><Top /><main><div class="stage"><Picture /></div><Side /></main><Workloads /></>;
+  return <><Top /><main><div class="left"><div class="stage"><Picture /></div><Workloads /></div><Side /></main></>;
 }
 
 const place = document.getElementById('app');

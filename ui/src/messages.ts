@@ -18,10 +18,11 @@ export interface Node {
 export interface Graph { revision: number; at: number; window: number; nodes: Node[]; edges: Edge[] }
 export interface Event { sequence: number; at: number; kind: string; severity: string; about: string; message: string }
 export interface Rejection { typeUrl: string; name: string; words: string }
+export interface PortFact { appPort: number; meshPort: number }
 export interface ProxyStatus {
   proxy: string; workload: string; service: string; placement: string; machine: string; zone: string; identity: string;
   certificateExpiresAt: number; state: string; isConnected: boolean; isInSync: boolean; revision: number;
-  address: string; lastError: string; rejections: Rejection[]; isExposed: boolean; envoyVersion: string;
+  address: string; ports: PortFact[]; lastError: string; rejections: Rejection[]; isExposed: boolean; envoyVersion: string;
 }
 export interface Finding { where: string; why: string; fix: string; severity: string }
 export interface PlaneFacts {

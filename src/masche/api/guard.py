@@ -13,7 +13,7 @@ from masche.api.credentials import Credentials, is_same
 
 COOKIE = "masche_session"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-OPEN_PATHS = frozenset({"/healthz", "/login", "/login.js"})
+OPEN_PATHS = frozenset({"/healthz", "/icon.svg", "/login", "/login.js"})
 LOGIN_PATH = "/v1/session"
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16 * 1024
