@@ -23,6 +23,7 @@ from masche.link.messages import (
     FromControl,
     Heartbeat,
     Hello,
+    MessageError,
     ProxyGone,
     ProxyState,
     Refused,
@@ -62,16 +63,23 @@ class Session:
     outbox: "asyncio.Queue[FromControl | None]" = field(default_factory=lambda: asyncio.Queue(OUTBOX_LIMIT))
 
     def say(self, message: FromControl) -> None:
-        """Put a message into the outbox; an agent that does not read is cut off."""
+        """Put a message into the outbox; an agent that does not read is cut off, and starts anew when it connects."""
         try:
             self.outbox.put_nowait(message)
         except asyncio.QueueFull:
-            raise RefusedError("this agent does not read what it is told") from None
+            self.close()
+
+    def end(self, last: FromControl) -> None:
+        """Say a last word and end the stream."""
+        if not self.outbox.full():
+            self.outbox.put_nowait(last)
+        self.close()
 
     def close(self) -> None:
-        """End the stream after what is in the outbox, or at once when there is no room for a word."""
-        if not self.outbox.full():
-            self.outbox.put_nowait(None)
+        """End the stream after what is in the outbox; one that is full is emptied, since nobody reads it."""
+        while self.outbox.full():
+            self.outbox.get_nowait()
+        self.outbox.put_nowait(None)
 
 
 Permits = Callable[[Peer, str, str], Awaitable[str]]
@@ -132,8 +140,6 @@ class Agents:
         try:
             while (message := await session.outbox.get()) is not None:
                 yield message
-            if (error := reader.exception() if reader.done() and not reader.cancelled() else None) is not None:
-                raise error
         finally:
             reader.cancel()
             self._end(session)
@@ -202,13 +208,20 @@ class Agents:
         return local[0]
 
     async def _read(self, session: Session, incoming: AsyncIterator[FromAgent]) -> None:
+        """Hear one agent until it goes. Whatever goes wrong with it ends its stream and nobody else's."""
         try:
             async for message in incoming:
                 await self._hear(session, message)
         except (RefusedError, EnrolmentError) as error:
-            session.outbox.put_nowait(Refused(proxy="", why=error.why, fix=error.fix))
-        finally:
-            session.outbox.put_nowait(None)
+            session.end(Refused(proxy="", why=error.why, fix=error.fix))
+        except (MessageError, StoreError) as error:
+            session.end(Refused(proxy="", why=str(error)))
+        except Exception as error:  # noqa: BLE001 - one agent must not take the control plane and all others with it
+            what = f"the stream of machine {session.machine or session.peer.address} failed: {error!r}"
+            self._events.add(kind="agent-failed", severity="error", about=session.machine, message=what)
+            session.end(Refused(proxy="", why="the control plane could not handle a message; see its events"))
+        else:
+            session.close()
 
     async def _hear(self, session: Session, message: FromAgent) -> None:
         if not session.machine and not isinstance(message, Hello):
