@@ -30,16 +30,18 @@ SERVERS = Path(__file__).with_name("servers")
 APP = (sys.executable, str(SERVERS / "app.py"))
 NODE_APP = ("node", str(SERVERS / "app.mjs"))
 NAMESPACE = "shop"
-LOWEST, HIGHEST = 5_000, 15_000
-"""Where applications and control planes of tests listen: below the range from which agents take ports."""
+LOWEST, SHARE = 5_000, 2_500
+"""Where applications and control planes of tests listen: below the range from which agents take ports, and so many
+ports for each of four workers that run tests side by side."""
 
 _given: set[int] = set()
 
 
 def free_port(*, span: int = 1) -> int:
     """The first of ``span`` free ports in a row that were not given away before."""
-    first = LOWEST + os.getpid() * 17 % (HIGHEST - LOWEST - 2_000)
-    for port in range(first, HIGHEST):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = LOWEST + worker % 4 * SHARE + os.getpid() * 17 % (SHARE // 2)
+    for port in range(first, LOWEST + (worker % 4 + 1) * SHARE):
         wanted = set(range(port, port + span))
         if not wanted & _given and all(map(_is_free, wanted)):
             _given.update(wanted)
@@ -189,7 +191,7 @@ class Mesh:
         words = ["up", *self.options]
         for option, port in self._ports.items():
             words += [option, str(port)]
-        self.plane = self._start("plane", words, data=self.data)
+        self.plane = self._start("plane", words, {"MASCHE_DEBUG": "1"}, data=self.data)
         until(self._is_answered, "the control plane answers")
 
     def _is_answered(self) -> bool:
