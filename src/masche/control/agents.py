@@ -121,6 +121,7 @@ class Agents:
         self._reported: dict[tuple[str, str], int] = {}
         self._scope_cache: dict[Vantage, tuple[View, tuple[ScopeService, ...]]] = {}
         world.settled_hooks.append(self._tell_scopes)
+        world.failed_hooks.append(self._tell_failure)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
@@ -346,6 +347,10 @@ class Agents:
             )
 
     # -- what follows ---------------------------------------------------------------------------------------------
+
+    def _tell_failure(self, error: Exception) -> None:
+        what = f"the newest revision could not be compiled, so every proxy keeps the one before: {error!r}"
+        self._events.add(kind="compile-failed", severity="error", about="mesh", message=what)
 
     def _tell_scopes(self) -> None:
         if len(self._scope_cache) > SCOPES_REMEMBERED:

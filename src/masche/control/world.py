@@ -76,7 +76,8 @@ Heard = Callable[[], None]
 class World:
     """Mesh, registrations, compilation and rollouts, kept in step.
 
-    ``source`` is where resources come from; ``now`` is monotonic. Hooks are called after each settling, in order.
+    ``source`` is where resources come from; ``now`` is monotonic. Hooks are called after each settling, in order;
+    those of ``failed_hooks`` when a Mesh could not be compiled, so that every proxy keeps what it has.
     ``revision`` is the last one that is compiled; ``written``: the revisions that last wrote and first made it.
     ``cost`` is the seconds that the last settling took.
     """
@@ -93,6 +94,7 @@ class World:
         self.synced = asyncio.Event()
         self.synced_since: float | None = None
         self.settled_hooks: list[Heard] = []
+        self.failed_hooks: list[Callable[[Exception], None]] = []
         self._pending = Mesh()
         self._heard = 0
         self.revision = 0
@@ -156,7 +158,11 @@ class World:
             await self._dirty.wait()
             await asyncio.sleep(min(LONGEST_SETTLING, max(SHORTEST_SETTLING, self.cost)))
             self._dirty.clear()
-            self._settle_now()
+            try:
+                self._settle_now()
+            except Exception as error:  # noqa: BLE001 - what cannot be compiled must not end what serves already
+                for failed in self.failed_hooks:
+                    failed(error)
             self.pulse.beat()
 
     def _settle_now(self) -> None:
