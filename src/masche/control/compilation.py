@@ -55,11 +55,19 @@ class Compilation:
     _wanted: dict[tuple[Place, ...], Wanted] = field(default_factory=dict[tuple[Place, ...], Wanted])
 
     def settle(self, mesh: Mesh, *, endpoints_alone: bool) -> None:
-        """Take a new Mesh. ``endpoints_alone`` promises that no View can differ; what is equal keeps its Blobs."""
+        """Take a new Mesh. ``endpoints_alone`` promises that no View can differ; what is equal keeps its Blobs.
+
+        When a Mesh cannot be compiled everything stays as it was, and whatever went wrong is raised.
+        """
+        before = self.mesh, self._compiled, dict(self._endpoints)
         self.mesh = mesh
-        if not endpoints_alone:
-            self._compiled = {vantage: self._renewed(vantage, old) for vantage, old in self._compiled.items()}
-        self._refresh_endpoints()
+        try:
+            if not endpoints_alone:
+                self._compiled = {vantage: self._renewed(vantage, old) for vantage, old in self._compiled.items()}
+            self._refresh_endpoints()
+        except BaseException:
+            self.mesh, self._compiled, self._endpoints = before
+            raise
 
     def steer(self, steering: Steering) -> None:
         """Take new Steering; only endpoints can change."""
