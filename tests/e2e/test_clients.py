@@ -68,6 +68,7 @@ def python(name: str, *words: str) -> list[str]:
 def assert_served(seen: Mapping[str, Any], *, by: str = "web-1") -> None:
     """The right service answered, and knows over mutual TLS who called."""
     assert seen["name"] == by
+    assert dict(seen["headers"])["host"] in {"web", "web:80", "web.shop"}
     shown = [value for name, value in seen["headers"] if name == "x-forwarded-client-cert"]
     assert len(shown) == 1
     assert f"URI={CALLER}" in shown[0]

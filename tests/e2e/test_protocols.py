@@ -1,5 +1,6 @@
 """Every protocol that a service may speak, from its caller's socket to its own, through two proxies and mutual TLS."""
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -9,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -37,6 +37,15 @@ spec:
 ---
 """
 LONGER_THAN_THE_DEFAULT_TIMEOUT = 16.5
+PRIVATE = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-private, namespace: shop}
+spec:
+  selector: {matchLabels: {app: socket}}
+  action: DENY
+  rules: [{to: [{operation: {paths: ["/private*"]}}]}]
+"""
 
 
 def _service(name: str, port: int, target: str, protocol: str, app: str = "") -> str:
@@ -54,6 +63,7 @@ def caller(mesh: Mesh) -> Instance:
         + _service("echo", 7, "tcp", "tcp")
         + _service("first", 25, "tcp", "tcp")
         + _service("empty", 80, "http", "http")
+        + _service("nobody-home", 80, "grpc", "grpc")
     )
 
     def start(name: str, server: str, protocol: str = "", **env: str) -> Instance:
@@ -153,6 +163,20 @@ def test_a_caller_that_waits_for_100_continue_gets_it_and_then_its_answer(caller
             while answer.readline() != b"\r\n":
                 pass
             assert answer.read(5) == b"hello"
+
+
+def test_an_answer_that_comes_before_the_whole_body_reaches_the_caller(caller: Instance):
+    with socket.create_connection(_addr(caller, "web"), timeout=10) as connection:
+
+        def send() -> None:
+            with contextlib.suppress(ConnectionError):  # nobody needs the rest
+                connection.sendall(b"POST /early HTTP/1.1\r\nHost: web\r\nContent-Length: 50000000\r\n\r\n")
+                connection.sendall(b"x" * 1_000_000)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 413")
+        sender.join()
 
 
 def test_large_headers_arrive_whole_in_both_directions(caller: Instance):
@@ -342,10 +366,11 @@ def test_an_http2_caller_reaches_an_application_that_speaks_http1_only(caller: I
 # -- gRPC -------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
+@contextlib.contextmanager
 def _channel(caller: Instance, service: str = "greeter", way: str = "addr") -> Generator[grpc.Channel]:
     if way == "addr":
-        target, options = caller.environment[f"{service.upper()}_ADDR"], [("grpc.enable_http_proxy", 0)]
+        name = service.upper().replace("-", "_")
+        target, options = caller.environment[f"{name}_ADDR"], [("grpc.enable_http_proxy", 0)]
     else:
         target, options = f"{service}:80", [("grpc.http_proxy", caller.environment["http_proxy"])]
     with grpc.insecure_channel(target, options=[*options, ("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -404,6 +429,24 @@ def test_a_cancelled_grpc_call_is_cancelled_at_the_server(caller: Instance):
         assert channel.unary_unary("/tests.Greeter/WasCancelled")(b"", timeout=5) == b"yes"
 
 
+def _refused(channel: grpc.Channel, method: str) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(f"/tests.Greeter/{method}")(b"", timeout=10)
+    return raised.value.code()
+
+
+def test_what_the_mesh_itself_refuses_has_a_status_of_grpc(mesh: Mesh, caller: Instance):
+    with _channel(caller, "nobody-home") as channel:
+        assert _refused(channel, "Echo") is grpc.StatusCode.UNAVAILABLE
+    mesh.apply(PRIVATE.replace("/private*", "/tests.Greeter/Echo").replace("app: socket", "app: greeter"))
+    try:
+        with _channel(caller) as channel:
+            assert _refused(channel, "Echo") is grpc.StatusCode.PERMISSION_DENIED
+            assert len(list(channel.unary_stream("/tests.Greeter/Count")(b"3", timeout=10))) == 3
+    finally:
+        mesh.delete(Kind.AUTHORIZATION_POLICY, "not-private")
+
+
 # -- WebSocket --------------------------------------------------------------------------------------------------------
 
 
@@ -424,17 +467,6 @@ def test_a_websocket_carries_messages_both_ways_and_closes_in_order(caller: Inst
             assert connection.recv(10) == message
         assert connection.ping().wait(10)
     assert connection.close_code == 1000
-
-
-PRIVATE = """
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: not-private, namespace: shop}
-spec:
-  selector: {matchLabels: {app: socket}}
-  action: DENY
-  rules: [{to: [{operation: {paths: ["/private*"]}}]}]
-"""
 
 
 def test_a_policy_on_paths_holds_for_websockets_too(mesh: Mesh, caller: Instance):
