@@ -138,3 +138,24 @@ def test_a_document_with_a_mistake_changes_nothing_at_all(mesh: Mesh, edge: Edge
     assert code == 8
     assert mesh.status().plane.revision == before
     assert _edition(edge) != "ten"
+
+
+MATCHING = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: inside, namespace: shop}}
+spec:
+  parentRefs: [{{kind: Service, group: "", name: orders}}]
+  rules:
+  - matches: [{{path: {{type: RegularExpression, value: '/{pattern}'}}}}]
+    backendRefs: [{{name: orders, port: 80}}]
+"""
+
+
+@pytest.mark.parametrize(
+    "pattern", ["[0-9a-f]{40}/[0-9a-f]{64}", "(a{100}){10}", r"\pL{200}", ".{1000}.{1000}", "a{1000}" * 140]
+)
+def test_no_expression_that_we_take_is_refused_by_an_envoy(mesh: Mesh, edge: Edge, pattern: str) -> None:
+    """A refused expression would hold up the table that it stands in: every other service's routes."""
+    code, said = apply(mesh, MATCHING.format(pattern=pattern))
+    assert code == 0, said

@@ -64,6 +64,9 @@ _RUNTIME: dict[str, int] = {
     "overload.premature_reset_min_stream_lifetime_seconds": 1,
     # One connection must not keep a worker busy: so many requests are begun per wake-up, the rest wait their turn.
     "http.max_requests_per_io_cycle": 10,
+    # A regular expression is judged where it is written. Envoy's own limit of 100 instructions would refuse the whole
+    # table that it stands in, and with it the routes of everybody else; what RE2 compiles at all runs in linear time.
+    "re2.max_program_size.error_level": 1_000_000,
 }
 
 
