@@ -18,16 +18,17 @@ from masche.model.yaml import load_many
 
 PORTS = {"http": 80, "http2": 85, "grpc": 7070, "tcp": 9090, "https": 443}
 PERMISSION_DENIED = "7"
+CALLERS = {Name("ns1", "a-1"), Name("ns2", "a-1"), Name("ns2", "b-1")}
 GROUPS = [*read_groups(OWN / "authz.yaml"), *read_groups(OWN / "authz-more.yaml")]
 
 
 @pytest.mark.parametrize("group", [pytest.param(group, id=group["id"]) for group in GROUPS])
 def test_envoy_judges_as_istio_does(group: Case, live: Live):
-    live.load(with_policies(()))
+    live.load(with_policies(()), CALLERS)
     open_to_all = [*faults(live, group, is_guarded=False)]
     live.change(with_policies(group["policies"]))
     added = [*faults(live, group, is_guarded=True)]
-    live.load(with_policies(group["policies"]))
+    live.load(with_policies(group["policies"]), CALLERS)
     from_start = [*faults(live, group, is_guarded=True)]
     assert (open_to_all, added, from_start) == ([], [], [])
 

@@ -42,10 +42,8 @@ def groups() -> Iterator[Group]:
 @pytest.mark.parametrize("group", [*groups()], ids=repr)
 def test_envoy_does_what_the_gateway_api_demands(group: Group, live: Live):
     mesh = a_mesh(loaded(*group.files))
-    gateways = {}
-    if group.placement == "gateway":
-        gateways = {CLIENT: Name(INFRA, "same-namespace")}
-    live.load(mesh, gateways)
+    gateways = {CLIENT: Name(INFRA, "same-namespace")} if group.placement == "gateway" else {}
+    live.load(mesh, {caller(case) for case in group.cases}, gateways)
     wrong = [f"{case['id']} by {way}: {fault}" for case in group.cases for way, fault in asked(live, group, case)]
     assert not wrong, "\n".join(wrong)
 
@@ -60,8 +58,13 @@ def asked(live: Live, group: Group, case: Case) -> Iterator[tuple[str, str]]:
         assert to
         yield from (("gateway", fault) for fault in faults(live, case, to, host))
         return
-    pod = case.get("client", {"pod": "client", "namespace": INFRA})
-    standing = live.standing[Name(pod["namespace"], f"{pod['pod']}-1")]
+    standing = live.standing[caller(case)]
     bare, _, port = host.partition(":")
     for way, to, is_absolute in ways(standing, bare, int(port or 0)):
         yield from ((way, fault) for fault in faults(live, case, to, host, is_absolute=is_absolute))
+
+
+def caller(case: Case) -> Name:
+    """The Workload that makes the request."""
+    pod = case.get("client", {"pod": "client", "namespace": INFRA})
+    return Name(pod["namespace"], f"{pod['pod']}-1")

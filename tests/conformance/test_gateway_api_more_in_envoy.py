@@ -25,7 +25,7 @@ FRONTEND = {
 
 @pytest.mark.parametrize("group", [pytest.param(group, id=group["id"]) for group in GROUPS])
 def test_a_gateway_of_envoy_does_what_the_gateway_api_demands(group: Case, live: Live):
-    live.load(a_world(group, {"name": group["gateway"]}), {CLIENT: Name(INFRA, group["gateway"])})
+    live.load(a_world(group, {"name": group["gateway"]}), {CLIENT}, {CLIENT: Name(INFRA, group["gateway"])})
     to = live.standing[CLIENT].gateway(group.get("port", 80))
     assert to
     hosts = ((case, case["request"].get("host", "example.com")) for case in group["cases"])
@@ -35,7 +35,7 @@ def test_a_gateway_of_envoy_does_what_the_gateway_api_demands(group: Case, live:
 
 @pytest.mark.parametrize("group", [pytest.param(group, id=group["id"]) for group in GROUPS if group.get("mesh")])
 def test_inside_the_mesh_envoy_does_the_same(group: Case, live: Live):
-    live.load(a_world(group, {"group": "", "kind": "Service", "name": "frontend"}))
+    live.load(a_world(group, {"group": "", "kind": "Service", "name": "frontend"}), {CLIENT})
     wrong = [f"{way}: {fault}" for case in group["cases"] for way, fault in in_all_ways(live, case)]
     assert not wrong, "\n".join(wrong)
 

@@ -8,7 +8,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -119,13 +119,13 @@ class Live:
 
     # -- one mesh after another -----------------------------------------------------------------------------------
 
-    def load(self, mesh: Mesh, gateways: Mapping[Name, Name] | None = None) -> None:
-        """Carry out ``mesh``, and nothing of the one before it."""
+    def load(self, mesh: Mesh, callers: Collection[Name], gateways: Mapping[Name, Name] | None = None) -> None:
+        """Carry out ``mesh``, and nothing of the one before it. Only ``callers`` get listeners to call by."""
         self._empty()
         self.mesh = mesh
         named = gateways or {}
         self.standing = {
-            name: self._stand(workload, named.get(name))
+            name: self._stand(workload, named.get(name), is_caller=name in callers)
             for name, workload in sorted(mesh.workloads.items())
             if workload.spec.tls == "MUTUAL"
         }
@@ -168,7 +168,7 @@ class Live:
         placement = Placement.GATEWAY if gateway else workload.spec.placement or Placement.SIDECAR
         return view(self.mesh, stand(self.mesh, workload, placement=placement, gateway=gateway))
 
-    def _stand(self, workload: Workload, gateway: Name | None) -> Standing:
+    def _stand(self, workload: Workload, gateway: Name | None, *, is_caller: bool) -> Standing:
         told = self._view(workload, gateway)
         spec = workload.spec
         seat = Seat(
@@ -178,8 +178,8 @@ class Live:
                 SeatPort(name=port.name, app_port=port.port, mesh_port=port.mesh_port or port.port)
                 for port in spec.ports
             ),
-            proxy_port=free_port(),
-            local_ports=tuple(LocalPort(service=way.service, port=free_port()) for way in told.outbound),
+            proxy_port=free_port() if is_caller else 0,
+            local_ports=tuple(LocalPort(service=way.service, port=free_port()) for way in told.outbound if is_caller),
             app_address=spec.address.replace(PROXIES, APPLICATIONS),
             gateway_ports=tuple((each.port, each.port + GATEWAY_OFFSET) for each in told.gateway),
         )

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from masche.xds.listening import bind_unix, options
+from masche.identity import transport
+from masche.wire.discovery import MAX_REQUEST_BYTES
+from masche.xds.listening import bind_unix
 from masche.xds.server import Conversation, Peer, Proxy, handlers
 from masche.xds.verdict import Rejection
 from masche.xds.wanted import Wanted
@@ -67,7 +69,7 @@ class Plane:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE + 5)
 
     async def _start(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=options())
+        server = grpc.aio.server(options=transport.server(max_receive_bytes=MAX_REQUEST_BYTES))
         server.add_generic_rpc_handlers((handlers(self),))
         bind_unix(server, self.path)
         await server.start()

@@ -24,7 +24,8 @@ TRIES = 60
 def test_envoy_does_what_a_story_expects_and_what_why_says(name: str, live: Live):
     told = story(name)
     mesh = read_mesh(here((ROOT / name / "mesh.yaml").read_text()), file=name)
-    live.load(mesh, {each.source: each.gateway for each in told.requests if each.gateway})
+    callers = {each.source for each in told.requests}
+    live.load(mesh, callers, {each.source: each.gateway for each in told.requests if each.gateway})
     wrong = [f"{asked} by {way}: {fault}" for asked in told.requests for way, fault in faults(live, told, asked)]
     assert not wrong, "\n".join(wrong)
 
