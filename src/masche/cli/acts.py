@@ -18,6 +18,10 @@ from masche.cli.stage import NAMESPACE, SHOP, Calls, Stage, plaintext_answer, sh
 
 SLOW_MS = 400.0
 LEAST_CALLS = 20
+MOST_IN_FLIGHT = 4
+"""Calls that one instance works on at the same time; a POST that it was killed over cannot be repeated safely."""
+
+IN_FLIGHT_SECONDS = 1.0
 
 
 class BrokenPromiseError(Exception):
@@ -155,9 +159,14 @@ def _replica_dies(stage: Stage) -> Iterable[str]:
     mark = stage.mark()
     stage.kill_application("inventory-3")
     took = stage.until(lambda: len(stage.ready("inventory")) == 3, "the dead replica is still listed", within=20)
-    calls = _settled_calls(stage, mark)
+    calls = _settled_calls(stage, mark + IN_FLIGHT_SECONDS)
+    lost = stage.calls(mark - 1, until=mark + IN_FLIGHT_SECONDS)
+    stage.lost_in_flight = lost.failed
     yield f"kill -9 of inventory-3 under {stage.rate} calls/s; out of everybody's sight after {1000 * took:.0f} ms"
-    yield _none_failed(calls, "from the kill on")
+    promise(lost.failed <= MOST_IN_FLIGHT, f"{lost.failed} calls failed around the kill: {'; '.join(lost.errors)}")
+    if lost.failed:
+        yield f"{lost.failed} had been handed to it at that instant and not answered: orders are not placed twice"
+    yield _none_failed(calls, "from then on")
 
 
 DENIAL = f"""

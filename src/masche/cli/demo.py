@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from masche.cli.acts import ACTS, Act, BrokenPromiseError, await_shop, open_doors, open_shop
+from masche.cli.acts import ACTS, Act, BrokenPromiseError, await_shop, open_doors, open_shop, promise
 from masche.cli.exits import Exit
 from masche.cli.output import console, say
 from masche.cli.stage import SHOP, Stage, StageError
@@ -47,16 +47,17 @@ def demo(ctx: click.Context, *, fast: bool, rate: int, keep_logs: bool) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Generator[None]:
-    """SIGTERM ends the demonstration as Ctrl-C does."""
+    """SIGTERM and a terminal that was closed end the demonstration as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _play(stage: Stage, *, is_fast: bool) -> int:
@@ -70,7 +71,11 @@ def _play(stage: Stage, *, is_fast: bool) -> int:
             _pause(last=number == len(ACTS))
     total = stage.calls(0.0)
     say()
-    say(f"{total.sent} calls in {time.monotonic() - began:.0f} s, {total.failed} failed.", "bold")
+    promise(
+        total.failed == stage.lost_in_flight, f"{total.failed} of {total.sent} calls failed: {'; '.join(total.errors)}"
+    )
+    lost = f" ({total.failed} in the process that was killed)" if total.failed else ""
+    say(f"{total.sent} calls in {time.monotonic() - began:.0f} s, {total.failed} failed{lost}.", "bold")
     if not is_fast:
         say("The shop stays open. Change something: `masche apply`, `masche top`, `masche why`. Ctrl-C ends it.")
         say(f"  export MASCHE_DATA={stage.folder}")

@@ -64,6 +64,7 @@ class Stage:
     _app_ports: dict[str, int] = field(default_factory=dict[str, int])
     _plane_ports: tuple[int, int, int] = (0, 0, 0)
     gateway_port: int = 0
+    lost_in_flight: int = 0
 
     @property
     def client(self) -> Client:
