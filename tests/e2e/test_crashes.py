@@ -7,6 +7,7 @@ import time
 import pytest
 
 from e2e.calling import status_of
+from e2e.conftest import StartMesh
 from e2e.load import Load
 from e2e.mesh import Instance, Mesh, free_port, service
 from e2e.waiting import holds, until
@@ -111,7 +112,7 @@ def _child(instance: Instance) -> int:
 
 
 @pytest.fixture
-def lonely(start_mesh) -> Mesh:
+def lonely(start_mesh: StartMesh) -> Mesh:
     mesh = start_mesh()
     mesh.apply(service("orders"))
     return mesh

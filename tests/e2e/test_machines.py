@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.conftest import StartMesh
 from e2e.load import Load
 from e2e.mesh import Instance, Mesh, service
 from e2e.waiting import until
@@ -125,12 +126,12 @@ def test_a_join_string_that_is_not_right_is_refused_in_words(mesh: Mesh, tmp_pat
 
 
 def test_a_machine_that_never_joined_runs_nothing(mesh: Mesh, tmp_path: Path) -> None:
-    stray = mesh.run("orders", name="stray", data=tmp_path / "s", options=["--start-timeout", "8s"])
+    stray = mesh.run("orders", name="stray", data=tmp_path / "s", options=["--start-timeout", "5s"])
     assert stray.wait() == 125
     assert "masche join" in stray.text
 
 
-def test_a_revoked_machine_is_shut_out(mesh: Mesh, start_mesh) -> None:
+def test_a_revoked_machine_is_shut_out(mesh: Mesh, start_mesh: StartMesh) -> None:
     """In a mesh of its own, as it is for good."""
     one = start_mesh()
     data = one.folder / "e"

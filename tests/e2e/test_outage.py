@@ -3,16 +3,22 @@
 ``MASCHE_LONG=1`` makes the outages a minute long.
 """
 
+import http.client
 import os
 import signal
+import threading
 import time
 
 import pytest
 
+from e2e.conftest import StartMesh
 from e2e.load import Load
 from e2e.mesh import Instance, Mesh, service
 from e2e.waiting import until
 from e2e.watching import Watch
+from masche.api.client import RefusalError, UnreachableError
+from masche.api.messages import Document
+from masche.model.refs import Kind
 
 IS_LONG = os.environ.get("MASCHE_LONG") == "1"
 OUTAGE = 60.0 if IS_LONG else 8.0
@@ -92,3 +98,29 @@ def test_a_workload_that_died_during_an_outage_is_shown_as_gone(mesh: Mesh, call
         until(lambda: f"127.0.0.1:{mesh_port}" not in caller.admin.endpoints()[cluster], "callers know it")
         load.lasts(1)
     assert not load.failed(time.monotonic() - 1)
+
+
+def test_a_kill_during_writes_loses_nothing_that_was_acknowledged(start_mesh: StartMesh) -> None:
+    """H1, through the API of a real control plane; the store's own tests go deeper."""
+    mesh, acknowledged = start_mesh(), dict[str, int]()
+
+    def write() -> None:
+        while True:
+            name = f"written-{len(acknowledged)}"
+            try:
+                acknowledged[name] = mesh.client.apply([Document(file="x", text=service(name))]).revision
+            except (UnreachableError, RefusalError, OSError, http.client.HTTPException):
+                return
+
+    for _ in range(20 if IS_LONG else 3):
+        before, writer = len(acknowledged), threading.Thread(target=write)
+        writer.start()
+        until(lambda before=before: len(acknowledged) > before + 20, "writes are acknowledged")
+        mesh.kill_plane()
+        writer.join()
+        mesh.start_plane()
+        stored = {item.ref.name: item.revision for item in mesh.client.list(Kind.SERVICE, namespace="shop").items}
+        assert {name: stored.get(name) for name in acknowledged} == acknowledged
+        assert len(stored) <= len(acknowledged) + 1, "more was stored than was ever sent"
+        assert mesh.status().plane.revision >= max(acknowledged.values())
+    assert list(acknowledged.values()) == sorted(set(acknowledged.values())), "a revision was given twice"
