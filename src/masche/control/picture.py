@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from masche.api.messages import Edge, Graph, Node, NodeKind, NodeWorkload, ProxyStatus
 from masche.control.world import World
 from masche.model.mesh import Mesh
+from masche.model.refs import Name
+from masche.model.resources.core import Service
 
 
 def graph(world: World, proxies: Sequence[ProxyStatus], edges: tuple[Edge, ...], *, at: float, window: float) -> Graph:
@@ -17,7 +19,7 @@ def graph(world: World, proxies: Sequence[ProxyStatus], edges: tuple[Edge, ...],
     by_node: dict[str, list[ProxyStatus]] = {}
     for proxy in proxies:
         by_node.setdefault(node_of(proxy), []).append(proxy)
-    nodes = [*_services(world.newest, by_node, called), *_others(world.newest, by_node, called)]
+    nodes = [*_services(world.newest, by_node, called, proxies), *_others(world.newest, by_node, called)]
     return Graph(
         revision=world.revision, at=at, window=window, nodes=tuple(sorted(nodes, key=lambda node: node.id)), edges=edges
     )
@@ -35,12 +37,15 @@ def caller_of(workload: str) -> str:
     return f"{namespace}/{stem if dash and suffix.isalnum() and stem else name}"
 
 
-def _services(mesh: Mesh, by_node: dict[str, list[ProxyStatus]], called: set[str]) -> Iterable[Node]:
+def _services(
+    mesh: Mesh, by_node: dict[str, list[ProxyStatus]], called: set[str], proxies: Sequence[ProxyStatus]
+) -> Iterable[Node]:
     for name, service in mesh.services.items():
         key = str(name)
         workloads = by_node.pop(key, [])
         if not workloads and key not in called and _is_subset(mesh, key):
             continue
+        workloads = workloads or list(_selected(mesh, service, proxies))
         yield Node(
             id=key,
             kind=NodeKind.SERVICE,
@@ -49,6 +54,16 @@ def _services(mesh: Mesh, by_node: dict[str, list[ProxyStatus]], called: set[str
             ports=tuple(port.port for port in service.spec.ports),
             workloads=tuple(map(_instance, workloads)),
         )
+
+
+def _selected(mesh: Mesh, service: Service, proxies: Sequence[ProxyStatus]) -> Iterable[ProxyStatus]:
+    """The instances that a Service shares with another one, on whose node they would otherwise be drawn alone."""
+    selector = service.spec.selector or {}
+    for proxy in proxies:
+        namespace, _, name = proxy.workload.partition("/")
+        workload = mesh.workloads.get(Name(namespace, name)) if namespace == service.name.namespace else None
+        if workload is not None and selector and selector.items() <= workload.metadata.labels.items():
+            yield proxy
 
 
 def _is_subset(mesh: Mesh, key: str) -> bool:
