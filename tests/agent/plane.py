@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from masche.identity import transport
 from masche.identity.authority import Authority
 from masche.identity.spiffe import SpiffeId
 from masche.link import service
@@ -39,6 +40,7 @@ from masche.model.blob import Blob
 from masche.model.refs import Name, PortRef
 from masche.model.view import Protocol
 from masche.wire import framing, types
+from masche.wire.discovery import MAX_REQUEST_BYTES
 from masche.wire.messages import encode
 from masche.xds import listening, server
 from masche.xds.verdict import Rejection
@@ -75,7 +77,7 @@ class Plane:
         self._server: Any = None
 
     async def start(self) -> None:
-        options = [*listening.options()]
+        options = transport.server(max_receive_bytes=MAX_REQUEST_BYTES)
         self._server = grpc.aio.server(interceptors=[_Recorder(self.received)], options=options)
         handlers = (service.handlers(self, trust_domain=lambda: TRUST_DOMAIN), server.handlers(_Provider(self)))
         self._server.add_generic_rpc_handlers(handlers)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc.aio
 
-from masche.identity import keys, tls
+from masche.identity import keys, tls, transport
 from masche.identity.admission import Admission
 from masche.identity.authority import Authority, Issued
 from masche.identity.bundle import TrustBundle
@@ -16,7 +16,7 @@ from masche.identity.join import JoinError, Tokens
 from masche.identity.keys import PrivateKey
 from masche.identity.spiffe import SpiffeId
 from masche.identity.tls import Presented
-from masche.link import service
+from masche.link import messages, service
 from masche.link.messages import (
     Accepted,
     FromAgent,
@@ -166,7 +166,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 async def serve(plane: Plane, address: str) -> grpc.aio.Server:
     """A control plane on a Unix socket."""
-    server = grpc.aio.server(options=list(service.SERVER_OPTIONS))
+    server = grpc.aio.server(options=transport.server(max_receive_bytes=messages.MAX_MESSAGE_BYTES))
     server.add_generic_rpc_handlers((service.handlers(plane, trust_domain=lambda: DOMAIN),))
     assert server.add_insecure_port(address)
     await server.start()
@@ -179,10 +179,10 @@ class Mutual:
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.presented = self.certify()
-        self.link = grpc.aio.server(options=list(service.SERVER_OPTIONS))
+        self.link = grpc.aio.server(options=transport.server(max_receive_bytes=messages.MAX_MESSAGE_BYTES))
         self.link.add_generic_rpc_handlers((service.handlers(plane, trust_domain=lambda: DOMAIN),))
         self.port = self.link.add_secure_port("127.0.0.1:0", tls.mutual_server_credentials(lambda: self.presented))
-        self.joining = grpc.aio.server(options=list(service.JOINING_SERVER_OPTIONS))
+        self.joining = grpc.aio.server(options=transport.door(max_receive_bytes=messages.MAX_JOIN_BYTES))
         self.joining.add_generic_rpc_handlers((service.joining_handlers(plane),))
         self.joining_port = self.joining.add_secure_port(
             "127.0.0.1:0", tls.joining_server_credentials(lambda: self.presented)

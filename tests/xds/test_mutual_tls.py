@@ -15,12 +15,13 @@ from cryptography.x509.oid import NameOID
 from xds_plane import Plane
 from xds_worlds import blob, cluster, world
 
+from masche.identity import transport
 from masche.identity.keys import Secret
 from masche.identity.spiffe import SpiffeId
 from masche.identity.tls import Presented, mutual_server_credentials
 from masche.testing.fake_proxy import FakeProxy
+from masche.wire.discovery import MAX_REQUEST_BYTES
 from masche.wire.types import CLUSTER, ENDPOINTS
-from masche.xds.listening import options
 from masche.xds.server import handlers
 
 MACHINE = "spiffe://mesh.local/machine/m1"
@@ -92,7 +93,7 @@ class Secured:
 @asynccontextmanager
 async def serving(material: Presented) -> AsyncIterator[Secured]:
     secured = Secured(Plane(), 0, material)
-    server = grpc.aio.server(options=options())
+    server = grpc.aio.server(options=transport.server(max_receive_bytes=MAX_REQUEST_BYTES))
     server.add_generic_rpc_handlers((handlers(secured.plane),))
     secured.port = server.add_secure_port("127.0.0.1:0", mutual_server_credentials(lambda: secured.material))
     await server.start()

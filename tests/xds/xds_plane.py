@@ -9,7 +9,9 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from masche.xds.listening import bind_unix, options
+from masche.identity import transport
+from masche.wire.discovery import MAX_REQUEST_BYTES
+from masche.xds.listening import bind_unix
 from masche.xds.server import Conversation, Peer, Proxy, RefusedError, handlers
 from masche.xds.verdict import Rejection
 from masche.xds.wanted import Wanted
@@ -82,7 +84,7 @@ class Served:
 @asynccontextmanager
 async def serving(path: Path, plane: Plane) -> AsyncIterator[Served]:
     """A server on a Unix socket, for as long as the block runs."""
-    server = grpc.aio.server(options=options())
+    server = grpc.aio.server(options=transport.server(max_receive_bytes=MAX_REQUEST_BYTES))
     server.add_generic_rpc_handlers((handlers(plane),))
     bind_unix(server, path)
     await server.start()

@@ -12,7 +12,7 @@ import grpc.aio
 
 from masche.agent.machine import Machine
 from masche.agent.relay import METHOD, Upstream
-from masche.identity import tls
+from masche.identity import transport
 from masche.link.client import Connected, Disconnected, LinkClient
 from masche.link.messages import (
     Accepted,
@@ -30,19 +30,6 @@ from masche.link.messages import (
     SignRequest,
 )
 from masche.link.service import RefusedError
-
-OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # gRPC waits a minute for a ping otherwise, whatever the line above says
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-)
-"""A control plane that stopped answering is noticed within 15 s."""
 
 ForProxy = Accepted | Refused | Scope | Drained | Roots | RenewNow | Directive | Connected | Disconnected
 Listener = Callable[[ForProxy], None]
@@ -155,10 +142,8 @@ class Uplink:
         self._address = address
 
     def _open(self) -> grpc.aio.Channel:
-        if not self._machine.is_joined:
-            return grpc.aio.insecure_channel(self.address, options=list(OPTIONS))
-        credentials = tls.channel_credentials(self._machine.presented())
-        return grpc.aio.secure_channel(self.address, credentials, options=[*OPTIONS, *tls.CHANNEL_OPTIONS])
+        presented = self._machine.presented() if self._machine.is_joined else None
+        return transport.channel(self.address, presented, max_receive_bytes=-1)
 
     @property
     def refusal(self) -> RefusedError | None:

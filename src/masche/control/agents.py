@@ -5,11 +5,12 @@ then answered, so that an Accepted outlives a crash of either side.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, assert_never
 
-from masche.control.enrolment import EnrolmentError, enrol
+from masche.control.enrolment import Enrolment, EnrolmentError, enrol
+from masche.control.gate import Gate
 from masche.control.leases import Leases
 from masche.control.registrations import Registration
 from masche.control.world import World
@@ -37,7 +38,7 @@ from masche.link.messages import (
     Synced,
 )
 from masche.link.service import Peer, RefusedError
-from masche.model.ports import Delete, Edit, StoreError, Writer
+from masche.model.ports import Change, ConflictError, Delete, Edit, StoreError, Writer
 from masche.model.refs import Kind, Name, Ref
 from masche.model.vantage import Vantage
 from masche.model.view import View
@@ -47,6 +48,7 @@ DRAIN_PATIENCE = 10.0
 """Seconds that a leaving workload waits at the most for its callers to have heard of it."""
 
 OUTBOX_LIMIT = 1000
+TRIES = 50
 SCOPES_REMEMBERED = 4096
 
 
@@ -82,10 +84,6 @@ class Session:
         self.outbox.put_nowait(None)
 
 
-Permits = Callable[[Peer, str, str], Awaitable[str]]
-"""(peer, namespace, service account) -> "" or why the machine may not run it."""
-
-
 class Agents:
     """Implements ``link.service.LinkService``. ``wall`` is Unix seconds, ``tasks`` owns what outlives one call."""
 
@@ -97,8 +95,7 @@ class Agents:
         authority: Authority,
         leases: Leases,
         events: Events,
-        permits: Permits,
-        admit: Callable[[Peer], None],
+        gate: Gate,
         count: Callable[[Report], None],
         wall: Callable[[], float],
         leaf_lifetime: float,
@@ -110,24 +107,23 @@ class Agents:
         self._authority = authority
         self._leases = leases
         self._events = events
-        self._permits = permits
-        self._admit = admit
+        self._gate = gate
         self._count = count
         self._wall = wall
         self._leaf_lifetime = leaf_lifetime
         self._signed = signed
         self._tasks = tasks
+        self._running: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, Session] = {}
         self._reported: dict[tuple[str, str], int] = {}
         self._scope_cache: dict[Vantage, tuple[View, tuple[ScopeService, ...]]] = {}
         world.settled_hooks.append(self._tell_scopes)
-        world.failed_hooks.append(self._tell_failure)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
     def admit(self, peer: Peer) -> None:
         """Raise RefusedError for a machine whose credential was revoked."""
-        self._admit(peer)
+        self._gate.admit(peer)
 
     @property
     def machines(self) -> Mapping[str, Session]:
@@ -137,7 +133,7 @@ class Agents:
     async def register(self, peer: Peer, incoming: AsyncIterator[FromAgent]) -> AsyncIterator[FromControl]:
         """Serve one Register stream until the agent goes or is sent away."""
         session = Session(peer)
-        reader = self._tasks.create_task(self._read(session, incoming), name=f"agent {peer.address}")
+        reader = self._start(self._read(session, incoming), name=f"agent {peer.address}")
         try:
             while (message := await session.outbox.get()) is not None:
                 yield message
@@ -148,14 +144,14 @@ class Agents:
     async def sign(self, peer: Peer, request: SignRequest) -> SignReply:
         """Sign for a workload that this machine registered; its SPIFFE ID comes from the registration alone."""
         registration = self._world.registrations.get(request.proxy)
-        machine = self._machine(peer)
+        machine = self._machine(peer, registration.machine if registration else "")
         occupant = registration.occupant(request.workload) if registration else None
         if registration is None or occupant is None or registration.machine != machine:
             raise RefusedError(
                 f"{request.workload} is not registered by machine {machine}", fix="register it first, then ask again"
             )
         namespace = request.workload.namespace
-        if why := await self._permits(peer, namespace, occupant.service_account):
+        if why := await self._gate.permits(peer, namespace, occupant.service_account):
             raise RefusedError(why)
         identity = SpiffeId.of_workload(self._authority.trust_domain, namespace, occupant.service_account)
         try:
@@ -173,7 +169,7 @@ class Agents:
 
     async def report(self, peer: Peer, report: Report) -> ReportReply:
         """Count a Report once, whatever its repeats."""
-        machine = self._machine(peer)
+        machine = self._machine(peer, report.machine)
         key = (machine, report.epoch)
         if report.machine != machine:
             raise RefusedError(f"machine {machine} reports for {report.machine}")
@@ -189,24 +185,35 @@ class Agents:
         return Roots(trust_domain=self._authority.trust_domain, roots=self._authority.bundle.pem)
 
     def expel(self, machine: str) -> None:
-        """Send a machine's agent away; it is not admitted again while it is revoked."""
+        """Send a machine's agent away, and its proxies; none is admitted again while it is revoked."""
         if (session := self._sessions.get(machine)) is not None:
-            session.close()
+            session.end(Refused(proxy="", why=f"the machine {machine} is revoked"))
+        for registration in self._world.registrations.of_machine(machine):
+            self._world.proxy(registration.state.proxy).wake()
 
     def close(self) -> None:
-        """Send every agent away: this control plane is stopping."""
+        """Send every agent away and wait for nothing any more: this control plane is stopping."""
         for session in self._sessions.values():
             session.close()
+        for task in self._running:
+            task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        task = self._tasks.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     # -- one session --------------------------------------------------------------------------------------------------
 
-    def _machine(self, peer: Peer) -> str:
+    def _machine(self, peer: Peer, claimed: str) -> str:
+        """The machine that calls. On our own Unix socket it is the one it claims to be, if that said hello there."""
         if peer.machine is not None:
             return peer.machine
-        local = [machine for machine, session in self._sessions.items() if session.peer.is_local]
-        if not local:
+        session = self._sessions.get(claimed)
+        if session is None or not session.peer.is_local:
             raise RefusedError("this machine's agent has not said hello", fix="open Register first")
-        return local[0]
+        return claimed
 
     async def _read(self, session: Session, incoming: AsyncIterator[FromAgent]) -> None:
         """Hear one agent until it goes. Whatever goes wrong with it ends its stream and nobody else's."""
@@ -271,15 +278,25 @@ class Agents:
     async def _commit(self, session: Session, state: ProxyState) -> int:
         for occupant in state.occupants:
             workload = occupant.seat.workload
-            if why := await self._permits(session.peer, workload.namespace, occupant.service_account):
+            if why := await self._gate.permits(session.peer, workload.namespace, occupant.service_account):
                 raise RefusedError(why, fix="make a join token that allows it")
-        enrolment = enrol(
-            self._world.newest, state, machine=session.machine, is_machine_alive=lambda each: each in self._sessions
-        )
-        change = await self._writer.commit(enrolment.edits)
+        enrolment, change = await self._written(session, state)
         session.say(Accepted(proxy=state.proxy, created=enrolment.created))
         self._announce(self._world.registrations.get(state.proxy), state)
         return change.revision
+
+    async def _written(self, session: Session, state: ProxyState) -> tuple[Enrolment, Change]:
+        """Commit what a proxy enrols as. A Service is only made of a Mesh that nobody has moved on meanwhile."""
+        for _ in range(TRIES):
+            seen = self._world.newest_revision
+            found = enrol(
+                self._world.newest, state, machine=session.machine, is_machine_alive=lambda each: each in self._sessions
+            )
+            try:
+                return found, await self._writer.commit(found.edits, expect=seen if found.created else None)
+            except ConflictError:
+                await self._world.until_newer_than(seen)
+        raise RefusedError("the store changes faster than a Service can be made in it", fix="it is tried again")
 
     def _announce(self, known: Registration | None, state: ProxyState) -> None:
         for occupant in state.occupants:
@@ -348,10 +365,6 @@ class Agents:
 
     # -- what follows ---------------------------------------------------------------------------------------------
 
-    def _tell_failure(self, error: Exception) -> None:
-        what = f"the newest revision could not be compiled, so every proxy keeps the one before: {error!r}"
-        self._events.add(kind="compile-failed", severity="error", about="mesh", message=what)
-
     def _tell_scopes(self) -> None:
         if len(self._scope_cache) > SCOPES_REMEMBERED:
             self._scope_cache = {}
@@ -385,7 +398,7 @@ class Agents:
         is_draining = bool(state.occupants) and all(each.state.phase == "DRAINING" for each in state.occupants)
         if is_draining and state.proxy not in session.draining:
             session.draining[state.proxy] = revision
-            self._tasks.create_task(self._until_drained(session, state.proxy, revision), name=f"drain {state.proxy}")
+            self._start(self._until_drained(session, state.proxy, revision), name=f"drain {state.proxy}")
 
     async def _until_drained(self, session: Session, proxy: str, revision: int) -> None:
         try:

@@ -24,28 +24,35 @@ from masche.telemetry.events import Event
 from masche.telemetry.prometheus import CONTENT_TYPE, Metrics
 
 
-class Exposition:
-    """Renders the page. ``heard`` and ``settled`` are called as things happen."""
+class Counters:
+    """What is counted where it happens."""
 
-    def __init__(self, world: World, *, measures: Measures, reading: Reading, vigil: Vigil) -> None:
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+
+    def heard(self, event: Event) -> None:
+        """Count an event."""
+        self.metrics.count(names.EVENTS, kind=event.kind)
+
+    def rejected(self, type_url: str) -> None:
+        """Count a resource that a proxy refused."""
+        self.metrics.count(names.REJECTIONS, type=type_url.rpartition(".")[2])
+
+    def signed(self) -> None:
+        """Count a certificate."""
+        self.metrics.count(names.CERTIFICATES)
+
+
+class Exposition:
+    """Renders the page: ``counters``, and what is read off the other parts when it is asked for."""
+
+    def __init__(self, world: World, *, counters: Counters, measures: Measures, reading: Reading, vigil: Vigil) -> None:
         self._world = world
         self._measures = measures
         self._reading = reading
         self._vigil = vigil
-        self._metrics = Metrics()
+        self._metrics = counters.metrics
         world.settled_hooks.append(self._settled)
-
-    def heard(self, event: Event) -> None:
-        """Count an event."""
-        self._metrics.count(names.EVENTS, kind=event.kind)
-
-    def rejected(self, type_url: str) -> None:
-        """Count a resource that a proxy refused."""
-        self._metrics.count(names.REJECTIONS, type=type_url.rpartition(".")[2])
-
-    def signed(self) -> None:
-        """Count a certificate."""
-        self._metrics.count(names.CERTIFICATES)
 
     def page(self) -> str:
         """The page as it is now."""

@@ -5,7 +5,7 @@ name that the Mesh does not have is counted nowhere.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from masche.api import messages
@@ -54,15 +54,14 @@ class _Names:
 class Measures:
     """Counts Reports. Times are monotonic seconds, but for those of certificates."""
 
-    def __init__(self, world: World, *, events: Events, wall: Callable[[], float]) -> None:
+    def __init__(self, world: World, *, events: Events) -> None:
         self._world = world
         self._events = events
-        self._wall = wall
         self._series = Series()
         self._steersman = Steersman()
         self._certificates: dict[Name, _Certificate] = {}
         self._successes: dict[Name, float] = {}
-        self._ejected: dict[tuple[PortRef, Name], int] = {}
+        self._ejected: dict[tuple[PortRef, Name], set[str]] = {}
         self._totals = Totals()
         self._names = _Names.of(world.mesh)
 
@@ -117,7 +116,7 @@ class Measures:
                 continue
             edge = Edge(source, str(report.service.owner), report.service.port, str(instance))
             samples.setdefault(edge, Sample()).absorb(_instance_sample(report))
-            self._notice(report, instance)
+            self._notice(report, instance, proxy.proxy)
             seen = Histogram(report.latency.buckets, sum_us=report.latency.sum_us)
             measured.setdefault((report.service, occupant.zone), []).append(
                 Measured(workload=str(instance), answers=seen.count, mean_us=seen.mean)
@@ -125,10 +124,11 @@ class Measures:
         for key, each in measured.items():
             self._steersman.measured(key, each, now=self._world.now())
 
-    def _notice(self, report: EndpointReport, instance: Name) -> None:
+    def _notice(self, report: EndpointReport, instance: Name, proxy: str) -> None:
         if report.requests > report.errors:
             self._successes[instance] = self._world.now()
-        self._ejected[report.service, instance] = int(report.is_ejected)
+        ejecting = self._ejected.setdefault((report.service, instance), set())
+        (ejecting.add if report.is_ejected else ejecting.discard)(proxy)
 
     # -- what follows ---------------------------------------------------------------------------------------------
 
@@ -152,6 +152,8 @@ class Measures:
         self._steersman.keep_only({(port, zone): present for port in ports for zone in zones})
         self._successes = {n: at for n, at in self._successes.items() if n in self._world.mesh.workloads}
         self._certificates = {n: each for n, each in self._certificates.items() if n in self._world.mesh.workloads}
+        here = {registration.state.proxy for registration in self._world.registrations}
+        self._ejected = {key: left for key, proxies in self._ejected.items() if (left := proxies & here)}
 
     def _weights(self) -> Iterable[tuple[tuple[Key, str], int]]:
         for key in self._steersman.known():
@@ -228,7 +230,7 @@ class Measures:
             zone=zone,
             rate=_rate(summary),
             weight=min(weights, default=FAIR),
-            is_ejected=bool(self._ejected.get((port, name), 0)),
+            is_ejected=bool(self._ejected.get((port, name))),
         )
 
 

@@ -4,7 +4,7 @@ Implements ``api.plane.Plane``. ``control.reading`` and ``control.writing`` know
 traffic; here are the rest and the seams between them.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -38,21 +38,13 @@ from masche.api.messages import (
     WhyRequest,
 )
 from masche.api.plane import Fault, PlaneError
-from masche.control.agents import Agents
 from masche.control.asking import explain
 from masche.control.checking import check
-from masche.control.measures import Measures
-from masche.control.options import UpOptions
+from masche.control.parts import Parts
 from masche.control.picture import graph
-from masche.control.reading import Reading
-from masche.control.server_identity import ServerIdentity
-from masche.control.vigil import Vigil
-from masche.control.world import World
-from masche.control.writing import Writing
 from masche.identity.authority import Authority
-from masche.identity.credential import MachineRecord, Machines
-from masche.identity.join import Grant, JoinError, JoinString, Tokens
-from masche.model.ports import Writer
+from masche.identity.credential import MachineRecord
+from masche.identity.join import Grant, JoinError, JoinString, public_id
 from masche.model.refs import Kind, Name, Ref
 from masche.telemetry.events import Events
 from masche.version import VERSION
@@ -62,146 +54,103 @@ LIVE_WINDOW = 5.0
 LONGEST_TOKEN = 24 * 3600.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ControlPlane:
-    """All parts of one control plane, and what the API asks of them. ``wall`` is Unix seconds."""
+    """The parts of one control plane, and what the API asks of them. ``started_at`` is Unix seconds."""
 
-    options: UpOptions
-    world: World
-    log: Events
-    measures: Measures
-    authority: Authority
-    identity: ServerIdentity
-    machines_known: Machines
-    token_store: Tokens
-    agents: Agents
-    vigil: Vigil
+    parts: Parts
     link_address: str
     joining_address: str
-    wall: Callable[[], float]
-    reading: Reading
-    writing: Writing
     started_at: float
 
     @classmethod
-    def of(
-        cls,
-        *,
-        options: UpOptions,
-        world: World,
-        writer: Writer,
-        events: Events,
-        measures: Measures,
-        reading: Reading,
-        authority: Authority,
-        identity: ServerIdentity,
-        machines: Machines,
-        tokens: Tokens,
-        agents: Agents,
-        vigil: Vigil,
-        link_address: str,
-        joining_address: str,
-        wall: Callable[[], float],
-    ) -> "ControlPlane":
-        """Put the parts together."""
-        read_only = f"resources come from {options.static}" if options.static else ""
+    def of(cls, parts: Parts, *, link_address: str, joining_address: str) -> "ControlPlane":
+        """A control plane that starts now and listens at these addresses."""
         return cls(
-            options=options,
-            world=world,
-            log=events,
-            measures=measures,
-            authority=authority,
-            identity=identity,
-            machines_known=machines,
-            token_store=tokens,
-            agents=agents,
-            vigil=vigil,
+            parts=parts,
             link_address=link_address,
             joining_address=joining_address,
-            wall=wall,
-            reading=reading,
-            writing=Writing(world=world, writer=writer, events=events, read_only=read_only),
-            started_at=wall(),
+            started_at=parts.ground.wall(),
         )
 
     # -- resources ------------------------------------------------------------------------------------------------
 
     async def apply(self, documents: Sequence[Document], *, dry_run: bool) -> Applied:
         """Store all resources of all documents as one revision, or none."""
-        return await self.writing.apply(documents, dry_run=dry_run)
+        return await self.parts.writing.apply(documents, dry_run=dry_run)
 
     async def delete(self, refs: Sequence[Ref], documents: Sequence[Document], *, dry_run: bool) -> Applied:
         """Delete the refs and all that the documents name."""
-        return await self.writing.delete(refs, documents, dry_run=dry_run)
+        return await self.parts.writing.delete(refs, documents, dry_run=dry_run)
 
     async def diff(self, documents: Sequence[Document]) -> Differences:
         """What ``apply`` would change."""
-        return await self.writing.diff(documents)
+        return await self.parts.writing.diff(documents)
 
     async def get(self, ref: Ref) -> Item:
         """One resource."""
-        return await self.reading.get(ref)
+        return await self.parts.reading.get(ref)
 
     async def list(self, kind: Kind, *, namespace: str | None, labels: Mapping[str, str]) -> Listing:
         """Resources of a kind."""
-        return await self.reading.list(kind, namespace=namespace, labels=labels)
+        return await self.parts.reading.list(kind, namespace=namespace, labels=labels)
 
     async def describe(self, ref: Ref) -> Description:
         """Everything known about one resource."""
-        return await self.reading.describe(ref)
+        return await self.parts.reading.describe(ref)
 
     async def progress(self, revision: int) -> Rollout:
         """How far a revision has come."""
-        return await self.reading.progress(revision)
+        return await self.parts.reading.progress(revision)
 
     # -- the mesh -------------------------------------------------------------------------------------------------
 
     async def status(self) -> MeshStatus:
         """The control plane and every proxy."""
-        return MeshStatus(plane=self._facts(), proxies=self.reading.proxies())
+        return MeshStatus(plane=self._facts(), proxies=self.parts.reading.proxies())
 
     def _facts(self) -> PlaneFacts:
-        leases = self.vigil.facts()
-        now = self.wall()
+        leases = self.parts.vigil.facts()
+        now = self.parts.ground.wall()
         return PlaneFacts(
             version=VERSION,
-            revision=self.world.revision,
-            store=f"sqlite {self.options.data / 'masche.db'}",
-            trust_domain=self.authority.trust_domain,
+            revision=self.parts.world.revision,
+            store=f"sqlite {self.parts.ground.options.data / 'masche.db'}",
+            trust_domain=self.parts.ground.authority.trust_domain,
             uptime=now - self.started_at,
             started_at=self.started_at,
-            data_folder=str(self.options.data),
+            data_folder=str(self.parts.ground.options.data),
             link_address=self.link_address,
             leases=LeaseFacts(is_counting=leases.is_counting, held_back=leases.held_back, reason=leases.reason),
-            waiting_for=() if self.world.synced.is_set() else ("the store",),
+            waiting_for=tuple(self.parts.world.waiting_for()),
             findings=tuple(
-                diagnostic for status in self.reading.statuses().values() for diagnostic in status.diagnostics
+                diagnostic for status in self.parts.reading.statuses().values() for diagnostic in status.diagnostics
             ),
         )
 
     async def why(self, request: WhyRequest) -> Explanation:
         """Explain one call."""
-        await self.world.synced.wait()
-        return explain(self.world, request)
+        await self.parts.world.synced.wait()
+        return explain(self.parts.world, request)
 
     async def edges(self, *, window: float) -> Edges:
         """Calls per edge."""
-        return Edges(at=self.wall(), window=window, edges=self.measures.edges(window))
+        return Edges(at=self.parts.ground.wall(), window=window, edges=self.parts.measures.edges(window))
 
     async def graph(self, *, window: float) -> Graph:
         """The picture."""
-        await self.world.synced.wait()
+        await self.parts.world.synced.wait()
         return graph(
-            self.world,
-            self.reading.proxies(),
-            self.measures.edges(window),
-            at=self.wall(),
+            self.parts.world,
+            self.parts.reading.proxies(),
+            self.parts.measures.edges(window),
+            at=self.parts.ground.wall(),
             window=window,
         )
 
     async def events(self, *, after: int, limit: int) -> EventPage:
         """Events with a sequence above ``after``."""
-        return _page(self.log, after, limit)
+        return _page(self.parts.events, after, limit)
 
     async def live(self, *, after: int) -> AsyncIterator[LiveMessage]:
         """Everything as it happens."""
@@ -216,12 +165,12 @@ class ControlPlane:
             if last_graph is None or picture.nodes != last_graph.nodes:
                 last_graph = picture
                 yield picture
-            page = _page(self.log, after, 1000)
+            page = _page(self.parts.events, after, 1000)
             for event in page.events:
                 after = event.sequence
                 yield event
             yield Edges(at=picture.at, window=LIVE_WINDOW, edges=picture.edges)
-            await self.log.wait(after=after, timeout=LIVE_INTERVAL)
+            await self.parts.events.wait(after=after, timeout=LIVE_INTERVAL)
 
     # -- identity ---------------------------------------------------------------------------------------------------
 
@@ -231,43 +180,42 @@ class ControlPlane:
             raise PlaneError(
                 Fault.INVALID, f"a token lives up to 24 h, not {request.ttl:g} s", fix="choose a shorter --ttl"
             )
-        now = self.wall()
+        now = self.parts.ground.wall()
         grant = Grant(namespaces=request.namespaces, service_accounts=request.service_accounts)
         try:
-            before = await self.token_store.unspent(now=now)
-            secret = await self.token_store.issue(grant, now=now, lifetime=request.ttl)
+            secret = await self.parts.tokens.issue(grant, now=now, lifetime=request.ttl)
         except JoinError as error:
             raise PlaneError(Fault.INVALID, str(error)) from error
-        after = await self.token_store.unspent(now=now)
-        fresh = next(iter(after.keys() - before.keys()))
+        key = public_id(secret)
+        kept = (await self.parts.tokens.unspent(now=now))[key]
         host, _, port = self.joining_address.rpartition(":")
         joining = JoinString(
-            host=host.strip("[]"), port=int(port), root=self.authority.bundle.fingerprints[0], token=secret
+            host=host.strip("[]"), port=int(port), root=self.parts.ground.authority.bundle.fingerprints[0], token=secret
         )
-        return TokenCreated(token=_token(fresh, after[fresh]), join_string=joining.reveal())
+        return TokenCreated(token=_token(key, kept), join_string=joining.reveal())
 
     async def tokens(self) -> TokenList:
         """All unspent tokens."""
-        found = await self.token_store.unspent(now=self.wall())
+        found = await self.parts.tokens.unspent(now=self.parts.ground.wall())
         return TokenList(tokens=tuple(_token(key, grant) for key, grant in sorted(found.items())))
 
     async def revoke_token(self, token: str) -> None:
         """Forget a token."""
-        if not await self.token_store.withdraw(token):
+        if not await self.parts.tokens.withdraw(token):
             raise PlaneError(
                 Fault.NOT_FOUND, f"there is no unspent token {token}", fix="`masche token list` shows them"
             )
 
     async def machines(self) -> MachineList:
         """All machines that joined, and the control plane's own when its agent runs."""
-        records = await self.machines_known.load()
-        local = [name for name, session in self.agents.machines.items() if session.peer.is_local]
+        records = await self.parts.ground.machines.load()
+        local = [name for name, session in self.parts.agents.machines.items() if session.peer.is_local]
         rows = [self._machine(name, records.get(name)) for name in sorted({*records, *local})]
         return MachineList(machines=tuple(rows))
 
     def _machine(self, name: str, record: MachineRecord | None) -> MachineInfo:
         grant = record.grant if record else Grant()
-        session = self.agents.machines.get(name)
+        session = self.parts.agents.machines.get(name)
         return MachineInfo(
             machine=name,
             namespaces=grant.namespaces,
@@ -275,27 +223,29 @@ class ControlPlane:
             joined_at=grant.created_at,
             expires_at=record.not_after if record else 0.0,
             is_connected=session is not None,
-            is_revoked=name in self.machines_known.revoked,
+            is_revoked=name in self.parts.ground.machines.revoked,
             address=session.peer.address if session else "",
             agent_version=session.agent_version if session else "",
-            workloads=sum(len(each.workloads) for each in self.world.registrations.of_machine(name)),
+            workloads=sum(len(each.workloads) for each in self.parts.world.registrations.of_machine(name)),
         )
 
     async def revoke_machine(self, machine: str) -> None:
         """Refuse a machine from now on and close its streams."""
-        if not await self.machines_known.revoke(machine, why="revoked by a person"):
+        if not await self.parts.ground.machines.revoke(machine, why="revoked by a person"):
             raise PlaneError(
                 Fault.NOT_FOUND, f"there is no machine {machine}", fix="`masche token machines` lists them"
             )
-        self.agents.expel(machine)
-        self.log.add(kind="machine-revoked", severity="warning", about=machine, message=f"machine {machine} is revoked")
+        self.parts.agents.expel(machine)
+        self.parts.events.add(
+            kind="machine-revoked", severity="warning", about=machine, message=f"machine {machine} is revoked"
+        )
 
     async def certificates(self) -> CertificateList:
         """All certificates in force."""
-        return CertificateList(certificates=(*_authorities(self.authority), *self._leaves()))
+        return CertificateList(certificates=(*_authorities(self.parts.ground.authority), *self._leaves()))
 
     def _leaves(self) -> Sequence[CertificateInfo]:
-        own = self.identity.issued
+        own = self.parts.identity.issued
         rows = [
             CertificateInfo(
                 use="control-plane",
@@ -307,14 +257,14 @@ class ControlPlane:
                 expires_at=own.not_after,
             )
         ]
-        for proxy in self.reading.proxies():
+        for proxy in self.parts.reading.proxies():
             if proxy.certificate_expires_at:
                 rows.append(
                     CertificateInfo(
                         use="workload",
                         identity=proxy.identity,
                         holder=proxy.workload,
-                        serial=self.measures.certificate_serial(_name(proxy.workload)),
+                        serial=self.parts.measures.certificate_serial(_name(proxy.workload)),
                         fingerprint="",
                         not_before_at=0.0,
                         expires_at=proxy.certificate_expires_at,
@@ -324,7 +274,7 @@ class ControlPlane:
 
     async def check(self) -> CheckReport:
         """Look for what is wrong or risky."""
-        return check(await self.status(), now=self.wall(), mesh=self.world.newest)
+        return check(await self.status(), now=self.parts.ground.wall(), mesh=self.parts.world.newest)
 
 
 def _authorities(authority: Authority) -> Sequence[CertificateInfo]:

@@ -59,7 +59,14 @@ class Streams:
             )
             raise RefusedError(f"the proxy {node_id} is not registered by this machine")
         return AdmittedStream(
-            self._world, self._world.proxy(node_id), conversation, wake, self._events, self._rejected, self._wall()
+            world=self._world,
+            proxy=self._world.proxy(node_id),
+            conversation=conversation,
+            wake_up=wake,
+            events=self._events,
+            rejected=self._rejected,
+            is_revoked=lambda: machine is not None and self._is_revoked(machine),
+            at=self._wall(),
         )
 
     def _machine(self, peer: Peer) -> str | None:
@@ -83,65 +90,71 @@ def _is_of(registration: Registration, machine: str | None) -> bool:
     return registration.is_local if machine is None else registration.machine == machine
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class AdmittedStream:
     """One open stream of one proxy: hands it what is wanted and hears what it acknowledged."""
 
-    _world: World
-    _proxy: Proxy
-    _conversation: Conversation
-    _wake: Callable[[], None]
-    _events: Events
-    _rejected: Callable[[str], None]
-    _at: float
+    world: World
+    proxy: Proxy
+    conversation: Conversation
+    wake_up: Callable[[], None]
+    events: Events
+    rejected: Callable[[str], None]
+    is_revoked: Callable[[], bool]
+    at: float
     _seen: Wanted | None = None
 
     def __post_init__(self) -> None:
-        self._proxy.opened(self, at=self._at)
+        self.proxy.opened(self, at=self.at)
 
     def wake(self) -> None:
         """Something else is wanted."""
-        self._wake()
+        self.wake_up()
 
     def wanted(self) -> Wanted | None:
-        """What the proxy should hold now; None before the source was read once."""
-        if not self._world.synced.is_set():
+        """What the proxy should hold now; None before the source was read once.
+
+        Raises RefusedError when its machine was revoked since.
+        """
+        if self.is_revoked():
+            raise RefusedError("this machine is revoked")
+        if not self.world.synced.is_set():
             return None
-        self._seen = self._proxy.wanted
+        self._seen = self.proxy.wanted
         asyncio.get_running_loop().call_soon(self._look)
         return self._seen
 
     def has_settled(self) -> bool:
         """Whether the proxy serves all that is wanted of it now, but for what it refuses."""
-        wanted = self._proxy.wanted
+        wanted = self.proxy.wanted
         if wanted is None:
             return False
-        if self._conversation.is_live(wanted):
+        if self.conversation.is_live(wanted):
             return True
-        return self._seen is wanted and _is_settled(self._conversation.status())
+        return self._seen is wanted and _is_settled(self.conversation.status())
 
     def progressed(self, rejected: Sequence[Rejection]) -> None:
         """The proxy answered something."""
-        refused = [each for status in self._conversation.status() for each in status.rejections]
-        for rejection in self._proxy.progress.heard((*refused, *rejected)):
-            self._rejected(rejection.type_url)
-            self._events.add(
+        refused = [each for status in self.conversation.status() for each in status.rejections]
+        for rejection in self.proxy.progress.heard((*refused, *rejected)):
+            self.rejected(rejection.type_url)
+            self.events.add(
                 kind="rejected",
                 severity="error",
-                about=self._proxy.name,
-                message=f"{self._proxy.name} rejected {rejection.name or rejection.type_url}: {rejection.why}",
+                about=self.proxy.name,
+                message=f"{self.proxy.name} rejected {rejection.name or rejection.type_url}: {rejection.why}",
             )
         self._look()
 
     def closed(self, why: str) -> None:
         """The stream has ended."""
-        self._proxy.left(self)
-        self._events.add(
-            kind="stream-closed", severity="warning", about=self._proxy.name, message=f"{self._proxy.name}: {why}"
+        self.world.left(self.proxy, self)
+        self.events.add(
+            kind="stream-closed", severity="warning", about=self.proxy.name, message=f"{self.proxy.name}: {why}"
         )
-        self._world.pulse.beat()
+        self.world.pulse.beat()
 
     def _look(self) -> None:
         if self.has_settled():
-            self._world.serves(self._proxy)
-        self._world.pulse.beat()
+            self.world.serves(self.proxy)
+        self.world.pulse.beat()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from masche.control.leases import Census, Decision, Held, Leases, MarkUnhealthy, Remove, Restore, Verdict, census
 from masche.control.world import World
 from masche.model.mesh import Mesh
-from masche.model.ports import Delete, Edit, Put, StoreError, Writer
+from masche.model.ports import ConflictError, Delete, Edit, Put, StoreError, Writer
 from masche.model.refs import Kind, Name, Ref
 from masche.model.resources.workload import WorkloadState
 from masche.telemetry.events import Events
@@ -96,7 +96,9 @@ class Vigil:
         if not edits:
             return
         try:
-            await self._writer.commit(edits)
+            await self._writer.commit(edits, expect=self._world.newest_revision)
+        except ConflictError:
+            return  # somebody spoke meanwhile, maybe the very agent: it is judged anew in a second
         except StoreError as error:
             self._failed_at = self._world.now()
             self._events.add(kind="store-failed", severity="error", about="store", message=str(error))

@@ -22,6 +22,7 @@ from masche.model.refs import Ref
 from masche.model.resources.mesh_config import MeshConfig
 from masche.model.steering import Steering
 from masche.registry.merge import endpoints_only, from_snapshot, merge
+from masche.telemetry.events import Events
 from masche.xds.wanted import Wanted
 
 SHORTEST_SETTLING = 0.002
@@ -55,6 +56,10 @@ class Proxy:
     def want(self, wanted: Wanted) -> None:
         """Replace what it should hold and wake whoever tells it."""
         self.wanted = wanted
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every stream look at what is wanted, and whether it is still to be served."""
         for stream in self._streams:
             stream.wake()
 
@@ -76,14 +81,14 @@ Heard = Callable[[], None]
 class World:
     """Mesh, registrations, compilation and rollouts, kept in step.
 
-    ``source`` is where resources come from; ``now`` is monotonic. Hooks are called after each settling, in order;
-    those of ``failed_hooks`` when a Mesh could not be compiled, so that every proxy keeps what it has.
+    ``source`` is where resources come from; ``now`` is monotonic. Hooks are called after each settling, in order.
     ``revision`` is the last one that is compiled; ``written``: the revisions that last wrote and first made it.
-    ``cost`` is the seconds that the last settling took.
+    ``cost`` is the seconds that the last settling took; ``failure`` says why the newest Mesh could not be compiled.
     """
 
-    def __init__(self, source: Source, *, trust_domain: str, now: Now) -> None:
+    def __init__(self, source: Source, *, trust_domain: str, now: Now, events: Events) -> None:
         self.source = source
+        self._events = events
         self.trust_domain = trust_domain
         self.now = now
         self.compilation = Compilation()
@@ -94,13 +99,13 @@ class World:
         self.synced = asyncio.Event()
         self.synced_since: float | None = None
         self.settled_hooks: list[Heard] = []
-        self.failed_hooks: list[Callable[[Exception], None]] = []
         self._pending = Mesh()
         self._heard = 0
         self.revision = 0
         self._dirty = asyncio.Event()
         self.pulse = Pulse()
         self.cost = 0.0
+        self.failure = ""
 
     @property
     def mesh(self) -> Mesh:
@@ -111,6 +116,18 @@ class World:
     def newest(self) -> Mesh:
         """The Mesh as the source last said it, which may not be compiled yet."""
         return self._pending
+
+    @property
+    def newest_revision(self) -> int:
+        """The revision of ``newest``."""
+        return self._heard
+
+    def waiting_for(self) -> Iterable[str]:
+        """What this control plane waits for before all that is stored is carried out."""
+        if not self.synced.is_set():
+            yield "the store"
+        if self.failure:
+            yield f"revision {self._heard} to be compiled: {self.failure}"
 
     # -- following the registry -----------------------------------------------------------------------------------
 
@@ -161,15 +178,19 @@ class World:
             try:
                 self._settle_now()
             except Exception as error:  # noqa: BLE001 - what cannot be compiled must not end what serves already
-                for failed in self.failed_hooks:
-                    failed(error)
+                self._failed(error)
             self.pulse.beat()
+
+    def _failed(self, error: Exception) -> None:
+        self.failure = f"{type(error).__name__}: {error}"
+        what = f"revision {self._heard} cannot be compiled, so every proxy keeps what it has: {self.failure}"
+        self._events.add(kind="compile-failed", severity="error", about="mesh", message=what)
 
     def _settle_now(self) -> None:
         began = self.now()
         before, after, revision = self.mesh, self._pending, self._heard
         self.compilation.settle(after, endpoints_alone=self.synced.is_set() and endpoints_only(before, after))
-        self.revision = revision
+        self.revision, self.failure = revision, ""
         self.synced.set()
         self._tell(self.registrations, revision=revision)
         self.cost = self.now() - began
@@ -179,6 +200,10 @@ class World:
     async def until_revision(self, revision: int) -> None:
         """Wait until a revision is compiled."""
         await self.pulse.until(lambda: self.synced.is_set() and self.revision >= revision)
+
+    async def until_newer_than(self, revision: int) -> None:
+        """Wait until something newer than a revision is known."""
+        await self.pulse.until(lambda: self._heard > revision)
 
     def is_everywhere(self, revision: int) -> bool:
         """Whether every connected proxy that a revision changed serves it, or refused it."""
@@ -205,8 +230,19 @@ class World:
     def unregister(self, name: str) -> None:
         """The proxy left for good."""
         self.registrations.remove(name)
-        self.proxies.pop(name, None)
         self.rollouts.forget_proxy(name)
+        self._forget_if_gone(name)
+
+    def left(self, proxy: Proxy, stream: OpenStream) -> None:
+        """A stream of a proxy has ended."""
+        proxy.left(stream)
+        self._forget_if_gone(proxy.name)
+
+    def _forget_if_gone(self, name: str) -> None:
+        """A proxy is known while it is registered or has a stream: what comes back meanwhile finds its streams."""
+        proxy = self.proxies.get(name)
+        if proxy is not None and not proxy.is_connected and self.registrations.get(name) is None:
+            del self.proxies[name]
 
     def serves(self, proxy: Proxy) -> None:
         """A proxy acknowledged everything that is wanted of it now, but for what it refuses."""

@@ -21,7 +21,6 @@ from masche.model.yaml import dump, load
 from masche.registry.merge import TABLES, merge
 from masche.telemetry.events import Events
 
-TRIES = 5
 NAMED_IN_AN_EVENT = 5
 
 

@@ -185,6 +185,11 @@ class Tokens:
         return await self._records.take(BUCKET, token_id) is not None
 
 
+def public_id(token: Secret) -> str:
+    """What a token is called where it may be read."""
+    return _id(_digest(_token_bytes(token.reveal().decode())))
+
+
 def _text(raw: bytes) -> bytes:
     return base64.urlsafe_b64encode(raw).rstrip(b"=")
 

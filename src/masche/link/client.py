@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 import grpc
 import grpc.aio
 import msgspec
 
-from masche.identity import tls
+from masche.identity import transport
 from masche.identity.tls import Presented
 from masche.link import backoff, calls, messages
 from masche.link.calls import Stream
@@ -49,17 +49,6 @@ HEARTBEAT: Final = 5.0
 CALL_TIMEOUT: Final = 10.0
 EVENTS: Final = 10_000
 """So many events wait for the agent before the stream stops reading, and gRPC holds the control plane back."""
-
-_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
-    ("grpc.max_receive_message_length", messages.MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # gRPC waits a minute for a ping otherwise, whatever the line above says
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 T = TypeVar("T")
 
@@ -263,8 +252,5 @@ class LinkClient:
 
 
 def _channel(target: Target) -> grpc.aio.Channel:
-    """A channel with connections of its own: a new session never gets a broken connection of the last."""
-    if target.presented is None:
-        return grpc.aio.insecure_channel(target.address, options=list(_OPTIONS))
-    credentials = tls.channel_credentials(target.presented())
-    return grpc.aio.secure_channel(target.address, credentials, options=[*_OPTIONS, *tls.CHANNEL_OPTIONS])
+    presented = target.presented() if target.presented else None
+    return transport.channel(target.address, presented, max_receive_bytes=messages.MAX_MESSAGE_BYTES)

@@ -30,32 +30,9 @@ from masche.link.messages import (
 
 SERVICE: Final = "masche.link.v1.Link"
 JOINING: Final = "masche.link.v1.Joining"
-JOINING_PORT: Final = 15013
-"""Where machines without a credential come in, beside 15012, which requires one."""
-
 
 ADMITTED: Final = (("masche-link", "admitted"),)
 """The first metadata of a Register stream that was taken: a refused one has none, and so is told apart at once."""
-
-SERVER_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
-    ("grpc.max_receive_message_length", messages.MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.so_reuseport", 0),
-)
-"""For the server of the link: a dead agent or a silent partition is noticed within 15 s; a port has one server."""
-
-JOINING_SERVER_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
-    ("grpc.max_receive_message_length", messages.MAX_JOIN_BYTES),
-    ("grpc.max_metadata_size", 8 << 10),
-    ("grpc.max_connection_age_ms", 30_000),
-    ("grpc.max_connection_age_grace_ms", 5_000),
-    ("grpc.so_reuseport", 0),
-)
-"""For the server of joins, which strangers reach: little is read, and nobody stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

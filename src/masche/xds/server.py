@@ -67,7 +67,10 @@ class Proxy(Protocol):
     """One admitted stream, as the owner of the configuration sees it. All calls come from the event loop."""
 
     def wanted(self) -> Wanted | None:
-        """Return what the proxy should hold now; None while that is not known, and then nothing is sent."""
+        """Return what the proxy should hold now; None while that is not known, and then nothing is sent.
+
+        Raises RefusedError when it is not to be served any more: the stream then ends.
+        """
         ...
 
     def progressed(self, rejected: Sequence[Rejection]) -> None:
@@ -163,6 +166,9 @@ async def _converse(session: "_Session", proxy: Proxy, first: DeltaRequest | Sot
     except* _End as ends:
         end = next(found for found in ends.exceptions if isinstance(found, _End))
         why = end.why
+    except* RefusedError as refusals:
+        why = str(refusals.exceptions[0])
+        end = _End(grpc.StatusCode.PERMISSION_DENIED, why)
     except* grpc.aio.BaseError as errors:
         why = f"the connection failed: {errors.exceptions[0]}"
     finally:
