@@ -274,13 +274,16 @@ def test_a_spoofed_identity_is_replaced_by_the_verified_one(caller: Instance) ->
         "x-forwarded-client-cert": f"URI={ORDERS}",
         "x-envoy-original-path": "/admin",
         "x-envoy-internal": "true",
+        "x-envoy-peer-metadata": "admin",
+        "X-Masche-Peer": "admin",
     }
     answer = caller.call("orders", headers=spoofed)
     found = answer.seen_header("x-forwarded-client-cert")
     assert len(found) == 1
     assert f"URI={CALLER}" in found[0]
     assert f"URI={ORDERS}" not in found[0]
-    assert [name for name, _ in answer.seen["headers"] if name.lower().startswith("x-envoy-")] == []
+    ours = ("x-envoy-", "x-masche-")
+    assert [name for name, _ in answer.seen["headers"] if name.lower().startswith(ours)] == []
 
 
 def test_an_application_cannot_speak_with_the_voice_of_the_mesh(caller: Instance) -> None:

@@ -8,7 +8,7 @@ from masche.compiler.envoy import edge, reports
 from masche.compiler.envoy.inbound import LISTENER, TLS_INSPECTOR
 from masche.compiler.envoy.managers import by_table, connection_manager
 from masche.compiler.envoy.outbound import CORS
-from masche.compiler.envoy.parts import ADS_WAIT, address, refs_of
+from masche.compiler.envoy.parts import ADS_WAIT, address, refs_of, without_headers
 from masche.model.blob import Blob
 from masche.model.vantage import Seat
 from masche.model.view import GatewayListener
@@ -20,11 +20,15 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _TLS_1_2: Body = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
 """Clients of the world outside; RFC 9325 still admits 1.2."""
 
+_CLAIMS = without_headers("x-envoy-", "x-masche-", "x-forwarded-", "x-real-ip", "forwarded")
+"""What proxies say of a caller. The gateway is the first of ours, so it believes none of it and says its own."""
+
 
 def gateway_listener(source: GatewayListener, port: int, identity: str, seat: Seat) -> Blob:
     """Return the listener of one port of a Gateway, bound to ``port``."""
     name = f"gateway/{source.port}"
-    manager = connection_manager(name, by_table(name), (CORS,), reports.outbound_http(identity))
+    logs = reports.outbound_http(identity)
+    manager = connection_manager(name, by_table(name), (CORS,), logs, early_header_mutation_extensions=_CLAIMS)
     body: Body = {
         "name": name,
         "address": address(seat.bind, port, seat.namespace_path),

@@ -12,7 +12,7 @@ from masche.compiler.envoy import edge, rbac, reports
 from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER, TLS_1_3
 from masche.compiler.envoy.managers import ROUTER, by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.matches import IDEMPOTENT
-from masche.compiler.envoy.parts import ADS_WAIT, INTERNAL_HEADERS, address, extension, refs_of
+from masche.compiler.envoy.parts import ADS_WAIT, INTERNAL_HEADERS, address, extension, refs_of, without_headers
 from masche.compiler.envoy.retries import UNREACHED
 from masche.model.blob import Blob
 from masche.model.refs import Origin
@@ -27,6 +27,9 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 DENIED = "x-masche-denied"
 """The response header that tells an authenticated caller which rule refused it."""
+
+_VOICES = without_headers("x-envoy-", "x-masche-")
+"""Only proxies speak in these headers, and never to an application: what a caller claims in them is dropped."""
 
 _METADATA, _IMPLICIT = "masche", "implicit_denial"
 """Where a route says what an implicit denial is to be explained with."""
@@ -144,6 +147,7 @@ def _filters(
         rbac.HTTP_FILTERS,
         logs,
         router=ROUTER,
+        early_header_mutation_extensions=_VOICES,
         # The caller's verified identity replaces whatever a header claims; a plaintext caller has none.
         forward_client_cert_details="SANITIZE_SET" if is_mtls else "SANITIZE",
         set_current_client_cert_details={"uri": True} if is_mtls else None,

@@ -19,6 +19,8 @@ ADS_WAIT: Body = {**ADS, "initial_fetch_timeout": 0}
 
 MILLION = 1_000_000
 
+_EARLY = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+
 INTERNAL_HEADERS = ("x-envoy-external-address", "x-envoy-internal")
 """What Envoy adds to requests and no application of a mesh has a use for."""
 
@@ -39,6 +41,12 @@ def address(host: str, port: int, namespace_path: str = "") -> Body:
     if namespace_path:
         socket["network_namespace_filepath"] = namespace_path
     return {"socket_address": socket}
+
+
+def without_headers(*prefixes: str) -> tuple[Body, ...]:
+    """Return ``early_header_mutation_extensions`` that drop request headers by their beginnings, before all else."""
+    mutations = [{"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}} for prefix in prefixes]
+    return (extension("envoy.http.early_header_mutation.header_mutation", _EARLY, {"mutations": mutations}),)
 
 
 def literal(text: str) -> str:
