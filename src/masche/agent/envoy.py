@@ -20,8 +20,8 @@ from masche.agent import admin
 from masche.agent.folders import write_private
 from masche.agent.processes import Handle, ProcessId, command_line, identify
 
-DRAIN_SECONDS = 30
-"""How long connections of a changed listener may finish."""
+DRAIN_SECONDS = 10
+"""How long connections of a changed listener may finish: for so long an old policy may still hold on an old TCP one."""
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 0.5

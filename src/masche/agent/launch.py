@@ -57,6 +57,15 @@ async def _locked(lock: IO[bytes]) -> None:
 
 async def _start(folders: Folders, options: AgentOptions) -> Connection:
     child = _spawn(folders, options)
+    try:
+        return await _until_it_listens(child, folders)
+    except asyncio.CancelledError:
+        child.terminate()  # nobody waits for it any more: it must not be left behind, perhaps in a folder that goes
+        child.wait()
+        raise
+
+
+async def _until_it_listens(child: "subprocess.Popen[bytes]", folders: Folders) -> Connection:
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while asyncio.get_running_loop().time() < deadline:
         if found := await _try(folders):

@@ -1,13 +1,16 @@
 """The agent's own Unix socket: runners claim seats here, and anybody of this user may ask how things are.
 
 A claim's life is its connection. When a runner hangs up without leaving it was killed, and its command with it: the
-seat is released at once. Envoys that nobody claims after a restart of the agent are ended once their runners had time.
+seat is released at once. Envoys that nobody claims after a restart of the agent are ended once their runners had time,
+and what a seat left on disk is forgotten when nobody came back for a week.
 """
 
 import asyncio
 import contextlib
 import os
+import shutil
 import time
+from pathlib import Path
 from signal import SIGTERM
 
 from masche.agent import local, occupancy
@@ -21,6 +24,11 @@ from masche.model.refs import Name
 
 ORPHAN_SECONDS = 10.0
 """How long an Envoy of a dead agent waits for its runner to claim it again."""
+
+FORGOTTEN_SECONDS = 7 * 86_400.0
+"""How long a seat that nobody takes keeps its folder and its ports; its certificate ended long before."""
+
+TENDING_SECONDS = 3600.0
 
 
 class Server:
@@ -44,7 +52,7 @@ class Server:
         path.chmod(0o600)
         try:
             async with listener, asyncio.TaskGroup() as group:
-                group.create_task(self._end_orphans())
+                group.create_task(self._tend_seats())
                 await listener.serve_forever()
         finally:
             path.unlink(missing_ok=True)
@@ -119,13 +127,23 @@ class Server:
             self.sidecars.pop(sidecar.name, None)
             self.idle_since = time.monotonic()
 
-    async def _end_orphans(self) -> None:
+    async def _tend_seats(self) -> None:
+        """End what nobody claimed in time, and now and then forget what nobody will claim."""
         await asyncio.sleep(ORPHAN_SECONDS)
+        while True:
+            for folder in self._untaken():
+                if handle := adopt(Place(folder=folder, admin=folder / "unused")):
+                    self.host.journal(f"{folder.name}: nobody claimed its Envoy, which is ended")
+                    handle.send(SIGTERM)
+                    handle.close()
+                elif is_forgotten(folder, now=time.time()):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    self.host.ports.release(folder.name.replace("~", "/", 1))
+            await asyncio.sleep(TENDING_SECONDS)
+
+    def _untaken(self) -> tuple[Path, ...]:
         taken = {sidecar.place.folder for sidecar in self.sidecars.values()}
-        for folder in self.host.folders.seats.iterdir():
-            if folder not in taken and (handle := adopt(Place(folder=folder, admin=folder / "unused"))):
-                handle.send(SIGTERM)
-                handle.close()
+        return tuple(folder for folder in self.host.folders.seats.iterdir() if folder not in taken)
 
     def status(self) -> AgentStatus:
         """How this machine is."""
@@ -139,6 +157,15 @@ class Server:
             readiness=self.readiness,
             seats=tuple(sidecar.status() for sidecar in self.sidecars.values()),
         )
+
+
+def is_forgotten(folder: Path, *, now: float) -> bool:
+    """Whether nobody has taken this seat for FORGOTTEN_SECONDS; ``now`` is Unix seconds."""
+    try:
+        touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:  # gone, or being taken at this moment
+        return False
+    return now - touched > FORGOTTEN_SECONDS
 
 
 async def _hear(sidecar: Sidecar, reader: asyncio.StreamReader, tell: Tell) -> None:
