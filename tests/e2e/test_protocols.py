@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 import h2.config
@@ -22,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from e2e.calling import call
 from e2e.mesh import SERVERS, Instance, Mesh
-from e2e.outside import stranger
+from e2e.reaching import addr, exchange, tunnel
 from e2e.test_clients import CALLER, CLIENTS
 from e2e.waiting import until
 from masche.model.refs import Kind
@@ -62,7 +61,6 @@ def caller(mesh: Mesh) -> Instance:
         + _service("socket", 80, "http", "http")
         + _service("echo", 7, "tcp", "tcp")
         + _service("first", 25, "tcp", "tcp")
-        + _service("empty", 80, "http", "http")
         + _service("nobody-home", 80, "grpc", "grpc")
     )
 
@@ -85,50 +83,14 @@ def caller(mesh: Mesh) -> Instance:
     return caller
 
 
-def _place(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    return host, int(port)
-
-
-def _addr(caller: Instance, service: str) -> tuple[str, int]:
-    return _place(caller.environment[f"{service.upper()}_ADDR"])
-
-
-def _proxy(caller: Instance) -> tuple[str, int]:
-    return _place(caller.environment["HTTP_PROXY"])
-
-
-def _tunnel(caller: Instance, target: str) -> socket.socket:
-    """A connection through CONNECT; raises PermissionError with what the proxy said."""
-    connection = socket.create_connection(_proxy(caller), timeout=20)
-    connection.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        if not (byte := connection.recv(1)):
-            break
-        head += byte
-    if b" 200 " in head.split(b"\r\n")[0]:
-        return connection
-    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or 0)
-    body = connection.recv(length) if length else b""
-    connection.close()
-    raise PermissionError(f"{head.decode()}{body.decode()}")
-
-
 def _dial(caller: Instance, service: str, way: str) -> socket.socket:
     if way == "addr":
-        return socket.create_connection(_addr(caller, service), timeout=20)
-    return _tunnel(caller, {"echo": "echo:7", "first": "first:25"}.get(service, f"{service}:80"))
+        return socket.create_connection(addr(caller, service), timeout=20)
+    return tunnel(caller, {"echo": "echo:7", "first": "first:25"}.get(service, f"{service}:80"))
 
 
 def _web(caller: Instance) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(*_addr(caller, "web"), timeout=30)
-
-
-def _exchange(connection: http.client.HTTPConnection, method: str, path: str, **more: Any) -> tuple[int, bytes]:
-    connection.request(method, path, **more)
-    response = connection.getresponse()
-    return response.status, response.read()
+    return http.client.HTTPConnection(*addr(caller, "web"), timeout=30)
 
 
 # -- HTTP/1.1 ---------------------------------------------------------------------------------------------------------
@@ -138,11 +100,11 @@ def test_answers_without_a_body_leave_the_connection_usable(caller: Instance):
     connection = _web(caller)
     connection.connect()
     ours = connection.sock.getsockname()
-    assert _exchange(connection, "HEAD", "/bytes/1000") == (200, b"")
-    assert _exchange(connection, "GET", "/status/204") == (204, b"")
-    assert _exchange(connection, "GET", "/status/304") == (304, b"")
-    assert _exchange(connection, "DELETE", "/status/204") == (204, b"")
-    assert _exchange(connection, "GET", "/bytes/5") == (200, b"xxxxx")
+    assert exchange(connection, "HEAD", "/bytes/1000") == (200, b"")
+    assert exchange(connection, "GET", "/status/204") == (204, b"")
+    assert exchange(connection, "GET", "/status/304") == (304, b"")
+    assert exchange(connection, "DELETE", "/status/204") == (204, b"")
+    assert exchange(connection, "GET", "/bytes/5") == (200, b"xxxxx")
     assert connection.sock.getsockname() == ours
     connection.close()
 
@@ -153,7 +115,7 @@ def test_head_tells_the_length_of_what_get_would_return(caller: Instance):
 
 
 def test_a_caller_that_waits_for_100_continue_gets_it_and_then_its_answer(caller: Instance):
-    with socket.create_connection(_addr(caller, "web"), timeout=10) as connection:
+    with socket.create_connection(addr(caller, "web"), timeout=10) as connection:
         connection.sendall(b"POST /raw HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         with connection.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 100")
@@ -166,7 +128,7 @@ def test_a_caller_that_waits_for_100_continue_gets_it_and_then_its_answer(caller
 
 
 def test_an_answer_that_comes_before_the_whole_body_reaches_the_caller(caller: Instance):
-    with socket.create_connection(_addr(caller, "web"), timeout=10) as connection:
+    with socket.create_connection(addr(caller, "web"), timeout=10) as connection:
 
         def send() -> None:
             with contextlib.suppress(ConnectionError):  # nobody needs the rest
@@ -205,14 +167,6 @@ def test_a_large_body_flows_in_both_directions_at_once(caller: Instance):
     body = b"0123456789abcdef" * (20 * 1024 * 1024 // 16)
     answer = call(caller.url("web", "/raw"), method="POST", body=body, within=40)
     assert (answer.status, hashlib.sha256(answer.body).digest()) == (200, hashlib.sha256(body).digest())
-
-
-def test_a_name_in_any_spelling_of_the_mesh_is_the_same_service(caller: Instance):
-    for name in ("web", "WEB", "web.shop", "web.shop.svc", "web.shop.mesh", "web.shop.svc.cluster.local", "web:80"):
-        connection = http.client.HTTPConnection(*_proxy(caller), timeout=10)
-        status, body = _exchange(connection, "GET", f"http://{name}/x")
-        assert (status, json.loads(body)["name"]) == (200, "web-1"), name
-        connection.close()
 
 
 def test_what_a_caller_claims_about_itself_is_replaced_by_what_was_verified(caller: Instance):
@@ -258,7 +212,7 @@ def test_streams_that_flow_are_not_cut_by_the_default_timeout(caller: Instance):
                 time.sleep(0.5)
 
         connection = _web(caller)
-        status, body = _exchange(
+        status, body = exchange(
             connection, "POST", "/", body=pieces(), encode_chunked=True, headers={"transfer-encoding": "chunked"}
         )
         connection.close()
@@ -285,8 +239,8 @@ def test_streams_that_flow_are_not_cut_by_the_default_timeout(caller: Instance):
                 time.sleep(0.5)
             return count
 
-    def tunnel() -> int:
-        with _tunnel(caller, "echo:7") as connection:
+    def bytes_in_tunnel() -> int:
+        with tunnel(caller, "echo:7") as connection:
             for _ in range(count):
                 connection.sendall(b"x")
                 assert connection.recv(10) == b"x"
@@ -297,7 +251,7 @@ def test_streams_that_flow_are_not_cut_by_the_default_timeout(caller: Instance):
         "events": events,
         "upload": upload,
         "websocket": websocket,
-        "tcp tunnel": tunnel,
+        "tcp tunnel": bytes_in_tunnel,
         "grpc": lambda: messages("addr", "greeter"),
         "grpc on an HTTP port": lambda: messages("addr", "talker"),
         "grpc in a tunnel": lambda: messages("connect", "talker"),
@@ -520,81 +474,3 @@ def test_a_server_that_speaks_first_is_heard_at_once(caller: Instance, way: str)
         assert time.monotonic() - began < 1
         connection.sendall(b"HELO")
         assert connection.recv(100) == b"HELO"
-
-
-def test_an_http_request_to_a_tcp_service_through_the_proxy_is_told_how(caller: Instance):
-    connection = http.client.HTTPConnection(*_proxy(caller), timeout=10)
-    status, body = _exchange(connection, "GET", "http://echo:7/")
-    assert (status, b"CONNECT" in body) == (400, True), body
-
-
-# -- what is not of the mesh ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def outside() -> Generator[str]:
-    with stranger() as address:
-        yield address
-
-
-def _through_proxy(caller: Instance, target: str, **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(*_proxy(caller), timeout=20)
-    try:
-        status, body = _exchange(connection, "GET", target, headers=headers)
-        return status, body.decode()
-    finally:
-        connection.close()
-
-
-def test_a_request_to_a_stranger_goes_out_as_it_is_and_tells_nothing_of_the_mesh(caller: Instance, outside: str):
-    status, head = _through_proxy(caller, f"http://{outside}/a/b?c=d", accept="x", cookie="a=b")
-    assert status == 200
-    line, *headers = head.lower().strip().split("\r\n")
-    assert line == "get /a/b?c=d http/1.1"
-    added = [header for header in headers if header.startswith(("x-request-id: ", "x-forwarded-proto: "))]
-    own = [f"host: {outside}", "accept-encoding: identity", "accept: x", "cookie: a=b"]
-    assert sorted(set(headers) - set(added)) == sorted(own)
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1:22", "localhost", "LOCALHOST:80", "127.1", "2130706433", "0", "169.254.169.254", "[::1]", "localhost."],
-)
-def test_loopback_and_link_local_are_never_proxied(caller: Instance, host: str):
-    status, text = _through_proxy(caller, f"http://{host}/")
-    assert (status, "loopback and link-local addresses are never proxied" in text) == (403, True), (status, text)
-
-
-def test_a_name_that_resolves_to_loopback_is_not_proxied_either(caller: Instance):
-    status, text = _through_proxy(caller, f"http://{socket.gethostname()}/")
-    assert (status, "loopback" in text) == (403, True), (status, text)
-
-
-def test_a_tunnel_to_a_stranger_is_refused_in_words(caller: Instance, outside: str):
-    with pytest.raises(PermissionError, match="CONNECT is for services of the mesh"):
-        _tunnel(caller, outside)
-
-
-def test_a_service_that_does_not_exist_is_said_to_be_unknown(caller: Instance):
-    for name in ("nobody", "nobody.shop.mesh", "nobody.shop.svc.cluster.local"):
-        status, text = _through_proxy(caller, f"http://{name}/")
-        assert status in (502, 503), (name, status, text)
-        assert "nobody" in text, (name, status, text)
-
-
-def test_a_service_without_instances_answers_at_once_and_in_words(caller: Instance):
-    began = time.monotonic()
-    answer = call(caller.url("empty"))
-    assert time.monotonic() - began < 2
-    assert (answer.status, b"no healthy upstream" in answer.body) == (503, True), answer
-
-
-def test_under_registry_only_a_stranger_is_refused_in_words(mesh: Mesh, caller: Instance, outside: str):
-    config = "apiVersion: masche.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {outboundTrafficPolicy: "
-    mesh.apply(f"{config}REGISTRY_ONLY}}")
-    try:
-        status, text = _through_proxy(caller, f"http://{outside}/")
-        assert (status, "REGISTRY_ONLY" in text) == (502, True), text
-        assert _through_proxy(caller, "http://web/status/204")[0] == 204
-    finally:
-        mesh.apply(f"{config}ALLOW_ANY}}")
