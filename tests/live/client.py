@@ -45,12 +45,19 @@ class Answer:
 
 
 def http1(
-    to: tuple[str, int], method: str, target: str, host: str, headers: Pairs = (), *, server_name: str = ""
+    to: tuple[str, int],
+    method: str,
+    target: str,
+    host: str,
+    headers: Pairs = (),
+    *,
+    server_name: str = "",
+    context: ssl.SSLContext | None = None,
 ) -> Answer:
-    """One request on a connection of its own; with ``server_name`` inside TLS."""
+    """One request on a connection of its own; with ``server_name`` or ``context`` inside TLS."""
     connection = http.client.HTTPConnection(*to, timeout=TIMEOUT)
     try:
-        connection.sock = _connected(to, server_name)
+        connection.sock = _connected(to, server_name, context)
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         connection.putheader("host", host)
         for name, value in headers:
@@ -64,13 +71,17 @@ def http1(
         connection.close()
 
 
-def _connected(to: tuple[str, int], server_name: str) -> socket.socket:
+def _connected(to: tuple[str, int], server_name: str, context: ssl.SSLContext | None) -> socket.socket:
     connection = socket.create_connection(to, TIMEOUT)
-    if not server_name:
+    if not server_name and context is None:
         return connection
+    return (context or _trusting()).wrap_socket(connection, server_hostname=server_name or None)
+
+
+def _trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(connection, server_hostname=server_name)
+    return context
 
 
 def http2(to: tuple[str, int], method: str, target: str, host: str, headers: Pairs = ()) -> Answer:
@@ -108,10 +119,10 @@ def grpc(to: tuple[str, int], path: str, host: str, headers: Pairs = ()) -> Answ
     return Answer(status=answer.status, headers=answer.headers, body=answer.body[5:], grpc_status=answer.grpc_status)
 
 
-def tcp(to: tuple[str, int], data: bytes = b"hello") -> Answer:
+def tcp(to: tuple[str, int], data: bytes = b"hello", *, context: ssl.SSLContext | None = None) -> Answer:
     """Send bytes and read until the other end closes; status 200 when it said something."""
     try:
-        with socket.create_connection(to, TIMEOUT) as connection:
+        with _connected(to, "", context) as connection:
             connection.sendall(data)
             body = b""
             while more := connection.recv(65536):

@@ -6,9 +6,10 @@ What the Envoys hold is what the compiler made, byte for byte; certificates come
 import os
 import re
 import socket
+import ssl
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -142,6 +143,31 @@ class Live:
             for name, each in self.standing.items()
         }
         self._tell()
+
+    def hold(self, identity: str, blobs: Iterable[Blob]) -> None:
+        """Let the first Envoy hold these Blobs as ``identity``, and stand for no Workload."""
+        if not self._proxies:
+            self._proxies.append(Proxy("proxy-0", self._folder, self._plane.path))
+        proxy = self._proxies[0]
+        trust_domain = SpiffeId.parse(identity).trust_domain
+        wanted = Wanted.of((*blobs, *self._identity(identity, trust_domain)))
+        self._plane.tell({proxy.node_id: wanted})
+        proxy.until_listening(set(wanted.table(types.LISTENER)))
+
+    def context(self, identity: str) -> ssl.SSLContext:
+        """Return what a caller without a proxy needs to show ``identity``; it trusts whoever answers."""
+        authority, key = self._authority(SpiffeId.parse(identity).trust_domain), keys.generate()
+        issued = authority.sign(keys.signing_request(key), SpiffeId.parse(identity), now=time.time())
+        pem = self._folder / "caller.pem"
+        pem.write_bytes(issued.chain.encode() + keys.private_pem(key).reveal())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(pem)
+        return context
+
+    def open(self, address: str, port: int) -> None:
+        """Let an application answer there."""
+        self._plane.run(self.backends.open(address, port, "app-1", "test"))
 
     def _tell(self) -> None:
         wanted = {proxy.node_id: Wanted.of(self.blobs(each)) for proxy, each in self._seated()}
