@@ -19,11 +19,11 @@ demo: $(STAMP) ## build and install the wheel and run the demo (ARGS=--fast for 
 
 test: $(STAMP) ## all tests, also those with real Envoys, in under 8 minutes on two cores
 	scripts/system-packages
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 test-long: $(STAMP) ## the long forms: more kills, more cases, longer outages
 	scripts/system-packages
-	MASCHE_LONG=1 $(BIN)/python -m pytest $(ARGS)
+	MASCHE_LONG=1 $(BIN)/python -m pytest --timeout 3600 $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
