@@ -114,13 +114,19 @@ def test_an_identity_of_another_form_has_no_namespace(peer: str):
     assert not authorize((a_policy(Decision.ALLOW, on(Attribute.NAMESPACE, "shop")),), request).allowed
 
 
-def test_each_value_of_a_header_is_judged_alone():
+def test_each_value_of_a_header_is_judged_alone_and_one_that_is_wanted_is_enough():
     condition = on(Attribute.HEADER, "good", name="x")
     both = Request(headers=(("x", "good"), ("x", "bad")))
-    assert not authorize((a_policy(Decision.ALLOW, condition),), both).allowed
+    assert authorize((a_policy(Decision.ALLOW, condition),), both).allowed
     assert not authorize((a_policy(Decision.DENY, condition),), both).allowed
     assert not authorize((a_policy(Decision.ALLOW, on(Attribute.HEADER, "good,bad", name="x")),), both).allowed
-    assert authorize((a_policy(Decision.ALLOW, condition),), replace(both, headers=(("x", "good"),) * 2)).allowed
+
+
+def test_one_value_of_a_header_that_is_unwanted_is_enough_to_fail():
+    unwanted = Condition(attribute=Attribute.HEADER, name="x", not_values=(Pattern(PatternKind.EXACT, "bad"),))
+    both = Request(headers=(("x", "good"), ("x", "bad")))
+    assert not authorize((a_policy(Decision.ALLOW, unwanted),), both).allowed
+    assert authorize((a_policy(Decision.DENY, unwanted),), both).allowed
 
 
 def test_a_header_without_a_value_is_present():

@@ -62,30 +62,24 @@ def _holds(condition: Condition, call: Call, decision: Decision) -> bool:
     if condition.attribute.needs_http:
         if isinstance(call, Connection):
             return decision is Decision.DENY
-        return _values_hold(condition, _request_values(condition, call), decision)
-    return _values_hold(condition, _connection_values(condition.attribute, _connection(call)), decision)
+        return _values_hold(condition, _request_values(condition, call))
+    return _values_hold(condition, _connection_values(condition.attribute, _connection(call)))
 
 
 def _connection(call: Call) -> Connection:
     return call.connection if isinstance(call, Request) else call
 
 
-def _values_hold(condition: Condition, values: tuple[str, ...], decision: Decision) -> bool:
-    """Judge each value alone, never joined: to deny, one that holds is enough; to allow, all must hold.
+def _values_hold(condition: Condition, values: tuple[str, ...]) -> bool:
+    """Judge each value of a repeated header alone, never joined: one that is wanted is enough, none may be unwanted.
 
-    What is absent holds only where nothing in particular is wanted.
+    So does Envoy. What is absent holds only where nothing in particular is wanted.
     """
-    if not values:
-        return not condition.values
-    enough = any if decision is Decision.DENY else all
-    return enough(_value_holds(condition, value) for value in values)
 
+    def is_any_among(patterns: Sequence[Pattern]) -> bool:
+        return any(_is_one_of(patterns, condition.attribute, value) for value in values)
 
-def _value_holds(condition: Condition, value: str) -> bool:
-    wanted, unwanted = condition.values, condition.not_values
-    return (not wanted or _is_one_of(wanted, condition.attribute, value)) and not _is_one_of(
-        unwanted, condition.attribute, value
-    )
+    return (not condition.values or is_any_among(condition.values)) and not is_any_among(condition.not_values)
 
 
 def _is_one_of(patterns: Sequence[Pattern], attribute: Attribute, value: str) -> bool:
