@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.calling import status_of
 from e2e.conftest import StartMesh
 from e2e.load import Load
 from e2e.mesh import Instance, Mesh, service
@@ -44,9 +45,9 @@ def instances(mesh: Mesh, second: Path) -> tuple[Instance, Instance, Instance]:
 def test_workloads_of_a_second_machine_are_reached_and_its_agent_uses_mutual_tls(
     mesh: Mesh, instances: tuple[Instance, Instance, Instance], second: Path
 ) -> None:
-    _, there, caller = instances
+    here, there, caller = instances
     with Load(caller.url("orders"), rate=100) as load:
-        until(lambda: load.servers()["orders-2"] and load.servers()["orders-1"], "both machines serve")
+        until(lambda: {here.name, there.name} <= set(load.servers()), "both machines serve")
     load.assert_none_failed()
     agent = mesh.agent(second)
     assert agent
@@ -146,5 +147,18 @@ def test_a_revoked_machine_is_shut_out(mesh: Mesh, start_mesh: StartMesh) -> Non
         return not any(each.is_connected for each in found)
 
     until(is_out, "its streams are closed", within=30)
+    assert workload not in {each.workload for each in one.status().proxies}, "it is still listed"
+    caller = one.run("caller")
+    one.await_ready(caller)
+    assert status_of(caller.url("orders")) == 503
     another = one.run("web", data=data, options=["--start-timeout", "3s"])
     assert another.wait() == 125
+
+
+def test_a_machine_joins_while_its_agent_waits_for_a_control_plane(mesh: Mesh) -> None:
+    data = mesh.folder / "late"
+    waiting = mesh.run("web", name="late", data=data)
+    until(lambda: "no control plane runs on" in waiting.text, "it waits, and says for what")
+    joined = mesh.masche("join", data=data, stdin=token(mesh))
+    assert joined.returncode == 0, joined.stderr
+    mesh.await_ready(waiting)

@@ -65,7 +65,11 @@ def machines(*, form: Form | None, data: Path) -> None:
 @click.argument("machine")
 @data_option
 def revoke(machine: str, *, data: Path) -> None:
-    """Refuse a machine's credential from now on and close its streams."""
+    """Refuse a machine from now on: close its streams, and send nobody to what it runs.
+
+    It gets no certificate any more. Those that its workloads hold are good for calling others until they end, a day
+    after they were made by default (`masche up --leaf-ttl`): deny their service accounts with a policy if that matters.
+    """
     from masche.api.client import Client
 
     Client.of(data).revoke_machine(machine)

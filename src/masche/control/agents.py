@@ -184,12 +184,17 @@ class Agents:
         """The trust bundle as it is now."""
         return Roots(trust_domain=self._authority.trust_domain, roots=self._authority.bundle.pem)
 
-    def expel(self, machine: str) -> None:
-        """Send a machine's agent away, and its proxies; none is admitted again while it is revoked."""
+    async def expel(self, machine: str) -> None:
+        """Send a revoked machine's agent away, and its proxies, and let nobody call what it runs any more.
+
+        Raises StoreError.
+        """
         if (session := self._sessions.get(machine)) is not None:
             session.end(Refused(proxy="", why=f"the machine {machine} is revoked"))
-        for registration in self._world.registrations.of_machine(machine):
+        for registration in tuple(self._world.registrations.of_machine(machine)):
             self._world.proxy(registration.state.proxy).wake()
+            self._world.unregister(registration.state.proxy)
+        await self._remove_workloads(self._workloads_on(machine))
 
     def close(self) -> None:
         """Send every agent away and wait for nothing any more: this control plane is stopping."""
@@ -234,6 +239,7 @@ class Agents:
     async def _hear(self, session: Session, message: FromAgent) -> None:
         if not session.machine and not isinstance(message, Hello):
             raise RefusedError("the first message of a Register stream is Hello")
+        self._gate.admit(session.peer)  # the machine may have been revoked since the stream was opened
         match message:
             case Hello():
                 self._greet(session, message)
@@ -251,6 +257,8 @@ class Agents:
     def _greet(self, session: Session, hello: Hello) -> None:
         if session.peer.machine not in {None, hello.machine}:
             raise RefusedError(f"machine {session.peer.machine} says that it is {hello.machine}")
+        if (older := self._sessions.get(hello.machine)) is not None:
+            older.close()  # of a broken connection, or an agent with a copy of the credential: one speaks for a machine
         session.machine, session.agent_version = hello.machine, hello.agent_version
         self._sessions[hello.machine] = session
         self._events.add(kind="machine-connected", message=f"machine {hello.machine} is connected", about=hello.machine)
@@ -326,15 +334,15 @@ class Agents:
         """The agent said all it has: what the store still holds of this machine beside that is gone."""
         await self._world.synced.wait()
         mine = {name for proxy in session.proxies for name in self._workloads_of(proxy)}
-        gone = [
-            name
-            for name, workload in self._world.newest.workloads.items()
-            if workload.status and workload.status.machine == session.machine and name not in mine
-        ]
-        await self._remove_workloads(gone)
+        await self._remove_workloads([name for name in self._workloads_on(session.machine) if name not in mine])
         for registration in self._world.registrations.of_machine(session.machine):
             if registration.state.proxy not in session.proxies:
                 self._world.unregister(registration.state.proxy)
+
+    def _workloads_on(self, machine: str) -> tuple[Name, ...]:
+        """What the store holds of a machine."""
+        known = self._world.newest.workloads.items()
+        return tuple(name for name, each in known if each.status and each.status.machine == machine)
 
     def _workloads_of(self, proxy: str) -> tuple[Name, ...]:
         registration = self._world.registrations.get(proxy)

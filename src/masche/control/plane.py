@@ -232,10 +232,8 @@ class ControlPlane:
     async def revoke_machine(self, machine: str) -> None:
         """Refuse a machine from now on and close its streams."""
         if not await self.parts.ground.machines.revoke(machine, why="revoked by a person"):
-            raise PlaneError(
-                Fault.NOT_FOUND, f"there is no machine {machine}", fix="`masche token machines` lists them"
-            )
-        self.parts.agents.expel(machine)
+            raise PlaneError(Fault.NOT_FOUND, f"there is no machine {machine}", fix="`masche cert machines` lists them")
+        await self.parts.agents.expel(machine)
         self.parts.events.add(
             kind="machine-revoked", severity="warning", about=machine, message=f"machine {machine} is revoked"
         )
