@@ -70,11 +70,11 @@ class Claimant:
 
         try:
             async with asyncio.timeout(within):
-                return await self._ask(progress)
+                return await self._ask_until_heard(progress)
         except TimeoutError:
             raise NoSeatError(f"no seat within {within:g} s (--start-timeout); last: {last}") from None
-        except (_LostError, ProtocolError, NoAgentError, FolderError) as error:
-            raise NoSeatError(str(error) or "the agent hung up; see its log") from error
+        except (ProtocolError, NoAgentError, FolderError) as error:
+            raise NoSeatError(str(error)) from error
 
     async def listen(self) -> None:
         """Hear the agent; when it dies, bring one back and take the seat again, for as long as ``on_loss`` says so."""
@@ -85,6 +85,15 @@ class Claimant:
                 if not self._on_loss():
                     return
                 await self._take_again()
+
+    async def _ask_until_heard(self, progress: Say) -> Ready:
+        """Ask again when an agent ends before it answered: it may have been killed, or have joined another mesh."""
+        while True:
+            try:
+                return await self._ask(progress)
+            except _LostError:
+                progress("the agent ended; asking again")
+                await asyncio.sleep(RECLAIM_PAUSE)
 
     async def _ask(self, progress: Say) -> Ready:
         self._reader, self._writer = await launch.connect(self._options)

@@ -60,6 +60,11 @@ class Folders:
         return self.data / "machine"
 
     @property
+    def credential(self) -> Path:
+        """That credential, key and chain together."""
+        return self.machine / "credential.json"
+
+    @property
     def certificates(self) -> Path:
         """Certificates of Gateway listeners that a person put here."""
         return self.data / "certificates"

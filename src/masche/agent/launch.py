@@ -7,6 +7,7 @@ the variables that it needs: proxy settings must not bend its connections, and t
 import asyncio
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from typing import IO
@@ -17,6 +18,9 @@ from masche.agent.options import IDLE_EXIT, AgentOptions
 
 START_SECONDS = 15.0
 """How long an agent may take to listen."""
+
+ALREADY_RUNNING = 75
+"""Exit code (EX_TEMPFAIL) of an agent when another one holds its data folder."""
 
 _PASSED_ON = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "MASCHE_ENVOY"})
 
@@ -71,7 +75,7 @@ async def _until_it_listens(child: "subprocess.Popen[bytes]", folders: Folders) 
         if found := await _try(folders):
             child.returncode = 0  # it lives on; whoever adopts it reaps it, not our destructor
             return found
-        if child.poll() is not None:
+        if child.poll() not in {None, ALREADY_RUNNING}:  # a running one that does not listen yet will do so
             raise NoAgentError(f"the agent ended with code {child.returncode}: {_last_words(folders)}")
         await asyncio.sleep(0.02)
     child.kill()
@@ -102,4 +106,6 @@ def command(options: AgentOptions) -> list[str]:
 
 def _last_words(folders: Folders) -> str:
     lines = folders.agent_log.read_text(errors="replace").strip().splitlines()
+    if not shutil.disk_usage(folders.agent).free:
+        return f"the disk of {folders.agent} is full; free some space and try again"
     return lines[-1] if lines else f"it said nothing; see {folders.agent_log}"

@@ -71,14 +71,14 @@ def of_reply(key: Secret, reply: JoinReply, joining_address: str) -> Credential:
 def save(folders: Folders, credential: Credential) -> Path:
     """Write it to this machine's folder, mode 0600."""
     keys.private_folder(folders.machine)
-    path = folders.machine / "credential.json"
+    path = folders.credential
     keys.write_private(path, msgspec.json.encode(credential))
     return path
 
 
 def load(folders: Folders) -> Credential | None:
     """Read it; None when this machine has not joined. Raises MachineError."""
-    path = folders.machine / "credential.json"
+    path = folders.credential
     try:
         return msgspec.json.decode(keys.read_private(path).reveal(), type=Credential)
     except FileNotFoundError:

@@ -1,10 +1,12 @@
 """The agent's process: one per machine, told apart by a lock; it ends when asked, or when idle if a runner started it.
 
 Started by a runner as ``python -m masche.agent.process --data DIR ...`` and by ``masche agent`` through ``main``. It
-leaves its Envoys running: whoever needs them brings a new agent, which adopts them.
+leaves its Envoys running: whoever needs them brings a new agent, which adopts them. When the machine joins another
+mesh meanwhile, the agent starts afresh as a machine of that one.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import resource
@@ -17,6 +19,7 @@ from random import Random
 from masche.agent import address, envoy, machine, memory
 from masche.agent.envoy import EnvoyError
 from masche.agent.folders import FolderError, Folders
+from masche.agent.launch import ALREADY_RUNNING
 from masche.agent.machine import Machine, MachineError
 from masche.agent.metrics import Metrics
 from masche.agent.options import AgentOptions
@@ -27,9 +30,6 @@ from masche.agent.server import Server
 from masche.agent.sidecar import Host
 from masche.agent.uplink import Uplink
 from masche.version import VERSION
-
-ALREADY_RUNNING = 75
-"""Exit code (EX_TEMPFAIL) when another agent holds this data folder."""
 
 CANNOT_START = 125
 """Exit code when there is no Envoy, or a folder or credential cannot be used."""
@@ -44,7 +44,9 @@ def main(options: AgentOptions) -> int:
         folders.prepare()
         with folders.agent_lock.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return asyncio.run(_run(options, folders))
+            while (code := asyncio.run(_run(options, folders))) == _AGAIN:
+                journal("this machine has joined a mesh: starting again")
+            return code
     except BlockingIOError:
         journal(f"another agent runs with the data folder {options.data}")
         return ALREADY_RUNNING
@@ -82,11 +84,20 @@ def build(options: AgentOptions, folders: Folders) -> Server:
     return Server(host)
 
 
+_AGAIN = -1
+_LOOK_SECONDS = 1.0
+
+
 class _EndError(Exception):
     """The agent was asked to end, or nobody needs it."""
 
 
+class _JoinedError(Exception):
+    """This machine is another one than it was."""
+
+
 async def _run(options: AgentOptions, folders: Folders) -> int:
+    standing = _standing(folders)
     server = build(options, folders)
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,6 +109,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
     server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
     server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
     reporter = Reporter(machine=host.machine, uplink=host.uplink, version=host.envoy_version, sidecars=sidecars)
+    code = 0
     try:
         async with asyncio.TaskGroup() as group:
             await host.relay.start()
@@ -106,20 +118,41 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
             group.create_task(server.host.uplink.run())
             group.create_task(server.run())
             group.create_task(_until_asked(asked))
+            group.create_task(_until_joined(folders, standing))
             group.create_task(_tidy_memory())
             if options.idle_exit is not None:
                 group.create_task(_until_idle(server, options.idle_exit))
     except* _EndError:
         journal("agent ends; proxies go on")
+    except* _JoinedError:
+        code = _AGAIN
     finally:
         server.host.ports.close()
         await server.host.relay.stop()
-    return 0
+    return code
 
 
 async def _until_asked(asked: asyncio.Event) -> None:
     await asked.wait()
     raise _EndError
+
+
+def _standing(folders: Folders) -> tuple[str, str] | None:
+    """Which machine this is and where it joined; None beside its control plane. Raises MachineError."""
+    found = machine.load(folders)
+    return (found.machine, found.joining) if found else None
+
+
+async def _until_joined(folders: Folders, standing: tuple[str, str] | None) -> None:
+    """Until ``masche join`` has left the credential of another machine than the one that this agent speaks for."""
+    read_at = 0
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(FileNotFoundError, MachineError):
+            written_at = folders.credential.stat().st_mtime_ns
+            if written_at != read_at and _standing(folders) != standing:
+                raise _JoinedError
+            read_at = written_at
 
 
 async def _until_idle(server: Server, seconds: float) -> None:

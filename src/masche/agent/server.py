@@ -68,6 +68,8 @@ class Server:
                     pass
                 case _:
                     writer.write(local.line(Denied(why="the first word of a runner is a claim")))
+        except asyncio.CancelledError:
+            pass  # the agent ends; asyncio would report a handler that was cancelled as an error
         except ProtocolError as error:
             writer.write(local.line(Denied(why=str(error), fix="use the same version of masche on both sides")))
         finally:

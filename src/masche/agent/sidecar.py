@@ -203,8 +203,12 @@ class Sidecar:
         uplink = self._host.uplink
         if uplink.is_connected:
             return f"waiting for the control plane at {uplink.address} to accept this workload"
+        if uplink.address.startswith("unix:"):  # beside its control plane, and none of that is there
+            return (
+                f"no control plane runs on {self._host.folders.data}: start it with `masche up`, or `masche join` one"
+            )
         why = f" ({uplink.why.splitlines()[0]})" if uplink.why else ""
-        return f"waiting for a control plane at {uplink.address}{why}: start one with `masche up`, or `masche join` one"
+        return f"waiting for the control plane at {uplink.address}{why}"
 
     def _resume_offline(self) -> bool:
         """Whether everything that an earlier run left is there and fits: configuration, certificate, the same ports."""
