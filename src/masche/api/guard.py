@@ -51,7 +51,7 @@ WRONG_HOST = Refused(
     status=HTTPStatus.MISDIRECTED_REQUEST,
     code="wrong-host",
     message="this address is not one that the API answers to",
-    fix="use the address that `masche up` printed",
+    fix="use the address that `masche up` printed, or allow this name with `masche up --api-host`",
 )
 WRONG_ORIGIN = Refused(
     status=HTTPStatus.FORBIDDEN,

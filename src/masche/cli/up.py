@@ -20,6 +20,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--listen", default="127.0.0.1", show_default=True, help="Address for agents of other machines.")
 @click.option("--xds-port", type=PORT, default=15012, show_default=True, help="Port for agents.")
 @click.option("--api-address", default="127.0.0.1", show_default=True, help="Address of API and dashboard.")
+@click.option("--api-host", "api_hosts", multiple=True, help="A name by which browsers may also reach it. Repeatable.")
 @click.option("--api-port", type=PORT, default=15080, show_default=True, help="Port of API and dashboard.")
 @click.option("--metrics-port", type=PORT, default=15014, show_default=True, help="Port of its own metrics.")
 @click.option(
@@ -41,6 +42,7 @@ def up(
     xds_port: int,
     api_address: str,
     api_port: int,
+    api_hosts: tuple[str, ...],
     metrics_port: int,
     trust_domain: str,
     static: Path | None,
@@ -61,6 +63,7 @@ def up(
         xds_port=xds_port,
         api_address=api_address,
         api_port=api_port,
+        api_hosts=api_hosts,
         metrics_port=metrics_port,
         trust_domain=trust_domain,
         static=static,

@@ -191,7 +191,14 @@ async def _served(parts: Parts, doors: Doors) -> AsyncGenerator[Started]:
         raise StartError(_no_folder(options.data, error)) from error
     plane = ControlPlane.of(parts, link_address=doors.address, joining_address=doors.joining_address)
     metrics = parts.exposition.serving(host=options.api_address, port=options.metrics_port)
-    api = serving(plane, data=options.data, credentials=credentials, host=options.api_address, port=options.api_port)
+    api = serving(
+        plane,
+        data=options.data,
+        credentials=credentials,
+        host=options.api_address,
+        port=options.api_port,
+        allowed_hosts=options.api_hosts,
+    )
     async with contextlib.AsyncExitStack() as stack:
         try:
             metrics_port = await stack.enter_async_context(metrics)
