@@ -16,8 +16,8 @@ from masche.model.view import Forward, Outbound, Route, View
 from stories.loader import ROOT, Asked, Story, names, read_mesh, story
 
 DENIED = "x-masche-denied"
-TRIES = 60
-"""So often is a request sent that may go to one of several backends."""
+TRIES = 400
+"""So often at most is a request sent that may go to one of several backends, until all were seen."""
 
 
 @pytest.mark.parametrize("name", names())
@@ -37,7 +37,9 @@ def faults(live: Live, told: Story, asked: Asked) -> Iterator[tuple[str, str]]:
     ways = Ways(live, standing, asked, said)
     for way, send in ways.all():
         live.forget()
-        answers = [send() for _ in range(TRIES if ways.is_by_chance else 1)]
+        answers = [send()]
+        while ways.is_by_chance and len(answers) < TRIES and not ways.is_all_seen(answers):
+            answers.append(send())
         yield from ((way, fault) for fault in ways.judged(answers))
 
 
@@ -77,6 +79,16 @@ class Ways:
             yield "URL", lambda: http1(local, call.method, call.path, host, call.headers)
         target = f"http://{host}{call.path}"
         yield "proxy", lambda: http1(self.standing.proxy, call.method, target, host, call.headers)
+
+    def is_all_seen(self, answers: list[Answer]) -> bool:
+        """Whether every backend, every kind of share and every mirror had its turn."""
+        found = {(answer.backend, answer.echo["port"]) for answer in answers if answer.echo}
+        copied = {(got.name, got.port) for got in self.live.backends.log}
+        return (
+            {answer.status for answer in answers} >= self.shares
+            and all(self.live.instances(each) & found for each in self.backends)
+            and all(self.live.instances(each) & copied for each in self.said.mirrors)
+        )
 
     def judged(self, answers: list[Answer]) -> Iterator[str]:
         expect, statuses = self.asked.expect, {answer.status for answer in answers}
