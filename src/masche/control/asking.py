@@ -1,7 +1,12 @@
-"""``masche why``: finds the caller and its surroundings in the Mesh and lets ``compiler.why`` decide."""
+"""``masche why``: finds the caller and its surroundings in the Mesh and lets ``compiler.why`` decide.
+
+A caller that does not run, as jobs mostly do not, is asked about as ``masche run`` would start it; the answer says so.
+"""
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 from masche.api import messages
 from masche.api.messages import WhyRequest
@@ -34,11 +39,12 @@ def explain(world: World, request: WhyRequest) -> messages.Explanation:
             address=caller.spec.address,
         ),
     )
-    return _told(found, str(caller.name), request)
+    running = caller.name in mesh.workloads
+    return _told(found, str(caller.name) if running else f"{caller.name} (does not run now)", request)
 
 
 def _caller(mesh: Mesh, source: str) -> Workload:
-    """The workload of this name, or the first ready one of the service or app of this name."""
+    """The workload of this name, the first ready one of the service or app of this name, or one that is not there."""
     namespace, name = _named(source)
     if (exact := mesh.workloads.get(Name(namespace, name))) is not None:
         return exact
@@ -49,10 +55,20 @@ def _caller(mesh: Mesh, source: str) -> Workload:
         and (service_of(mesh, key) == f"{namespace}/{name}" or workload.metadata.labels.get("app") == name)
     ]
     if not of_service:
+        return _absent(mesh, namespace, name)
+    return min(of_service, key=lambda each: (each.state is not WorkloadState.READY, each.name))
+
+
+def _absent(mesh: Mesh, namespace: str, name: str) -> Workload:
+    """What ``masche run --service NAME`` without more would be. Raises PlaneError NOT_FOUND for no possible name."""
+    metadata = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    spec = {"address": "127.0.0.1", "ports": (), "serviceAccount": name}
+    try:
+        return Workload.model_validate({"metadata": metadata, "spec": spec})
+    except ValidationError as error:
         known = sorted({service_of(mesh, key) or str(key) for key in mesh.workloads})
         fix = f"callers now are {', '.join(known)}" if known else "start one with `masche run`"
-        raise PlaneError(Fault.NOT_FOUND, f"no workload or service {namespace}/{name} is running", fix=fix)
-    return min(of_service, key=lambda each: (each.state is not WorkloadState.READY, each.name))
+        raise PlaneError(Fault.NOT_FOUND, f"{namespace}/{name} can be no workload", fix=fix) from error
 
 
 def _named(source: str) -> Name:

@@ -226,6 +226,7 @@ class World:
         self.proxy(registration.state.proxy)
         if self.synced.is_set():
             self._tell([registration], revision=self.revision)
+        self.pulse.beat()
 
     def unregister(self, name: str) -> None:
         """The proxy left for good."""
@@ -283,7 +284,7 @@ class World:
             return False
         proxy = self.proxy(registration.state.proxy)
         wanted = self.compilation.wanted(places)
-        if wanted is proxy.wanted:
+        if proxy.wanted is not None and wanted.is_same(proxy.wanted):
             return False
         proxy.want(wanted)
         return True

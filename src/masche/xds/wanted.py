@@ -79,6 +79,11 @@ class Wanted(Mapping[str, Table]):
         """Return the Table of a type, empty when there is none."""
         return self._tables.get(type_url, EMPTY)
 
+    def is_same(self, other: "Wanted") -> bool:
+        """Whether a proxy that holds the one holds the other."""
+        kinds = self._tables.keys() | other._tables.keys()
+        return other is self or not any(self.table(kind).changed_since(other.table(kind)) for kind in kinds)
+
     def __getitem__(self, type_url: str) -> Table:
         return self._tables[type_url]
 
