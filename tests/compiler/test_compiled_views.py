@@ -17,7 +17,6 @@ from masche.compiler.why import Call, Outcome
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name, Ref
 from masche.model.resources.workload import Workload
-from masche.model.vantage import Vantage
 from masche.model.view import Forward, Route, View
 
 BASE = service("orders") + service("old") + service("new") + workload("web-1", "web") + workload("orders-1", "orders")
@@ -168,12 +167,23 @@ def test_hostnames_of_a_route_inside_the_mesh_are_ignored():
     assert winner(a_mesh(BASE + text)) == "new"
 
 
+POLICY = """---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no}
+spec:
+  selector: {matchLabels: {app: orders}}
+  action: DENY
+  rules: [{to: [{operation: {paths: [/admin]}}]}]
+"""
+
+
 def test_what_would_be_told_otherwise_is_said_in_sentences():
     before = a_mesh(BASE)
     after = a_mesh(BASE.replace("name: old", "name: older") + route("r", "[{backendRefs: [{name: new, port: 80}]}]"))
-    vantage = standing(before, "web-1")
-    assert affected(before, after, (vantage,)) == {
-        vantage: (
+    move = standing(before, "web-1"), standing(after, "web-1")
+    assert affected(before, after, [move]) == {
+        move: (
             "calls to shop/old:80: removed",
             "calls to shop/older:80: added",
             "calls to shop/orders:80: changed",
@@ -187,8 +197,17 @@ def test_what_would_be_told_otherwise_is_said_in_sentences():
 def test_a_change_elsewhere_reaches_nobody():
     before = a_mesh(BASE)
     after = a_mesh(BASE + workload("lonely-1", "lonely"))
-    vantages: list[Vantage] = [standing(before, "web-1"), standing(before, "orders-1")]
-    assert affected(before, after, vantages) == {}
+    moves = [(standing(before, name), standing(after, name)) for name in ("web-1", "orders-1")]
+    assert affected(before, after, moves) == {}
+
+
+def test_a_policy_reaches_whom_it_is_the_first_to_tell_apart():
+    before = a_mesh(BASE)
+    after = a_mesh(BASE + POLICY)
+    moves = {name: (standing(before, name), standing(after, name)) for name in ("web-1", "orders-1")}
+    told = affected(before, after, moves.values())
+    assert list(told) == [moves["orders-1"]]
+    assert any("policy" in sentence for sentence in told[moves["orders-1"]])
 
 
 def test_a_status_says_what_a_policy_does_not_do():

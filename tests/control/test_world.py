@@ -163,7 +163,10 @@ class Flaky(MemoryStore):
         self._is_ill = True
 
     def heal(self) -> None:
-        asyncio.get_running_loop().call_later(0.05, setattr, self, "_is_ill", False)
+        def well() -> None:
+            self._is_ill = False
+
+        asyncio.get_running_loop().call_later(0.05, well)
 
     async def snapshot(self):
         self.asked += 1

@@ -15,10 +15,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def affected(before: Mesh, after: Mesh, vantages: Iterable[Vantage]) -> Mapping[Vantage, tuple[str, ...]]:
-    """Return, for each vantage that would be told something else, what changes, in sentences."""
-    told = ((vantage, tuple(_sentences(view(before, vantage), view(after, vantage)))) for vantage in vantages)
-    return {vantage: sentences for vantage, sentences in told if sentences}
+Move = tuple[Vantage, Vantage]
+"""Where a workload stands before a change and after it: a policy that selects a new label moves whoever has it."""
+
+
+def affected(before: Mesh, after: Mesh, moves: Iterable[Move]) -> Mapping[Move, tuple[str, ...]]:
+    """Return, for each move after which something else is told, what changes, in sentences."""
+    told = ((move, tuple(_sentences(view(before, move[0]), view(after, move[1])))) for move in moves)
+    return {move: sentences for move, sentences in told if sentences}
 
 
 def _sentences(old: View, new: View) -> Iterator[str]:

@@ -155,6 +155,7 @@ class World:
             self.synced_since = self.now()
         self._pending, self._heard = self._under_our_trust_domain(mesh), revision
         self._dirty.set()
+        self.pulse.beat()
 
     def _under_our_trust_domain(self, mesh: Mesh) -> Mesh:
         """The authority says what the trust domain is; a MeshConfig can only agree with it."""
@@ -257,16 +258,7 @@ class World:
 
     def places(self, registration: Registration) -> tuple[Place, ...]:
         """Where the workloads of a proxy stand; those that the Mesh does not have yet are left out."""
-        state = registration.state
-        found: list[Place] = []
-        for occupant in state.occupants:
-            workload = self.mesh.workloads.get(occupant.seat.workload)
-            if workload is not None:
-                vantage = stand(
-                    self.mesh, workload, placement=state.placement, dialect=state.dialect, gateway=state.gateway
-                )
-                found.append((vantage, occupant.seat))
-        return tuple(found)
+        return standing(self.mesh, registration)
 
     def _tell(self, registrations: Iterable[Registration], *, revision: int) -> None:
         changed = [each.state.proxy for each in registrations if self._give(each)]
@@ -288,3 +280,13 @@ class World:
             return False
         proxy.want(wanted)
         return True
+
+
+def standing(mesh: Mesh, registration: Registration) -> tuple[Place, ...]:
+    """Where the workloads of a proxy stand in a Mesh; those that it does not have are left out."""
+    state = registration.state
+    return tuple(
+        (stand(mesh, workload, placement=state.placement, dialect=state.dialect, gateway=state.gateway), occupant.seat)
+        for occupant in state.occupants
+        if (workload := mesh.workloads.get(occupant.seat.workload)) is not None
+    )

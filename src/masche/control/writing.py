@@ -3,14 +3,16 @@
 Everything is judged before anything is stored; an error anywhere stores nothing at all.
 """
 
+import asyncio
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from masche.api.messages import Applied, Changed, Difference, Differences, Document, Impact, Verb
 from masche.api.plane import Fault, PlaneError
-from masche.compiler.impact import affected
+from masche.compiler.impact import Move, affected
 from masche.compiler.view import statuses
-from masche.control.world import World
+from masche.control.world import World, standing
 from masche.model.diagnostic import Diagnostic, Severity
 from masche.model.mesh import Mesh, Resource
 from masche.model.ports import Change, ConflictError, Delete, Edit, Entry, Put, StoreError, Writer
@@ -22,6 +24,7 @@ from masche.registry.merge import TABLES, merge
 from masche.telemetry.events import Events
 
 NAMED_IN_AN_EVENT = 5
+KNOWN_WITHIN = 2.0
 
 
 class Writing:
@@ -120,6 +123,7 @@ class Writing:
                 impact=self._impact(before, after),
             )
         change = await self._commit(edits)
+        await self._known(change)
         self._announce(change)
         return Applied(revision=change.revision, changed=changed, diagnostics=tuple(warnings))
 
@@ -131,6 +135,12 @@ class Writing:
         except StoreError as error:
             raise PlaneError(Fault.UNAVAILABLE, str(error), fix="nothing was stored; apply again") from error
 
+    async def _known(self, change: Change) -> None:
+        """Whoever wrote and asks at once sees what they wrote, unless the store cannot be followed just now."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KNOWN_WITHIN):
+                await self._world.until_newer_than(change.revision - 1)
+
     def _announce(self, change: Change) -> None:
         names = [*(str(entry.ref) for entry in change.entries), *(f"{ref} (deleted)" for ref in change.deleted)]
         if not names:
@@ -140,17 +150,17 @@ class Writing:
         self._events.add(kind="applied", about=names[0], message=message)
 
     def _impact(self, before: Mesh, after: Mesh) -> tuple[Impact, ...]:
-        world = self._world
-        standing = {
-            (registration.state.proxy, seat.workload): vantage
-            for registration in world.registrations
-            for vantage, seat in world.places(registration)
-        }
-        sentences = affected(before, after, tuple(dict.fromkeys(standing.values())))
+        moves: dict[tuple[str, Name], Move] = {}
+        for registration in self._world.registrations:
+            then = {seat.workload: vantage for vantage, seat in standing(after, registration)}
+            for vantage, seat in standing(before, registration):
+                key = registration.state.proxy, seat.workload
+                moves[key] = vantage, then.get(seat.workload, vantage)
+        sentences = affected(before, after, tuple(dict.fromkeys(moves.values())))
         return tuple(
-            Impact(workload=str(workload), proxy=proxy, sentences=tuple(sentences[vantage]))
-            for (proxy, workload), vantage in sorted(standing.items())
-            if sentences.get(vantage)
+            Impact(workload=str(workload), proxy=proxy, sentences=sentences[move])
+            for (proxy, workload), move in sorted(moves.items())
+            if move in sentences
         )
 
 
