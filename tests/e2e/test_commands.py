@@ -115,4 +115,17 @@ def test_a_port_that_somebody_has_is_named_by_masche_up(mesh: Mesh) -> None:
     done = mesh.masche("up", "--api-port", port, "--xds-port", "0", "--metrics-port", "0", data=mesh.folder / "g")
     assert done.returncode == 1
     assert port in done.stderr
-    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_caller_that_does_not_run_is_explained_as_it_would_be_started(mesh: Mesh) -> None:
+    mesh.apply(service("asked"))
+    asked = mesh.run("asked")
+    mesh.await_ready(asked)
+    explained = mesh.masche("why", "shop/nobody-yet", "shop/asked")
+    assert explained.returncode == 0, explained.stderr
+    assert "shop/nobody-yet (does not run now)" in explained.stdout
+    assert "spiffe://mesh.local/ns/shop/sa/nobody-yet" in explained.stdout
+    refused = mesh.masche("why", "shop/No_Name", "shop/asked")
+    assert refused.returncode == 7
+    assert "can be no workload" in refused.stderr

@@ -7,6 +7,7 @@ errors: Unreachable (nobody answers), Denied (wrong credentials), Refusal (an an
 import http.client
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -261,6 +262,9 @@ def _refusal(status: int, body: bytes) -> RefusalError:
     try:
         error = msgspec.json.decode(body, type=Failure).error
     except msgspec.DecodeError:
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            why = "the control plane has too many connections open to answer"
+            return RefusalError(status, Error(code="busy", message=why, fix="close some of them, or try again"))
         error = Error(code="not-masche", message=f"what answers there is not a masche control plane (status {status})")
     return (DeniedError if status in {401, 403} else RefusalError)(status, error)
 

@@ -1,5 +1,6 @@
 """``masche up``: a control plane in the foreground."""
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ def up(
     lease: float,
 ) -> None:
     """Start a control plane, print where its dashboard is, and run until Ctrl-C. A port of 0 takes a free one."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # whoever knocks at a port writes into this terminal otherwise
     from masche.control.options import UpOptions
     from masche.control.process import main
     from masche.identity.authority import MAX_LIFETIME

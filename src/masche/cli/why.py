@@ -35,8 +35,9 @@ def why(
 ) -> None:
     """Explain one call from FROM to TO: identity, route, cluster, policy, endpoint.
 
-    FROM is a workload or a service (shop/web, web.shop), TO any name the caller could use. Exits with 0 when the call
-    would reach an application, with 9 when it would not.
+    FROM is a workload or a service (shop/web, web.shop), TO any name the caller could use. A FROM that does not run
+    is asked about as `masche run --service FROM` would start it. Exits with 0 when the call would reach an
+    application, with 9 when it would not.
     """
     from masche.api.client import Client
     from masche.api.messages import Verdict, WhyRequest

@@ -168,6 +168,7 @@ async def _at_work(parts: Parts, tasks: asyncio.TaskGroup) -> AsyncGenerator[Non
     """Run what runs for ever while the block does."""
     running = [tasks.create_task(_for_ever(each)) for each in parts.work()]
     try:
+        await asyncio.sleep(0)  # each begins, so that a start which fails later ends work and not mere promises of it
         yield
     finally:
         for task in running:
