@@ -120,7 +120,9 @@ class Ways:
 
     def _details(self, answer: Answer) -> Iterator[str]:
         expect, said = self.asked.expect, self.said
-        if said.outcome is Outcome.DENIED and answer.status == 403:
+        if self.asked.gateway and answer.header(DENIED) is not None:
+            yield f"somebody out there is told {answer.header(DENIED)!r}"
+        if said.outcome is Outcome.DENIED and answer.status == 403 and not self.asked.gateway:
             named = answer.header(DENIED) or ""
             if said.rule and named != said.rule:
                 yield f"why blames {said.rule}, Envoy {named!r}"

@@ -175,7 +175,20 @@ def enter(gateway: View, call: Call, around: Surroundings) -> Explanation:
         what = "a certificate" if listener.is_tls else "a hostname"
         last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"no listener has {what} for {call.host}")
         return trail.end(last, Outcome.NO_ROUTE, 0 if listener.is_tls else 404)
-    return _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, _request(trail, outside, target))
+    request = _request(trail, outside, target)
+    refused = match(table.routes, request) and _refused_at_gateway(trail, listener.port, request)
+    return refused or _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, request)
+
+
+def _refused_at_gateway(trail: _Trail, port: int, request: Request) -> Explanation | None:
+    """What the gateway's own policies say against a request that has a route; its caller has no identity there."""
+    policies = trail.caller.inbound.policies
+    verdict = authorize(policies, replace(request, connection=Connection(port=port)))
+    if verdict.allowed:
+        return None
+    sentence, origin = f"the gateway: {verdict.sentence}", _origin(policies, verdict.rule)
+    last = Step(stage=Stage.POLICY, is_passed=False, sentence=sentence, rule=verdict.rule, origin=origin)
+    return trail.end(last, Outcome.DENIED, verdict.status)
 
 
 def _request(trail: _Trail, call: Call, target: str) -> Request:

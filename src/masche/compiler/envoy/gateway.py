@@ -1,7 +1,8 @@
 """Encode the listeners of a gateway: HTTP, and HTTPS with the certificate that the server name asks for.
 
 Decided from the gateway listeners of a View and the ports of a Seat. Invariant: a gateway's table of routes is the same
-whichever certificate was shown; the name in the request, not the one in the handshake, chooses the route.
+whichever certificate was shown; the name in the request, not the one in the handshake, chooses the route. Policies are
+asked first; they come with the table of routes, and to them nobody out there has an identity.
 """
 
 from masche.compiler.envoy import edge, reports
@@ -9,6 +10,7 @@ from masche.compiler.envoy.inbound import LISTENER, TLS_INSPECTOR
 from masche.compiler.envoy.managers import by_table, connection_manager
 from masche.compiler.envoy.outbound import CORS
 from masche.compiler.envoy.parts import ADS_WAIT, address, refs_of, without_headers
+from masche.compiler.envoy.rbac import HTTP_FILTERS
 from masche.model.blob import Blob
 from masche.model.vantage import Seat
 from masche.model.view import GatewayListener
@@ -28,7 +30,8 @@ def gateway_listener(source: GatewayListener, port: int, identity: str, seat: Se
     """Return the listener of one port of a Gateway, bound to ``port``."""
     name = f"gateway/{source.port}"
     logs = reports.outbound_http(identity)
-    manager = connection_manager(name, by_table(name), (CORS,), logs, early_header_mutation_extensions=_CLAIMS)
+    filters = (*HTTP_FILTERS, CORS)
+    manager = connection_manager(name, by_table(name), filters, logs, early_header_mutation_extensions=_CLAIMS)
     body: Body = {
         "name": name,
         "address": address(seat.bind, port, seat.namespace_path),

@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from masche.compiler.envoy import passthrough
+from masche.compiler.envoy.inbound import DENIED
 from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
+from masche.compiler.envoy.rbac import http_rules
 from masche.compiler.envoy.retries import UNREACHED
 from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes
 from masche.model.blob import Blob
 from masche.model.refs import Origin, Ref
-from masche.model.view import GatewayListener, Outbound, Route
+from masche.model.view import GatewayListener, Outbound, Policy, Route
 from masche.wire import framing, types
 from masche.wire.framing import field, text
 from masche.wire.messages import Body, encode
@@ -45,6 +47,8 @@ _IGNORE_PORT = b"\x70\x01"
 
 _HIDDEN = text(5, UNREACHED) + b"".join(text(8, name) for name in INTERNAL_HEADERS)
 """Words between proxies: ``response_headers_to_remove`` (number 5) and ``request_headers_to_remove`` (number 8)."""
+
+_TABLE = "envoy.config.route.v3.RouteConfiguration"
 
 _DO_NOT_VALIDATE = field(7, b"")
 """``validate_clusters`` (number 7), false: routes come after clusters, and an invalid backend's never comes."""
@@ -78,8 +82,8 @@ def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blo
     return _configuration(PROXY, hosts, frozenset(refs))
 
 
-def gateway_table(listener: GatewayListener) -> Blob:
-    """Return the table of one port of a Gateway, whose virtual hosts go by name."""
+def gateway_table(listener: GatewayListener, policies: tuple[Policy, ...] = ()) -> Blob:
+    """Return the table of one port of a Gateway, whose virtual hosts go by name, with the policies that hold there."""
     taken: set[str] = set()
     hosts: list[bytes] = []
     origins: list[Origin] = list(listener.origins)
@@ -88,7 +92,10 @@ def gateway_table(listener: GatewayListener) -> Blob:
         if domains:
             hosts.append(virtual_host(f"{listener.name}/{index}", domains, _table(host.routes)))
         origins += (origin for route in host.routes for origin in route.origins)
-    return _configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT)
+    origins += (origin for policy in policies for origin in policy.origins)
+    # Which rule refused is for callers of the mesh alone.
+    rules = encode(_TABLE, {"typed_per_filter_config": http_rules(policies, listener.port)}) + text(5, DENIED)
+    return _configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT + rules)
 
 
 def _untaken(domains: Iterable[str], taken: set[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ def blobs(view: View) -> tuple[Blob, ...]:
     """Return the clusters, then the route tables, of a View."""
     clusters = tuple(cluster(each) for each in view.clusters)
     if view.vantage.placement is Placement.GATEWAY:
-        return clusters + tuple(gateway_table(listener) for listener in view.gateway)
+        return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
     return (*clusters, *tables, _proxy_table(view.outbound, is_registry_only=view.is_registry_only))
 
