@@ -267,7 +267,8 @@ def _control_plane_dies(stage: Stage) -> Iterable[str]:
 
 def _settled_calls(stage: Stage, since: float) -> Calls:
     """The calls since then, with those of the second that is still being counted."""
-    stage.watch(1.5)
+    stage.watch(2.0)
+    stage.until(lambda: bool(stage.calls(since).sent), "the load stands still", watch="load")
     return stage.calls(since)
 
 
