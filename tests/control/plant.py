@@ -223,17 +223,20 @@ async def eventually(condition: Callable[[], object], what: str = "") -> None:
 
 @asynccontextmanager
 async def plant(
-    folder: Path, *, store: MemoryStore | None = None, work: Callable[[Parts], Iterable[Any]] | None = None, **more: Any
+    folder: Path,
+    *,
+    store: MemoryStore | None = None,
+    work: Callable[[Parts], Iterable[Any]] = Parts.work,
+    now: Callable[[], float] = time.monotonic,
+    **more: Any,
 ) -> AsyncIterator[Plant]:
-    """Run one. ``work`` chooses what of it runs (all of it by default); ``more`` are fields of UpOptions."""
+    """Run one. ``work`` chooses what of it runs; ``more`` are fields of UpOptions."""
     kept = store or MemoryStore()
     options = UpOptions(data=folder, xds_port=0, api_port=0, metrics_port=0, **more)
     authority = Authority.open(folder / "authority", DOMAIN, now=time.time(), audit=lambda _: None)
     machines = Machines(kept, authority)
     await machines.load()
-    ground = Ground(
-        options=options, store=kept, authority=authority, machines=machines, wall=time.time, now=time.monotonic
-    )
+    ground = Ground(options=options, store=kept, authority=authority, machines=machines, wall=time.time, now=now)
     async with asyncio.TaskGroup() as tasks:
         parts = assemble(ground, tasks)
         doors = Doors("127.0.0.1", 0, data=folder, presented=parts.identity.presented)
@@ -247,7 +250,7 @@ async def plant(
             now=time.monotonic,
         )
         await doors.open(parts.agents, parts.streams, joining, domain=DOMAIN)
-        running = [tasks.create_task(each) for each in (work or Parts.work)(parts)]
+        running = [tasks.create_task(each) for each in work(parts)]
         plane = ControlPlane.of(parts, link_address=doors.address, joining_address=doors.joining_address)
         made = Plant(parts, plane, kept, doors, folder / SOCKET, tasks)
         try:

@@ -6,6 +6,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from masche.control.agents import Agents
@@ -47,7 +48,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Parts:
-    """Everything that decides. What listens is not among them."""
+    """Everything that decides. What listens is not among them. ``folder`` is the truth of ``--static``."""
 
     ground: Ground
     world: World
@@ -61,6 +62,7 @@ class Parts:
     tokens: Tokens
     agents: Agents
     streams: Streams
+    folder: StaticSource | None
 
     def work(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What runs for as long as the control plane does."""
@@ -71,8 +73,8 @@ class Parts:
             self.vigil.watch(),
             self.measures.steer(),
         )
-        folder, store = self.ground.options.static, self.ground.store
-        return always if folder is None else (*always, mirror(StaticSource(folder), store, store))
+        store = self.ground.store
+        return always if self.folder is None else (*always, mirror(self.folder, store, store))
 
 
 def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
@@ -84,7 +86,7 @@ def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
     leases = Leases(lease=ground.options.lease)
     vigil = Vigil(world, writer=ground.store, leases=leases, events=events, successes=measures.last_success)
     reading = Reading(world=world, expiry=measures.certificate_expiry)
-    folder = ground.options.static
+    static = ground.options.static
     gate = Gate(ground.machines)
     return Parts(
         ground=ground,
@@ -93,32 +95,25 @@ def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
         measures=measures,
         vigil=vigil,
         reading=reading,
-        writing=Writing(
-            world=world, writer=ground.store, events=events, read_only=f"resources come from {folder}" if folder else ""
-        ),
+        writing=Writing(world=world, writer=ground.store, events=events, read_only=_read_only(static)),
         exposition=Exposition(world, counters=counters, measures=measures, reading=reading, vigil=vigil),
         identity=ServerIdentity(ground.authority, listen=ground.options.listen, wall=ground.wall),
         tokens=Tokens(ground.store),
-        agents=_agents(
-            ground,
-            world=world,
-            leases=leases,
-            events=events,
-            gate=gate,
-            measures=measures,
-            counters=counters,
-            tasks=tasks,
-        ),
+        agents=_agents(ground, world, leases=leases, gate=gate, measures=measures, counters=counters, tasks=tasks),
         streams=Streams(world, events=events, is_revoked=gate.is_revoked, wall=ground.wall, rejected=counters.rejected),
+        folder=StaticSource(static) if static else None,
     )
+
+
+def _read_only(static: Path | None) -> str:
+    return f"resources come from {static}" if static else ""
 
 
 def _agents(
     ground: Ground,
-    *,
     world: World,
+    *,
     leases: Leases,
-    events: Events,
     gate: Gate,
     measures: Measures,
     counters: Counters,
@@ -129,7 +124,7 @@ def _agents(
         writer=ground.store,
         authority=ground.authority,
         leases=leases,
-        events=events,
+        events=world.events,
         gate=gate,
         count=measures.count,
         wall=ground.wall,

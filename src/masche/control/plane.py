@@ -4,7 +4,7 @@ Implements ``api.plane.Plane``. ``control.reading`` and ``control.writing`` know
 traffic; here are the rest and the seams between them.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -45,6 +45,7 @@ from masche.control.picture import graph
 from masche.identity.authority import Authority
 from masche.identity.credential import MachineRecord
 from masche.identity.join import Grant, JoinError, JoinString, public_id
+from masche.model.diagnostic import Diagnostic
 from masche.model.refs import Kind, Name, Ref
 from masche.telemetry.events import Events
 from masche.version import VERSION
@@ -123,10 +124,15 @@ class ControlPlane:
             link_address=self.link_address,
             leases=LeaseFacts(is_counting=leases.is_counting, held_back=leases.held_back, reason=leases.reason),
             waiting_for=tuple(self.parts.world.waiting_for()),
-            findings=tuple(
-                diagnostic for status in self.parts.reading.statuses().values() for diagnostic in status.diagnostics
-            ),
+            findings=tuple(self._findings()),
         )
+
+    def _findings(self) -> Iterator[Diagnostic]:
+        """What of the resources is not carried out, and what of a watched folder cannot be read."""
+        for status in self.parts.reading.statuses().values():
+            yield from status.diagnostics
+        if self.parts.folder is not None:
+            yield from self.parts.folder.diagnostics
 
     async def why(self, request: WhyRequest) -> Explanation:
         """Explain one call."""

@@ -88,7 +88,7 @@ class World:
 
     def __init__(self, source: Source, *, trust_domain: str, now: Now, events: Events) -> None:
         self.source = source
-        self._events = events
+        self.events = events
         self.trust_domain = trust_domain
         self.now = now
         self.compilation = Compilation()
@@ -185,7 +185,7 @@ class World:
     def _failed(self, error: Exception) -> None:
         self.failure = f"{type(error).__name__}: {error}"
         what = f"revision {self._heard} cannot be compiled, so every proxy keeps what it has: {self.failure}"
-        self._events.add(kind="compile-failed", severity="error", about="mesh", message=what)
+        self.events.add(kind="compile-failed", severity="error", about="mesh", message=what)
 
     def _settle_now(self) -> None:
         began = self.now()

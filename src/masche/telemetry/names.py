@@ -16,7 +16,6 @@ MESH_INSTANCE_US = mesh.PREFIX + mesh.INSTANCE_US
 MESH_CONNECTIONS = mesh.PREFIX + mesh.CONNECTIONS
 MESH_RECEIVED_BYTES = mesh.PREFIX + mesh.RECEIVED_BYTES
 MESH_SENT_BYTES = mesh.PREFIX + mesh.SENT_BYTES
-MESH_CONNECTION_MS = mesh.PREFIX + mesh.CONNECTION_MS
 """Families as ``/stats/prometheus`` of Envoy shows them; tags and meanings are described in ``masche.wire.stats``."""
 
 SOURCE = "source"
@@ -27,8 +26,8 @@ TYPE = "type"
 KIND = "kind"
 STATE = "state"
 METRIC = "metric"
-"""Labels. ``source`` and ``destination`` are ``namespace/service``; ``outcome`` is ``success``, ``failure``, ``denied``
-for requests and ``done``, ``refused``, ``failed`` for commits; ``type`` is the last word of an xDS type URL."""
+"""Labels. ``source`` and ``destination`` are ``namespace/service``; ``outcome`` is ``success``, ``failure`` or
+``denied``; ``type`` is the last word of an xDS type URL."""
 
 LATENCY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
@@ -86,9 +85,6 @@ PROXIES = Metric(
 LEASES_HELD = Metric(
     name="masche_leases_held", kind="gauge", help="Expired leases that are not acted upon, because too many expired."
 )
-PUSHES = Metric(
-    name="masche_pushes_total", kind="counter", help="Discovery responses sent to proxies, by type.", labels=(TYPE,)
-)
 REJECTIONS = Metric(
     name="masche_rejections_total",
     kind="counter",
@@ -97,9 +93,6 @@ REJECTIONS = Metric(
 )
 COMPILE_DURATION = Metric(
     name="masche_compile_duration_seconds", kind="histogram", help="Time to compile a revision for all proxies."
-)
-COMMITS = Metric(
-    name="masche_commits_total", kind="counter", help="Commits to the store, by outcome.", labels=(OUTCOME,)
 )
 CERTIFICATES = Metric(
     name="masche_certificates_issued_total", kind="counter", help="Certificates that this authority has signed."
