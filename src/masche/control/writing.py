@@ -5,8 +5,10 @@ Everything is judged before anything is stored; an error anywhere stores nothing
 
 import asyncio
 import difflib
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 
 from masche.api.messages import Applied, Changed, Difference, Differences, Document, Impact, Verb
 from masche.api.plane import Fault, PlaneError
@@ -17,6 +19,7 @@ from masche.model.diagnostic import Diagnostic, Severity
 from masche.model.mesh import Mesh, Resource
 from masche.model.ports import Change, ConflictError, Delete, Edit, Entry, Put, StoreError, Writer
 from masche.model.refs import Kind, Name, Ref
+from masche.model.resources.core import Secret
 from masche.model.resources.mesh_config import MeshConfig
 from masche.model.resources.workload import Workload
 from masche.model.yaml import dump, load
@@ -204,9 +207,18 @@ def _written(resource: Resource) -> str:
     return dump(resource.model_copy(update={"metadata": metadata}))
 
 
+def _shown(resource: Resource) -> str:
+    """The same for people to see: a secret value is told from another by a digest, and not shown."""
+    text = _written(resource)
+    for value in resource.data.values() if isinstance(resource, Secret) else ():
+        if value:
+            text = text.replace(b64encode(value).decode(), f"Secret({sha256(value).hexdigest()[:12]})")
+    return text
+
+
 def _difference(before: Resource | None, after: Resource) -> Difference:
-    old = _written(before).splitlines() if before is not None else []
-    lines = difflib.unified_diff(old, _written(after).splitlines(), "stored", "given", lineterm="")
+    old = _shown(before).splitlines() if before is not None else []
+    lines = difflib.unified_diff(old, _shown(after).splitlines(), "stored", "given", lineterm="")
     return Difference(ref=after.ref, verb=_verb(before, after), lines=tuple(lines))
 
 
