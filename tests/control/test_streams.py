@@ -120,6 +120,29 @@ async def test_a_revoked_machine_is_refused_and_its_open_streams_end(mesh: Plant
         stream.closed("it ends")
 
 
+async def test_a_machine_opens_only_so_many_streams_of_one_proxy_and_a_closed_one_makes_room(mesh: Plant) -> None:
+    async with mesh.agent("m9", local=False) as agent:
+        await agent.enrols(sidecar("web"), sidecar("orders", port=22000))
+        opened = [await admit(mesh, "web-proxy", machine="m9") for _ in range(module.STREAMS_PER_PROXY)]
+        with pytest.raises(RefusedError, match="streams open already"):
+            await admit(mesh, "web-proxy", machine="m9")
+        opened += [await admit(mesh, "orders-proxy", machine="m9")]
+        opened.pop(0).closed("it ends")
+        opened += [await admit(mesh, "web-proxy", machine="m9")]
+        for each in opened:
+            each.closed("it ends")
+
+
+async def test_a_machine_that_is_refused_again_and_again_takes_no_room(
+    mesh: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REGISTRATION_PATIENCE", 0.001)
+    monkeypatch.setattr(module, "STREAMS_PER_MACHINE", 2)
+    for _ in range(5):
+        with pytest.raises(RefusedError, match="no agent has registered"):
+            await admit(mesh, "nobody", machine="m9")
+
+
 # -- rollouts ---------------------------------------------------------------------------------------------------------
 
 

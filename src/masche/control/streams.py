@@ -5,8 +5,10 @@ registration came (an agent that reconnects says it within moments) the stream w
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from masche.control.registrations import Registration
 from masche.control.world import Proxy, World
@@ -18,6 +20,14 @@ from masche.xds.wanted import Wanted
 
 REGISTRATION_PATIENCE = 30.0
 """Seconds that a stream waits for the registration of its proxy."""
+
+STREAMS_PER_PROXY = 8
+"""A proxy needs one, and for moments after its connection broke another."""
+
+STREAMS_PER_MACHINE = 2000
+"""Of all its proxies, waiting or served: more than one agent runs, and few enough to bear a hostile one."""
+
+K = TypeVar("K")
 
 
 class Streams:
@@ -38,12 +48,37 @@ class Streams:
         self._events = events
         self._is_revoked = is_revoked
         self._wall = wall
+        self._of_machine: Counter[str | None] = Counter()
+        self._of_proxy: Counter[tuple[str | None, str]] = Counter()
 
     async def admit(
         self, peer: Peer, node_id: str, conversation: Conversation, wake: Callable[[], None]
     ) -> "AdmittedStream":
         """Admit a stream of a registered proxy, or raise RefusedError."""
         machine = self._machine(peer)
+        self._count(machine, node_id)
+        try:
+            await self._registered(peer, node_id, machine)
+            return self._admitted(node_id, machine, conversation, wake)
+        except BaseException:
+            self._discount(machine, node_id)
+            raise
+
+    def _count(self, machine: str | None, node_id: str) -> None:
+        """Take one of the places that a proxy and a machine have. Raises RefusedError when there is none left."""
+        if self._of_machine[machine] >= STREAMS_PER_MACHINE:
+            raise RefusedError(f"this machine has {STREAMS_PER_MACHINE} streams open already")
+        if self._of_proxy[machine, node_id] >= STREAMS_PER_PROXY:
+            raise RefusedError(f"the proxy {node_id} has {STREAMS_PER_PROXY} streams open already")
+        self._of_machine[machine] += 1
+        self._of_proxy[machine, node_id] += 1
+
+    def _discount(self, machine: str | None, node_id: str) -> None:
+        _take_one(self._of_machine, machine)
+        _take_one(self._of_proxy, (machine, node_id))
+
+    async def _registered(self, peer: Peer, node_id: str, machine: str | None) -> None:
+        """Wait until this machine has registered the proxy. Raises RefusedError."""
         try:
             async with asyncio.timeout(REGISTRATION_PATIENCE):
                 await self._world.pulse.until(lambda: self._world.registrations.get(node_id) is not None)
@@ -58,6 +93,10 @@ class Streams:
                 message=f"{peer.address} asked for the configuration of {node_id}, which is another machine's",
             )
             raise RefusedError(f"the proxy {node_id} is not registered by this machine")
+
+    def _admitted(
+        self, node_id: str, machine: str | None, conversation: Conversation, wake: Callable[[], None]
+    ) -> "AdmittedStream":
         return AdmittedStream(
             world=self._world,
             proxy=self._world.proxy(node_id),
@@ -67,6 +106,7 @@ class Streams:
             rejected=self._rejected,
             is_revoked=lambda: machine is not None and self._is_revoked(machine),
             at=self._wall(),
+            ended=lambda: self._discount(machine, node_id),
         )
 
     def _machine(self, peer: Peer) -> str | None:
@@ -80,6 +120,12 @@ class Streams:
         if self._is_revoked(role.id):
             raise RefusedError(f"the machine {role.id} is revoked")
         return role.id
+
+
+def _take_one(counter: Counter[K], key: K) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 def _is_settled(found: Sequence[TypeStatus]) -> bool:
@@ -102,6 +148,7 @@ class AdmittedStream:
     rejected: Callable[[str], None]
     is_revoked: Callable[[], bool]
     at: float
+    ended: Callable[[], None]
     _seen: Wanted | None = None
 
     def __post_init__(self) -> None:
@@ -148,6 +195,7 @@ class AdmittedStream:
 
     def closed(self, why: str) -> None:
         """The stream has ended."""
+        self.ended()
         self.world.left(self.proxy, self)
         self.events.add(
             kind="stream-closed", severity="warning", about=self.proxy.name, message=f"{self.proxy.name}: {why}"
