@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.mesh import Instance
-from masche.identity import keys
+from masche.identity import files, keys
 from masche.identity.authority import Authority
 from masche.identity.spiffe import SpiffeId
 
@@ -43,7 +43,7 @@ class Certificate:
 
     @classmethod
     def _kept(cls, file: Path, chain: str, key: str) -> "Certificate":
-        keys.write_private(file, (chain + key).encode())
+        files.write_private(file, (chain + key).encode())
         return cls(file)
 
 

@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masche.identity import authority as module
-from masche.identity import keys
+from masche.identity import files, keys
 from masche.identity.authority import CONTROL_PLANE_NAME, DAY, Authority, Issuance, Refusal
 from masche.identity.bundle import BundleError, TrustBundle, fingerprint
 from masche.identity.csr import CsrError, public_key
+from masche.identity.files import UnsafeFileError
 from masche.identity.issuers import AuthorityError
-from masche.identity.keys import UnsafeFileError
 from masche.identity.spiffe import SpiffeId
 
 WEB = SpiffeId.of_workload("mesh.local", "shop", "web")
@@ -129,13 +129,13 @@ def test_being_killed_between_two_files_leaves_nothing_broken(tmp_path: Path, mi
 
 def test_an_intermediate_key_without_its_certificate_is_certified_anew(authority: Authority, tmp_path: Path) -> None:
     key = keys.private_pem(keys.generate()).reveal()
-    keys.write_private(tmp_path / "a" / "intermediate.key", key)
+    files.write_private(tmp_path / "a" / "intermediate.key", key)
     again = Authority.open(tmp_path / "a", "mesh.local", now=NOW, audit=lambda _: None)
     assert verifies(again.sign(fresh(), WEB, now=NOW).chain, authority.bundle, at=NOW)
 
 
 def test_a_roots_key_that_is_not_the_roots_is_refused(authority: Authority, tmp_path: Path) -> None:
-    keys.write_private(tmp_path / "a" / "root.key", keys.private_pem(keys.generate()).reveal())
+    files.write_private(tmp_path / "a" / "root.key", keys.private_pem(keys.generate()).reveal())
     with pytest.raises(AuthorityError, match="is not the key of"):
         Authority.open(tmp_path / "a", "mesh.local", now=NOW, audit=lambda _: None)
 
@@ -143,17 +143,17 @@ def test_a_roots_key_that_is_not_the_roots_is_refused(authority: Authority, tmp_
 KILLED = """
 import os, sys
 from pathlib import Path
-from masche.identity import keys
+from masche.identity import files
 from masche.identity.authority import Authority
 steps = int(sys.argv[2])
-real = keys.os.fsync
+real = files.os.fsync
 def fsync(descriptor):
     global steps
     steps -= 1
     if steps < 0:
         os.kill(os.getpid(), 9)
     real(descriptor)
-keys.os.fsync = fsync
+files.os.fsync = fsync
 Authority.open(Path(sys.argv[1]), "mesh.local", now=float(sys.argv[3]), audit=lambda _: None)
 """
 
@@ -335,7 +335,7 @@ def test_a_key_certified_for_one_identity_is_refused_for_another(authority: Auth
 
 def test_the_authoritys_own_keys_are_refused(authority: Authority, tmp_path: Path) -> None:
     for name in ("root.key", "intermediate.key"):
-        key = keys.load_private(keys.read_private(tmp_path / "a" / name))
+        key = keys.load_private(keys.read_secret(tmp_path / "a" / name))
         with pytest.raises(CsrError, match="the authority's own"):
             authority.sign(keys.signing_request(key), WEB, now=NOW)
 

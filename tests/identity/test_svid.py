@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from masche.identity import keys, svid
+from masche.identity import files, keys, svid
 from masche.identity.authority import Authority
 from masche.identity.keys import PrivateKey
 from masche.identity.spiffe import SpiffeId
@@ -43,7 +43,7 @@ def context(authority: Authority, shown: Shown, folder: Path, *, server: bool) -
     made.verify_flags |= ssl.VERIFY_X509_STRICT
     made.load_verify_locations(cadata=authority.bundle.pem)
     path = folder / ("server.pem" if server else "client.pem")
-    keys.write_private(path, shown[0].encode() + keys.private_pem(shown[1]).reveal())
+    files.write_private(path, shown[0].encode() + keys.private_pem(shown[1]).reveal())
     made.load_cert_chain(path)
     return made
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from masche.agent.sds import Shelf
 from masche.identity import keys
-from masche.identity.keys import UnsafeFileError
+from masche.identity.files import UnsafeFileError
 from masche.model.blob import Blob
 from masche.wire import framing, secret
 from masche.wire.types import SECRET
@@ -42,7 +42,7 @@ def read(folder: Path) -> tuple[tuple[Blob, ...], tuple[str, ...]]:
         name = f"kubernetes://{place.parent.name}/{place.name}"
         try:
             chain = (place / "tls.crt").read_bytes()
-            key = keys.read_private(place / "tls.key").reveal()
+            key = keys.read_secret(place / "tls.key").reveal()
         except (OSError, UnsafeFileError) as error:
             wrong.append(f"{name} cannot be used: {error}")
             continue

@@ -17,8 +17,8 @@ from signal import SIGKILL, SIGTERM
 import msgspec
 
 from masche.agent import admin
-from masche.agent.folders import write_private
 from masche.agent.processes import Handle, ProcessId, command_line, identify
+from masche.identity.files import write_private
 
 DRAIN_SECONDS = 10
 """How long connections of a changed listener may finish: for so long an old policy may still hold on an old TCP one."""

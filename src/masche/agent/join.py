@@ -13,10 +13,10 @@ from masche.agent.claimant import Say
 from masche.agent.folders import Folders
 from masche.agent.options import JoinOptions
 from masche.agent.runner import to_stderr
-from masche.identity import keys
+from masche.identity import files, keys
 from masche.identity.bundle import BundleError
+from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinError, JoinString
-from masche.identity.keys import UnsafeFileError
 from masche.identity.spiffe import SpiffeError, SpiffeId
 from masche.link import joining
 from masche.link.service import RefusedError
@@ -50,7 +50,7 @@ async def join(options: JoinOptions) -> machine.Credential:
     SpiffeId.of_machine("any", name)
     joining_string = JoinString.parse(await asyncio.to_thread(_read, options.token_file))
     folders = Folders(options.data)
-    keys.private_folder(folders.machine)
+    files.private_folder(folders.machine)
     key = keys.generate()
     reply = await joining.join(joining_string, name, key)
     host = f"[{joining_string.host}]" if ":" in joining_string.host else joining_string.host

@@ -16,9 +16,10 @@ import msgspec
 
 from masche.agent import lifetime
 from masche.agent.folders import Folders
-from masche.identity import keys
+from masche.identity import files, keys
 from masche.identity.bundle import BundleError, TrustBundle
-from masche.identity.keys import Secret, UnsafeFileError
+from masche.identity.files import UnsafeFileError
+from masche.identity.keys import Secret
 from masche.identity.rotation import Rotation
 from masche.identity.tls import Presented
 from masche.link import joining
@@ -70,9 +71,9 @@ def of_reply(key: Secret, reply: JoinReply, joining_address: str) -> Credential:
 
 def save(folders: Folders, credential: Credential) -> Path:
     """Write it to this machine's folder, mode 0600."""
-    keys.private_folder(folders.machine)
+    files.private_folder(folders.machine)
     path = folders.credential
-    keys.write_private(path, msgspec.json.encode(credential))
+    files.write_private(path, msgspec.json.encode(credential))
     return path
 
 
@@ -80,7 +81,7 @@ def load(folders: Folders) -> Credential | None:
     """Read it; None when this machine has not joined. Raises MachineError."""
     path = folders.credential
     try:
-        return msgspec.json.decode(keys.read_private(path).reveal(), type=Credential)
+        return msgspec.json.decode(keys.read_secret(path).reveal(), type=Credential)
     except FileNotFoundError:
         return None
     except UnsafeFileError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from masche.agent.folders import write_private
+from masche.identity.files import write_private
 
 INBOUND_PORT = 15006
 PROXY_PORT = 15001

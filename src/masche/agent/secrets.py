@@ -16,7 +16,7 @@ from cryptography import x509
 
 from masche.agent import lifetime
 from masche.agent.sds import Shelf
-from masche.identity import keys
+from masche.identity import files, keys
 from masche.identity.rotation import Rotation
 from masche.link.messages import Roots, SignReply, SignRequest
 from masche.link.service import RefusedError
@@ -84,8 +84,8 @@ class Identity:
     def load(self) -> None:
         """Take up the certificate of an earlier run, if it still holds."""
         try:
-            found = msgspec.json.decode(keys.read_private(self._file).reveal(), type=Kept)
-        except (OSError, keys.UnsafeFileError, msgspec.DecodeError):
+            found = msgspec.json.decode(keys.read_secret(self._file).reveal(), type=Kept)
+        except (OSError, files.UnsafeFileError, msgspec.DecodeError):
             return
         if _is_valid(found):
             self._take(found)
@@ -171,7 +171,7 @@ class Identity:
         self._obtained.clear()
 
     def _keep(self, kept: Kept) -> None:
-        keys.write_private(self._file, msgspec.json.encode(kept))
+        files.write_private(self._file, msgspec.json.encode(kept))
         self._take(kept)
 
     def _take(self, kept: Kept) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from masche.agent import admin, certificates, environment, local, occupancy, probe
 from masche.agent.envoy import Place, Supervisor, adopt
 from masche.agent.exposed import exposed
-from masche.agent.folders import Folders, private_folder, write_private
+from masche.agent.folders import Folders, private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.listen import parse_listen
 from masche.agent.local import Claim, SeatStatus
@@ -29,6 +29,7 @@ from masche.agent.sds import Shelf
 from masche.agent.seats import INBOUND_PORT, PROXY_PORT, PortBook
 from masche.agent.secrets import Identity
 from masche.agent.uplink import ForProxy, Uplink
+from masche.identity.files import write_private
 from masche.link.client import Connected, Disconnected
 from masche.link.messages import Accepted, Directive, Drained, Refused, RenewNow, Roots, Scope, ScopeService
 from masche.model.refs import Name, PortRef

@@ -6,14 +6,14 @@ reading memory or disk lets nobody in. Time is an argument: Unix seconds, becaus
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+
+from masche.identity.files import read_private, write_private
 
 SESSION_TTL = 12 * 3600.0
 LOGIN_CODE_TTL = 3600.0
@@ -53,33 +53,8 @@ class ApiFolder:
         return self.folder / "address"
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace the file in one step with one of mode 0600, whatever the umask."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_private(path: Path) -> bytes:
-    """Read a file that nobody else may read. Raises CredentialsError when others can, FileNotFoundError without it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & 0o077:
-            raise CredentialsError(f"{path} can be read by others (mode {mode:04o}): chmod 600 {path}")
-        return file.read()
-
-
 def load_token(folder: ApiFolder) -> str:
-    """Read the token, or make it at the first start. Raises CredentialsError when the file is open to others."""
+    """Read the token, or make it at the first start. Raises UnsafeFileError, or CredentialsError when it is none."""
     folder.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         token = read_private(folder.token).decode("ascii", "replace").strip()
@@ -173,5 +148,5 @@ class Credentials:
 
     @classmethod
     def load(cls, folder: ApiFolder, *, now: float) -> "Credentials":
-        """Read or make them. Raises CredentialsError, or OSError when the folder cannot be written."""
+        """Read or make them. Raises CredentialsError, UnsafeFileError, or OSError when the folder cannot be written."""
         return cls(token=load_token(folder), sessions=Sessions.load(folder.sessions, now=now))

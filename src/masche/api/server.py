@@ -15,10 +15,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from masche.api.app import STATIC_DIR, app
-from masche.api.credentials import ApiFolder, Credentials, write_private
+from masche.api.credentials import ApiFolder, Credentials
 from masche.api.guard import MAX_HEADER_BYTES
 from masche.api.live import Streams
 from masche.api.plane import Plane
+from masche.identity.files import write_private
 
 DEFAULT_PORT = 15080
 MAX_CONNECTIONS = 512

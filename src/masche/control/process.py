@@ -27,8 +27,8 @@ from masche.control.plane import ControlPlane
 from masche.identity.admission import Admission
 from masche.identity.authority import Authority
 from masche.identity.credential import Machines
+from masche.identity.files import UnsafeFileError, private_folder
 from masche.identity.issuers import AuthorityError
-from masche.identity.keys import UnsafeFileError, private_folder
 from masche.model.ports import StoreError
 from masche.registry.sqlite import SqliteStore
 
@@ -186,7 +186,7 @@ async def _served(parts: Parts, doors: Doors) -> AsyncGenerator[Started]:
     options = parts.ground.options
     try:
         credentials = Credentials.load(ApiFolder(options.data), now=parts.ground.wall())
-    except CredentialsError as error:
+    except (CredentialsError, UnsafeFileError) as error:
         raise StartError(str(error)) from error
     except OSError as error:
         raise StartError(_no_folder(options.data, error)) from error

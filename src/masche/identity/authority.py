@@ -108,7 +108,7 @@ class Authority:
     def open(cls, folder: Path, trust_domain: str, *, now: float, audit: Audit) -> "Authority":
         """Read the authority in ``folder``, or make it there.
 
-        Raises keys.UnsafeFileError when others can read it, and AuthorityError when it is of another trust domain,
+        Raises files.UnsafeFileError when others can read it, and AuthorityError when it is of another trust domain,
         incomplete or expired.
         """
         root = issuers.open_root(folder, trust_domain, now=now)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from masche.identity import keys
+from masche.identity import files, keys
 from masche.identity.bundle import TrustBundle, fingerprint
 from masche.identity.keys import PrivateKey
 from masche.identity.malformed import MALFORMED
@@ -95,13 +95,13 @@ class Root:
 
 
 def open_root(folder: Path, trust_domain: str, *, now: float) -> Root:
-    """Read the root, or make one that is good for ten years. Raises AuthorityError, keys.UnsafeFileError."""
-    keys.private_folder(folder)
+    """Read the root, or make one that is good for ten years. Raises AuthorityError, files.UnsafeFileError."""
+    files.private_folder(folder)
     at = datetime.fromtimestamp(now, UTC)
     path = folder / "root.pem"
     if not path.exists():
         key = _key(folder / "root.key")
-        keys.write_private(path, _self_signed(key, trust_domain, at).public_bytes(Encoding.PEM))
+        files.write_private(path, _self_signed(key, trust_domain, at).public_bytes(Encoding.PEM))
     certificate = _certificate(path)
     _check_trust_domain(path, certificate, trust_domain)
     if at >= certificate.not_valid_after_utc:
@@ -128,14 +128,14 @@ def load_bundle(folder: Path, trust_domain: str, root: x509.Certificate) -> Trus
     bundle = TrustBundle(trust_domain, (root,))
     path = folder / "bundle.pem"
     if path.exists():
-        for other in TrustBundle.of_pem(trust_domain, keys.read_private(path).reveal().decode()).roots:
+        for other in TrustBundle.of_pem(trust_domain, keys.read_secret(path).reveal().decode()).roots:
             bundle = bundle.with_root(other)
     return bundle
 
 
 def save_bundle(folder: Path, bundle: TrustBundle) -> None:
     """Write ``bundle.pem``, durably."""
-    keys.write_private(folder / "bundle.pem", bundle.pem.encode())
+    files.write_private(folder / "bundle.pem", bundle.pem.encode())
 
 
 def _read_intermediate(folder: Path, root: Root) -> Issuer | None:
@@ -153,7 +153,7 @@ def _read_intermediate(folder: Path, root: Root) -> Issuer | None:
 def _new_intermediate(folder: Path, trust_domain: str, root: Root, root_key: PrivateKey, at: datetime) -> Issuer:
     """The key is replaced first: until its certificate follows, the pair on disk does not fit and is made anew."""
     key = keys.generate()
-    keys.write_private(folder / "intermediate.key", keys.private_pem(key).reveal())
+    files.write_private(folder / "intermediate.key", keys.private_pem(key).reveal())
     builder = _builder(key, trust_domain, "intermediate", path_length=0)
     certificate = (
         builder.issuer_name(root.certificate.subject)
@@ -162,7 +162,7 @@ def _new_intermediate(folder: Path, trust_domain: str, root: Root, root_key: Pri
         .add_extension(_key_identifier(root.certificate), critical=False)
         .sign(root_key, hashes.SHA256())
     )
-    keys.write_private(folder / "intermediate.pem", certificate.public_bytes(Encoding.PEM))
+    files.write_private(folder / "intermediate.pem", certificate.public_bytes(Encoding.PEM))
     return Issuer(certificate=certificate, key=key)
 
 
@@ -214,7 +214,7 @@ def _key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 def _key(path: Path) -> PrivateKey:
     """The key on disk, or a new one: a key without a certificate is what a kill between the two left behind."""
     if not path.exists():
-        keys.write_private(path, keys.private_pem(keys.generate()).reveal())
+        files.write_private(path, keys.private_pem(keys.generate()).reveal())
     return _load(path)
 
 
@@ -229,14 +229,14 @@ def _optional_key(path: Path, certificate: x509.Certificate) -> PrivateKey | Non
 
 def _load(path: Path) -> PrivateKey:
     try:
-        return keys.load_private(keys.read_private(path))
+        return keys.load_private(keys.read_secret(path))
     except ValueError as error:
         raise AuthorityError(f"{path} is not a private key: {error}") from error
 
 
 def _certificate(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(keys.read_private(path).reveal())
+        return x509.load_pem_x509_certificate(keys.read_secret(path).reveal())
     except MALFORMED as error:
         raise AuthorityError(f"{path} is not a certificate: {error}") from error
 

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from masche.identity.files import sync_folder
 from masche.model.ports import StoreError
-from masche.registry.files import Ownership, Witness, create_private, sync_folder
+from masche.registry.files import Ownership, Witness, create_private
 from masche.registry.schema import connect, meta, prepare
 
 EPOCH = 1_000_000_000

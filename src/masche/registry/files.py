@@ -80,15 +80,6 @@ def create_private(path: Path) -> None:
         os.close(fd)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def refuse_network_filesystem(folder: Path) -> None:
     """Raise StoreError on a file system whose locks and shared memory SQLite cannot trust."""
     kind = filesystem(folder.resolve(), Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace"))

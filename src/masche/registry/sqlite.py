@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from masche.identity.files import sync_folder
 from masche.model.ports import Change, CompactedError, Edit, Snapshot, StoreError
 from masche.registry import writer
 from masche.registry.feed import PAGE, Feed
-from masche.registry.files import Ownership, Witness, create_private, sync_folder
+from masche.registry.files import Ownership, Witness, create_private
 from masche.registry.ledger import Wall, wall_clock
 from masche.registry.rows import DamagedRowError
 from masche.registry.schema import CURE, connect, damaged, prepare
