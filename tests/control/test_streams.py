@@ -121,6 +121,7 @@ async def test_a_revoked_machine_is_refused_and_its_open_streams_end(mesh: Plant
 
 
 async def test_a_machine_opens_only_so_many_streams_of_one_proxy_and_a_closed_one_makes_room(mesh: Plant) -> None:
+    await mesh.parts.ground.machines.welcome("m9", grant(), request(), now=time.time())
     async with mesh.agent("m9", local=False) as agent:
         await agent.enrols(sidecar("web"), sidecar("orders", port=22000))
         opened = [await admit(mesh, "web-proxy", machine="m9") for _ in range(module.STREAMS_PER_PROXY)]
