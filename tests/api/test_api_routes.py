@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from raw_http import request
 
+from masche.api.access import TokenRequest
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
 from masche.api.credentials import Credentials, CredentialsError, Sessions, load_token
-from masche.api.messages import Document, Edges, Event, Graph, MeshStatus, TokenRequest, Verb, WhyRequest
+from masche.api.explaining import WhyRequest
+from masche.api.messages import Document, Edges, Event, Graph, MeshStatus, Verb
 from masche.api.plane import Fault, PlaneError
 from masche.api.server import AddressError
+from masche.identity.files import UnsafeFileError
 from masche.model.refs import Kind, Ref
 from masche.testing.api import RunningApi, running_api
 from masche.testing.plane import FakePlane
@@ -190,7 +193,7 @@ def test_all_secrets_are_in_files_that_only_we_can_read(api: RunningApi):
 
 def test_a_token_file_that_others_can_read_is_refused(api: RunningApi, plane: FakePlane):
     (api.data / "api" / "token").chmod(0o644)
-    with pytest.raises(CredentialsError, match="chmod 600"), running_api(plane, api.data):
+    with pytest.raises(UnsafeFileError, match="chmod go="), running_api(plane, api.data):
         pass
 
 
@@ -223,7 +226,8 @@ def test_a_taken_port_is_named_with_its_cure(api: RunningApi):
 
 
 def test_a_token_file_without_a_token_is_refused(tmp_path: Path):
-    from masche.api.credentials import ApiFolder, write_private
+    from masche.api.credentials import ApiFolder
+    from masche.identity.files import write_private
 
     folder = ApiFolder(tmp_path)
     folder.folder.mkdir()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from runner_types import Masche
 
+from masche.api import access, explaining
 from masche.api import messages as m
 from masche.api.plane import Fault, PlaneError
 from masche.cli.exits import Exit
@@ -194,16 +195,16 @@ def test_names_with_control_sequences_and_markup_are_printed_literally(
     )
     plane.mesh_status = m.MeshStatus(plane=NO_FACTS, proxies=(proxy,))
     plane.happen(evil, evil, about=evil)
-    plane.explanation = m.Explanation(
-        verdict=m.Verdict.DENIED,
+    plane.explanation = explaining.Explanation(
+        verdict=explaining.Verdict.DENIED,
         summary=evil,
         source=evil,
         destination=evil,
         deciding_rule=evil,
-        steps=(m.Step(stage=evil, is_passed=True, text=evil, rule=evil, origin=evil, details=(evil,)),),
+        steps=(explaining.Step(stage=evil, is_passed=True, text=evil, rule=evil, origin=evil, details=(evil,)),),
     )
-    finding = m.Finding(code=evil, title=evil, level=m.Level.WARNING, message=evil, fix=evil)
-    plane.report = m.CheckReport(findings=(finding,))
+    finding = access.Finding(code=evil, title=evil, level=access.Level.WARNING, message=evil, fix=evil)
+    plane.report = access.CheckReport(findings=(finding,))
     for words in (["status", "--wide"], ["events"], ["why", "a", "b"], ["get", "svc", evil], ["check"]):
         printed = masche(*words).output
         assert not {"\x1b", "\u202e", "\x07", "\r"} & set(printed), words

@@ -9,6 +9,7 @@ import yaml
 from click.testing import Result
 from runner_types import Masche
 
+from masche.api import access, explaining
 from masche.api import messages as m
 from masche.cli.exits import Exit
 from masche.model.diagnostic import Diagnostic
@@ -203,16 +204,20 @@ def test_status_shows_every_proxy_and_repeats_envoys_words(masche: Masche, plane
 
 
 def test_why_draws_the_chain_and_ends_with_9_when_the_call_is_denied(masche: Masche, plane: FakePlane):
-    plane.explanation = m.Explanation(
-        verdict=m.Verdict.DENIED,
+    plane.explanation = explaining.Explanation(
+        verdict=explaining.Verdict.DENIED,
         summary="web may not delete",
         source="shop/web",
         destination="shop/orders:80",
         status=403,
         deciding_rule="shop/allow-read rules[0]",
         steps=(
-            m.Step(stage="route", is_passed=True, text="matches rule 1", origin="HTTPRoute/shop/orders spec.rules[0]"),
-            m.Step(stage="policy", is_passed=False, text="no ALLOW policy matches", details=("shop/allow-read",)),
+            explaining.Step(
+                stage="route", is_passed=True, text="matches rule 1", origin="HTTPRoute/shop/orders spec.rules[0]"
+            ),
+            explaining.Step(
+                stage="policy", is_passed=False, text="no ALLOW policy matches", details=("shop/allow-read",)
+            ),
         ),
     )
     said = ended(masche("why", "shop/web", "orders", "--method", "DELETE", "--header", "x=1", "--port", "80"), Exit.NO)
@@ -268,9 +273,9 @@ def test_tokens_are_created_listed_and_revoked(masche: Masche):
 
 
 def test_certificates_and_machines_are_shown_and_machines_revoked(masche: Masche, plane: FakePlane):
-    plane.issued = m.CertificateList(
+    plane.issued = access.CertificateList(
         certificates=(
-            m.CertificateInfo(
+            access.CertificateInfo(
                 use="workload",
                 identity="spiffe://mesh.local/ns/shop/sa/web",
                 holder="shop/web-1",
@@ -281,7 +286,7 @@ def test_certificates_and_machines_are_shown_and_machines_revoked(masche: Masche
             ),
         )
     )
-    machine = m.MachineInfo(
+    machine = access.MachineInfo(
         machine="m1",
         namespaces=("shop",),
         service_accounts=("*",),
@@ -289,7 +294,7 @@ def test_certificates_and_machines_are_shown_and_machines_revoked(masche: Masche
         expires_at=time.time() + 100,
         is_connected=True,
     )
-    plane.joined = m.MachineList(machines=(machine,))
+    plane.joined = access.MachineList(machines=(machine,))
     assert "expired" in ended(masche("cert", "show"), Exit.OK)
     assert "connected" in ended(masche("cert", "machines"), Exit.OK)
     ended(masche("cert", "revoke", "m1"), Exit.OK)
@@ -298,13 +303,13 @@ def test_certificates_and_machines_are_shown_and_machines_revoked(masche: Masche
 
 
 def test_check_puts_the_worst_first_and_ends_with_9_for_an_error(masche: Masche, plane: FakePlane):
-    plane.report = m.CheckReport(
+    plane.report = access.CheckReport(
         findings=(
-            m.Finding(
-                code="mtls", title="mutual TLS", level=m.Level.WARNING, message="shop is permissive", fix="STRICT"
+            access.Finding(
+                code="mtls", title="mutual TLS", level=access.Level.WARNING, message="shop is permissive", fix="STRICT"
             ),
-            m.Finding(
-                code="rejections", title="rejections", level=m.Level.ERROR, message="shop/c: missing ]", fix="look"
+            access.Finding(
+                code="rejections", title="rejections", level=access.Level.ERROR, message="shop/c: missing ]", fix="look"
             ),
         )
     )

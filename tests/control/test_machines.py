@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from control.plant import Plant, sidecar
-from masche.api.messages import TokenRequest
+from masche.api.access import TokenRequest
 from masche.identity import keys, tls, transport
 from masche.identity.join import JoinString
 from masche.identity.tls import Presented

@@ -6,7 +6,8 @@ import base64
 import pytest
 
 from control.plant import Plant, deny, service, sidecar
-from masche.api.messages import TokenRequest, WhyRequest
+from masche.api.access import TokenRequest
+from masche.api.explaining import WhyRequest
 from masche.api.plane import Fault, PlaneError
 from masche.link.messages import CertificateReport, ProxyReport, Report
 from masche.model.refs import Kind, Name, Ref

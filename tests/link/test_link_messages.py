@@ -23,7 +23,7 @@ def test_messages_come_back_as_they_were() -> None:
 def test_a_field_of_a_newer_version_is_ignored() -> None:
     newer = raw(proxy("p1"))
     newer["colour"] = "blue"
-    newer["occupants"][0]["seat"]["depth"] = 3  # type: ignore[index]
+    newer["occupants"][0]["seat"]["depth"] = 3  # type: ignore[index] # raw data has no types
     assert messages.from_agent(msgspec.msgpack.encode(newer)) == proxy("p1")
 
 

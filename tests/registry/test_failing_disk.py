@@ -59,7 +59,7 @@ async def test_a_commit_that_reported_a_failure_and_yet_became_durable_is_seen_b
     """A failed fsync says nothing about what is on the disk; the store asks the file before it goes on."""
     store = await SqliteStore.open(tmp_path / "registry.db")
     writer = store._writer  # pyright: ignore[reportPrivateUsage] # the fault is put below everything public
-    real = writer._transact  # pyright: ignore[reportPrivateUsage]
+    real = writer._transact  # pyright: ignore[reportPrivateUsage] # see above
 
     def durable_but_failed(*arguments: object) -> None:
         real(*arguments)  # type: ignore[arg-type] # passed through as it came

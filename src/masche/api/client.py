@@ -14,13 +14,21 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from masche.api.access import (
+    CertificateList,
+    CheckReport,
+    LoginCode,
+    MachineList,
+    TokenCreated,
+    TokenList,
+    TokenRequest,
+)
 from masche.api.credentials import ApiFolder, read_private
+from masche.api.explaining import Explanation, WhyRequest
 from masche.api.messages import (
     MAX_BODY_BYTES,
     Applied,
     ApplyRequest,
-    CertificateList,
-    CheckReport,
     DeleteRequest,
     Description,
     Differences,
@@ -30,20 +38,13 @@ from masche.api.messages import (
     Error,
     Event,
     EventPage,
-    Explanation,
     Failure,
     Graph,
     Item,
     Listing,
     LiveMessage,
-    LoginCode,
-    MachineList,
     MeshStatus,
     Rollout,
-    TokenCreated,
-    TokenList,
-    TokenRequest,
-    WhyRequest,
 )
 from masche.model.refs import Kind, Ref
 

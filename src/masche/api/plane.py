@@ -7,27 +7,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from masche.api.access import CertificateList, CheckReport, MachineList, TokenCreated, TokenList, TokenRequest
+from masche.api.explaining import Explanation, WhyRequest
 from masche.api.messages import (
     Applied,
-    CertificateList,
-    CheckReport,
     Description,
     Differences,
     Document,
     Edges,
     EventPage,
-    Explanation,
     Graph,
     Item,
     Listing,
     LiveMessage,
-    MachineList,
     MeshStatus,
     Rollout,
-    TokenCreated,
-    TokenList,
-    TokenRequest,
-    WhyRequest,
 )
 from masche.model.diagnostic import Diagnostic
 from masche.model.refs import Kind, Ref

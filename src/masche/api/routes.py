@@ -13,20 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from masche.api.access import LoginCode, LoginRequest, Session, TokenRequest
 from masche.api.answers import BadRequestError, answer, read
 from masche.api.credentials import SESSION_TTL, Credentials
+from masche.api.explaining import WhyRequest
 from masche.api.guard import COOKIE, Admitted
 from masche.api.live import MAX_STREAMS, Streams
-from masche.api.messages import (
-    ApplyRequest,
-    DeleteRequest,
-    DiffRequest,
-    LoginCode,
-    LoginRequest,
-    Session,
-    TokenRequest,
-    WhyRequest,
-)
+from masche.api.messages import ApplyRequest, DeleteRequest, DiffRequest
 from masche.api.plane import Plane
 from masche.model.refs import Kind, Ref
 

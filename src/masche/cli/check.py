@@ -10,7 +10,7 @@ from masche.cli.options import data_option, output_option
 from masche.cli.output import Form, emit, say
 
 if TYPE_CHECKING:
-    from masche.api.messages import Finding
+    from masche.api.access import Finding
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
@@ -24,7 +24,7 @@ def check(*, form: Form | None, data: Path) -> None:
     Exits with 0 when there is no error (warnings are no errors), with 9 when there is one, with 5 when no control
     plane answers.
     """
-    from masche.api.messages import CheckReport
+    from masche.api.access import CheckReport
 
     findings, is_reachable = _look(data)
     if form is not None:
@@ -39,8 +39,8 @@ def check(*, form: Form | None, data: Path) -> None:
 
 
 def _look(data: Path) -> "tuple[list[Finding], bool]":
+    from masche.api.access import Finding, Level
     from masche.api.client import Client, UnreachableError
-    from masche.api.messages import Finding, Level
     from masche.cli.checks import merged, of_machine, of_versions
     from masche.version import VERSION
 

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from masche.api.messages import Finding, Level
+from masche.api.access import Finding, Level
 
 ORDER = {Level.ERROR: 0, Level.WARNING: 1, Level.OK: 2}
 

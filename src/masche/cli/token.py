@@ -32,8 +32,8 @@ def create(
 
     On the machine: masche join < FILE, so that it is never in a list of processes.
     """
+    from masche.api.access import TokenRequest
     from masche.api.client import Client
-    from masche.api.messages import TokenRequest
 
     created = Client.of(data).create_token(TokenRequest(namespaces=namespaces, service_accounts=accounts, ttl=ttl))
     if form is not None:

@@ -10,7 +10,7 @@ from masche.cli.options import Label, data_option, output_option
 from masche.cli.output import Form, console, emit, styled
 
 if TYPE_CHECKING:
-    from masche.api.messages import Explanation, Step
+    from masche.api.explaining import Explanation, Step
 
 
 @click.command()
@@ -40,7 +40,7 @@ def why(
     application, with 9 when it would not.
     """
     from masche.api.client import Client
-    from masche.api.messages import Verdict, WhyRequest
+    from masche.api.explaining import Verdict, WhyRequest
 
     asked = WhyRequest(
         source=source, destination=destination, method=method, path=path, headers=dict(headers), port=port or 0

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from masche.api import messages
-from masche.api.messages import WhyRequest
+from masche.api import explaining
+from masche.api.explaining import WhyRequest
 from masche.api.plane import Fault, PlaneError
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
@@ -24,7 +24,7 @@ from masche.model.vantage import Placement
 DEFAULT_NAMESPACE = "default"
 
 
-def explain(world: World, request: WhyRequest) -> messages.Explanation:
+def explain(world: World, request: WhyRequest) -> explaining.Explanation:
     """Explain one call. Raises PlaneError NOT_FOUND when there is no such caller."""
     mesh = world.mesh
     caller = _caller(mesh, request.source)
@@ -110,9 +110,9 @@ def _callee(mesh: Mesh, text: str) -> Callee | None:
     return Callee(view=view(mesh, vantage), app_ports=ports, address=workload.spec.address)
 
 
-def _told(found: Explanation, source: str, request: WhyRequest) -> messages.Explanation:
-    return messages.Explanation(
-        verdict=messages.Verdict(found.outcome.value),
+def _told(found: Explanation, source: str, request: WhyRequest) -> explaining.Explanation:
+    return explaining.Explanation(
+        verdict=explaining.Verdict(found.outcome.value),
         summary=found.summary,
         source=source,
         destination=str(found.service) if found.service else request.destination,
@@ -122,9 +122,9 @@ def _told(found: Explanation, source: str, request: WhyRequest) -> messages.Expl
     )
 
 
-def _steps(steps: Iterable[Step]) -> Iterable[messages.Step]:
+def _steps(steps: Iterable[Step]) -> Iterable[explaining.Step]:
     for step in steps:
-        yield messages.Step(
+        yield explaining.Step(
             stage=step.stage.value,
             is_passed=step.is_passed,
             text=step.sentence,

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from masche.api.messages import CheckReport, Finding, Level, MeshStatus
+from masche.api.access import CheckReport, Finding, Level
+from masche.api.messages import MeshStatus
 from masche.model.mesh import Mesh
 from masche.model.view import MtlsMode
 

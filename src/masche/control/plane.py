@@ -9,33 +9,34 @@ from dataclasses import dataclass
 
 import msgspec
 
-from masche.api.messages import (
-    Applied,
+from masche.api.access import (
     CertificateInfo,
     CertificateList,
     CheckReport,
+    MachineInfo,
+    MachineList,
+    TokenCreated,
+    TokenInfo,
+    TokenList,
+    TokenRequest,
+)
+from masche.api.explaining import Explanation, WhyRequest
+from masche.api.messages import (
+    Applied,
     Description,
     Differences,
     Document,
     Edges,
     Event,
     EventPage,
-    Explanation,
     Graph,
     Item,
     LeaseFacts,
     Listing,
     LiveMessage,
-    MachineInfo,
-    MachineList,
     MeshStatus,
     PlaneFacts,
     Rollout,
-    TokenCreated,
-    TokenInfo,
-    TokenList,
-    TokenRequest,
-    WhyRequest,
 )
 from masche.api.plane import Fault, PlaneError
 from masche.control.asking import explain

@@ -3,17 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 
-from masche.api.messages import (
-    Document,
-    Event,
-    Graph,
-    LiveMessage,
-    MeshStatus,
-    Rollout,
-    RolloutState,
-    TokenRequest,
-    Verb,
-)
+from masche.api.access import TokenRequest
+from masche.api.messages import Document, Event, Graph, LiveMessage, MeshStatus, Rollout, RolloutState, Verb
 from masche.api.plane import Fault, Plane, PlaneError
 from masche.model.refs import Kind, Ref
 

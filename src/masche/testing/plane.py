@@ -11,11 +11,19 @@ from typing import Any
 
 import yaml
 
+from masche.api.access import (
+    CertificateList,
+    CheckReport,
+    MachineList,
+    TokenCreated,
+    TokenInfo,
+    TokenList,
+    TokenRequest,
+)
+from masche.api.explaining import Explanation, Step, Verdict, WhyRequest
 from masche.api.messages import (
     Applied,
-    CertificateList,
     Changed,
-    CheckReport,
     Description,
     Difference,
     Differences,
@@ -23,25 +31,16 @@ from masche.api.messages import (
     Edges,
     Event,
     EventPage,
-    Explanation,
     Graph,
     Impact,
     Item,
     Listing,
     LiveMessage,
-    MachineList,
     MeshStatus,
     PlaneFacts,
     Rollout,
     RolloutState,
-    Step,
-    TokenCreated,
-    TokenInfo,
-    TokenList,
-    TokenRequest,
     Verb,
-    Verdict,
-    WhyRequest,
 )
 from masche.api.plane import Fault, PlaneError
 from masche.model.diagnostic import Diagnostic, Place
