@@ -65,7 +65,7 @@ def test_apply_waits_until_it_is_live(masche: Masche, plane: FakePlane, orders: 
         "Service/shop/orders created",
         "absent  shop/web-2 (sidecar~shop/web-2)",
         "live  shop/web-1 (sidecar~shop/web-1)",
-        "revision 1 is live on 1 proxies (1 absent)",
+        "revision 1 is live on 1 proxy (1 absent)",
     ]
 
 

@@ -35,6 +35,7 @@ while True:
 def test_a_job_exits_with_its_own_code(mesh: Mesh, command: tuple[str, ...], code: int) -> None:
     done = mesh.masche("run", "--service", "job", "-n", "shop", "--", *command)
     assert done.returncode == code, done.stderr
+    assert ("the command was ended by SIGKILL" in done.stderr) is (code == 137)
     assert "Traceback" not in done.stderr
 
 

@@ -42,6 +42,7 @@ RELEASE_SECONDS = 15.0
 """The longest wait for the proxy to end."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+CRASHES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
 
 
@@ -145,13 +146,16 @@ class _Run:
         obeying = asyncio.create_task(self._obey_signals(running))
         await running.wait()
         obeying.cancel()
+        code = command.exit_code(running)
+        if not self._is_leaving and code - 128 in CRASHES:
+            self.say(f"the command was ended by {signal.Signals(code - 128).name}")
         self._is_leaving = True
         self._claimant.send(Leave(is_ended=True))
         self._claimant.send(Release())
         await _within(RELEASE_SECONDS, self._released)
         listening.cancel()
         await asyncio.gather(listening, obeying, return_exceptions=True)
-        return MESH_FAILED if self._is_refused else command.exit_code(running)
+        return MESH_FAILED if self._is_refused else code
 
     async def _obey_signals(self, running: Handle) -> None:
         """Ends a service in order, at the second request at once; everything else goes straight to the command."""

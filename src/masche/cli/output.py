@@ -84,7 +84,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence["str | Text"]], *, emp
     if not drawn:
         note(empty)
         return
-    console().print(grid(columns, drawn))
+    wide = console()
+    wide.width = PIPE_WIDTH  # a narrow terminal breaks long lines better than a table breaks words
+    wide.print(grid(columns, drawn))
 
 
 def grid(columns: Sequence[str], rows: Iterable[Sequence["str | Text"]]) -> Any:

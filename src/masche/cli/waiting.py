@@ -4,7 +4,7 @@ Invariant: the exit code is the truth about the proxies, not about the store: LI
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,8 +124,12 @@ def summary(rollout: Rollout) -> str:
     if not (rollout.live or counts):
         return f"revision {rollout.revision} is live: it changes nothing for any proxy"
     if rollout.state is not RolloutState.LIVE:
-        return f"revision {rollout.revision} is {rollout.state}: {len(rollout.live)} proxies live, {counts}"
-    return f"revision {rollout.revision} is live on {len(rollout.live)} proxies" + (f" ({counts})" if counts else "")
+        return f"revision {rollout.revision} is {rollout.state}: {_proxies(rollout.live)} live, {counts}"
+    return f"revision {rollout.revision} is live on {_proxies(rollout.live)}" + (f" ({counts})" if counts else "")
+
+
+def _proxies(some: Sized) -> str:
+    return f"{len(some)} prox{'y' if len(some) == 1 else 'ies'}"
 
 
 def _words(proxy: RolloutProxy) -> list[str]:
