@@ -20,7 +20,7 @@ def seconds(steersman: Steersman, latencies: dict[str, float], *, start: int = 0
 
 def test_equal_instances_are_left_alone() -> None:
     steersman = Steersman()
-    seconds(steersman, {"a": 2000.0, "b": 2300.0, "c": 2500.0})
+    seconds(steersman, {"a": 2000.0, "b": 2300.0, "c": 3900.0})
     assert set(steersman.weights(KEY).values()) == {FAIR}
 
 
@@ -30,10 +30,19 @@ def test_a_slow_instance_keeps_a_hundredth_of_a_fair_share() -> None:
     assert steersman.weights(KEY) == {"a": FAIR, "b": LEAST}
 
 
-def test_an_instance_at_half_the_speed_gets_a_quarter_of_the_weight() -> None:
+def test_an_instance_at_a_quarter_of_the_speed_gets_a_sixteenth_of_the_weight() -> None:
     steersman = Steersman()
-    seconds(steersman, {"a": 2000.0, "b": 4000.0})
-    assert steersman.weights(KEY)["b"] == FAIR // 4
+    seconds(steersman, {"a": 2000.0, "b": 8000.0})
+    assert steersman.weights(KEY)["b"] == round(FAIR / 16)
+
+
+def test_an_instance_between_noise_and_slow_stays_as_it_was() -> None:
+    steersman = Steersman()
+    end = seconds(steersman, {"a": 2000.0, "b": 3500.0})
+    assert steersman.weights(KEY)["b"] == FAIR
+    end = seconds(steersman, {"a": 2000.0, "b": 9000.0}, start=end)
+    seconds(steersman, {"a": 2000.0, "b": 3500.0}, start=end, count=30)
+    assert FAIR // 4 < steersman.weights(KEY)["b"] < FAIR
 
 
 def test_an_instance_that_recovered_gets_its_share_back() -> None:

@@ -18,7 +18,10 @@ DAMPING = 0.3
 """The share of a new report in the moving average."""
 
 ALIKE = 1.3
-"""Latencies within this factor of the best are noise: such instances count as equal."""
+"""An instance that was steered counts as equal again within this factor of the best."""
+
+NOTICEABLE = 2.0
+"""One that was not is steered only above this factor: what lies between the two is noise, and moves nothing."""
 
 STEP = 0.1
 """Weights are published when one moved by more than this share."""
@@ -77,7 +80,7 @@ class Steersman:
         """The Steering to publish, or None when nothing moved enough to be worth it."""
         moved = False
         for key, known in self._instances.items():
-            weights = _weights(known, now=now)
+            weights = _weights(known, self._published.get(key, {}), now=now)
             if _differ(self._published.get(key, {}), weights):
                 self._published[key] = weights
                 moved = True
@@ -101,18 +104,18 @@ class Steersman:
         return {name: published.get(name, FAIR) for name in self._instances.get(key, {})}
 
 
-def _weights(known: Mapping[str, _Instance], *, now: float) -> Mapping[str, int]:
+def _weights(known: Mapping[str, _Instance], before: Mapping[str, int], *, now: float) -> Mapping[str, int]:
     if not known:
         return {}
     best = min(instance.latency_us for instance in known.values())
     for instance in known.values():
         if now - instance.heard_at > SILENCE:
             instance.latency_us += DRIFT * (best - instance.latency_us)
-    return {name: _weight(best, instance.latency_us) for name, instance in known.items()}
+    return {name: _weight(best, each.latency_us, was=before.get(name, FAIR)) for name, each in known.items()}
 
 
-def _weight(best: float, own: float) -> int:
-    if own <= best * ALIKE:
+def _weight(best: float, own: float, *, was: int) -> int:
+    if own <= best * (NOTICEABLE if was == FAIR else ALIKE):
         return FAIR
     return max(LEAST, round(FAIR * (best / own) ** 2))
 

@@ -94,7 +94,7 @@ class JoiningService(Protocol):
         ...
 
 
-Handlers: TypeAlias = "grpc.GenericRpcHandler[bytes, bytes]"
+Handlers: TypeAlias = "grpc.GenericRpcHandler"
 Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
@@ -111,8 +111,7 @@ def joining_handlers(service: JoiningService) -> Handlers:
 
 
 def _handlers(name: str, **methods: Method) -> Handlers:
-    made = grpc.method_handlers_generic_handler(name, methods)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - grpc's stubs leave it untyped
-    return cast("Handlers", made)
+    return grpc.method_handlers_generic_handler(name, methods)  # pyright: ignore[reportUnknownMemberType] - grpc's stubs leave it untyped
 
 
 def _unary(behaviour: "Callable[[bytes, Context], Awaitable[bytes]]") -> Method:

@@ -31,7 +31,7 @@ FIRST_REQUEST_TIMEOUT = 10.0
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 """A call with bytes in and bytes out."""
 
-Handlers: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
+Handlers: TypeAlias = "grpc.GenericRpcHandler"
 
 # The published stubs of grpcio leave the parameters of these two generic functions unknown.
 _stream_stream = cast("Callable[[object], grpc.RpcMethodHandler[Any, Any]]", grpc.stream_stream_rpc_method_handler)  # pyright: ignore[reportUnknownMemberType] - see above
