@@ -172,8 +172,8 @@ def test_the_last_instance_stays_until_its_agent_says_that_it_is_gone():
     world, done = live(leases, world, start=101, end=500, silent={last})
     assert done == []
     assert leases.tick(now=501, synced_since=0, census=world).held[0].why == "nothing else of shop/cart is left to call"
-    (removal,) = leases.forgotten("machine-cart-0", (), census=world)
-    assert removal == Remove(workload=last, reason="the agent of machine-cart-0 does not run it any more")
+    leases.leave(last)
+    assert leases.tick(now=502, synced_since=0, census=without(world, last)).held == ()
 
 
 def test_the_last_instance_goes_once_a_successor_serves():
@@ -190,13 +190,6 @@ def test_the_last_instance_goes_once_a_successor_serves():
     world, _ = live(leases, world, start=201, end=240, silent={last})
     assert last not in world.leased
     assert successor in world.ready
-
-
-def test_an_agent_that_names_what_it_runs_does_not_lose_what_moved_to_another_machine():
-    leases, world = Leases(lease=LEASE), shop(orders=2)
-    leases.heartbeat(instance("orders", 0), machine="elsewhere", now=100)
-    assert leases.forgotten("machine-orders-0", (), census=world) == ()
-    assert leases.forgotten("machine-orders-1", {instance("orders", 1)}, census=world) == ()
 
 
 def test_marks_are_lifted_when_nobody_else_is_left():

@@ -17,8 +17,6 @@ def test_renewal_falls_at_half_life_within_the_jitter(lifetime: float, now: floa
     effective = max(lifetime, MIN_LIFETIME)
     share = (found.renew_at - now) / effective
     assert 0.5 - JITTER - 1e-6 <= share <= 0.5 + JITTER + 1e-6
-    assert not found.is_due(now=now)
-    assert found.is_due(now=found.next_deadline())
     assert not found.is_expired(now=found.next_deadline())
 
 
@@ -46,7 +44,7 @@ def test_after_the_expiry_attempts_are_frequent_but_no_storm(seed: int) -> None:
         now = found.renew_at
         found = found.failed(now=now, rng=rng)
         assert MAX_PAUSE_EXPIRED / 2 <= found.renew_at - now <= MAX_PAUSE_EXPIRED
-    assert not found.is_late(now=found.renew_at)
+    assert found.failures == 70
 
 
 def test_a_thousand_workloads_do_not_renew_together() -> None:
@@ -56,9 +54,10 @@ def test_a_thousand_workloads_do_not_renew_together() -> None:
     assert busiest < 1000 * 600 / (2 * JITTER * 86400) * 2.2
 
 
-def test_failing_renewal_is_late_until_it_expires() -> None:
+def test_failing_renewal_counts_and_does_not_lengthen_a_life() -> None:
     found = rotation(lifetime=100, now=0.0, rng=Random(1))
-    assert not found.is_late(now=50)
+    assert found.failures == 0
     failed = found.failed(now=50, rng=Random(1))
-    assert failed.is_late(now=51)
+    assert failed.failures == 1
+    assert not failed.is_expired(now=99)
     assert failed.is_expired(now=100)

@@ -21,7 +21,6 @@ from masche.registry.merge import (
     merge,
     merge_all,
     touched,
-    touched_services,
 )
 
 
@@ -151,14 +150,7 @@ def test_an_endpoint_slice_changes_endpoints_only_while_its_outline_stays():
     assert not endpoints_only(SHOP, first)
     second = merge(first, put(piece({"addresses": ["10.0.0.2"]}), revision=3))
     assert endpoints_only(first, second)
-    assert touched_services(first, second) == {Name("shop", "cart")}
     assert not endpoints_only(second, merge(second, put(piece({"addresses": ["10.0.0.2"]}, port=81), revision=4)))
-
-
-def test_the_services_of_a_workload_are_touched_before_and_after():
-    moved = merge(SHOP, put(workload("o1", "cart")))
-    assert touched_services(SHOP, moved) == {Name("shop", "orders"), Name("shop", "cart")}
-    assert touched_services(SHOP, merge(SHOP, put(workload("o3")))) == {Name("shop", "orders")}
 
 
 @given(

@@ -5,7 +5,6 @@ Linux reads a dropped page again from its file when it is touched, so this costs
 
 import ctypes
 import gc
-import mmap
 from pathlib import Path
 
 MADV_PAGEOUT = 21
@@ -32,11 +31,3 @@ def _file_mappings() -> list[tuple[int, int]]:
             start, end = (int(part, 16) for part in fields[0].split("-"))
             found.append((start, end - start))
     return found
-
-
-def pss_bytes() -> int:
-    """The proportional share of memory that this process has now."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return mmap.PAGESIZE

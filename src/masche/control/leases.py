@@ -9,7 +9,7 @@ The choices made where the law is silent:
 - **The last one stays.** When nobody else of a Service is sound, its silent instance is neither marked nor removed:
   callers have nowhere else to go, Envoy's own ejection answers as fast as a mark would, and if only we cannot hear the
   instance, marking it would be the outage. A finding names it. It goes when a successor is sound, or when its machine's
-  agent is back and does not name it (``forgotten``), or when somebody deletes it.
+  agent is back and does not name it, or when somebody deletes it.
 - **Marks are lifted** when the instance is heard of again, when callers succeed, and when no other endpoint of its
   Service is left.
 - **Success vouches for an endpoint**, so that it is not even marked: once marked it would get no calls to succeed.
@@ -18,7 +18,7 @@ The choices made where the law is silent:
 - **A workload that no Service selects** is counted with the mesh alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -160,20 +160,6 @@ class Leases:
         """It left in order: its lease ends at once, and nothing is counted against its Service."""
         self._leases.pop(workload, None)
         return Remove(workload=workload, reason="left in order")
-
-    def forgotten(self, machine: str, present: Iterable[Name], *, census: Census) -> tuple[Remove, ...]:
-        """Remove what the store has of ``machine`` but its agent, connected and having named all it runs, did not name.
-
-        A workload that another machine's agent has taken over since stays.
-        """
-        kept = frozenset(present)
-        gone = sorted(name for name, host in census.leased.items() if host == machine and name not in kept)
-        moved = {name for name in gone if self._leases.get(name, _Lease()).machine not in {"", machine}}
-        return tuple(self._forget(name, machine) for name in gone if name not in moved)
-
-    def _forget(self, workload: Name, machine: str) -> Remove:
-        self._leases.pop(workload, None)
-        return Remove(workload=workload, reason=f"the agent of {machine} does not run it any more")
 
     def tick(self, *, now: float, synced_since: float | None, census: Census) -> Verdict:
         """Say what to do now. Asking twice gives the same answer until it is carried out in the Mesh.

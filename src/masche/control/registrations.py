@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from masche.link.messages import Occupant, ProxyReport, ProxyState
 from masche.model.refs import Name
-from masche.model.vantage import Vantage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +64,3 @@ class Registrations:
             return None
         found = self._by_proxy[report.proxy] = replace(found, report=report)
         return found
-
-    def serving(self, workload: Name) -> Registration | None:
-        """The proxy of a workload."""
-        return next((each for each in self._by_proxy.values() if workload in each.workloads), None)
-
-
-def gateway_of(state: ProxyState) -> Name | None:
-    """The Gateway that a gateway placement carries out."""
-    return state.gateway
-
-
-Places = tuple[tuple[Vantage, Occupant], ...]

@@ -40,12 +40,6 @@ class ServerIdentity:
             await asyncio.sleep(max(RETRY, (self._issued.not_after - self._wall()) / 2))
             self._issued, self._presented = self._make()
 
-    def trust_changed(self) -> None:
-        """Show and believe the authority's roots as they are now."""
-        self._presented = Presented(
-            chain=self._presented.chain, key=self._presented.key, roots=self._authority.bundle.pem
-        )
-
     def _make(self) -> tuple[Issued, Presented]:
         key = keys.generate()
         request = keys.signing_request(key)

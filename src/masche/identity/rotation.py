@@ -35,20 +35,12 @@ class Rotation:
     renew_at: float
     failures: int = 0
 
-    def is_due(self, *, now: float) -> bool:
-        """Whether to ask for a new certificate now."""
-        return now >= self.renew_at
-
     def is_expired(self, *, now: float) -> bool:
         """Whether the certificate is of no use any more."""
         return now >= self.expires_at
 
-    def is_late(self, *, now: float) -> bool:
-        """Whether renewal has been failing: worth telling somebody."""
-        return self.failures > 0 and now < self.expires_at
-
     def next_deadline(self) -> float:
-        """When ``is_due`` turns true."""
+        """When to ask for a new certificate."""
         return self.renew_at
 
     def failed(self, *, now: float, rng: Chance) -> "Rotation":

@@ -36,14 +36,6 @@ def identity(leaf: x509.Certificate) -> SpiffeId:
     return found
 
 
-def leaf_of(chain: str) -> x509.Certificate:
-    """The first certificate of a chain in PEM. Raises SvidError."""
-    try:
-        return x509.load_pem_x509_certificate(chain.encode())
-    except MALFORMED as error:
-        raise SvidError(f"not a certificate in PEM: {error}") from error
-
-
 def _check_leaf(extensions: x509.Extensions) -> None:
     usage = extensions.get_extension_for_class(x509.KeyUsage)
     if not usage.critical or not usage.value.digital_signature:

@@ -174,35 +174,3 @@ def _all_present(shapes: set[Shape], mesh: Mesh) -> bool:
             if not missing:
                 return True
     return False
-
-
-def touched_services(before: Mesh, after: Mesh) -> frozenset[Name]:
-    """The Services whose endpoints may differ because Workloads or EndpointSlices came, went or changed."""
-    workloads = [
-        workload
-        for name in touched(before, after).workloads
-        for mesh in (before, after)
-        if (workload := mesh.workloads.get(name))
-    ]
-    services = {
-        name
-        for mesh in (before, after)
-        for name, service in mesh.services.items()
-        if service.spec.selector
-        and any(
-            w.metadata.namespace == name.namespace and service.spec.selector.items() <= w.metadata.labels.items()
-            for w in workloads
-        )
-    }
-    return frozenset(services | _sliced_services(before, after))
-
-
-def _sliced_services(before: Mesh, after: Mesh) -> set[Name]:
-    if before.endpoint_slices is after.endpoint_slices:
-        return set()
-    return {
-        Name(name.namespace, piece.service)
-        for mesh, other in ((before, after), (after, before))
-        for name, piece in mesh.endpoint_slices.items()
-        if other.endpoint_slices.get(name) is not piece and piece.service
-    }

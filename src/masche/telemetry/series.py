@@ -69,22 +69,8 @@ class Summary:
     rate: float
     success: float
     denied_rate: float
-    connection_rate: float
-    sent_rate: float
-    received_rate: float
     p50_ms: float
     p95_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One step of a chart. ``at`` is the beginning of the step, in the seconds that ``now`` counts."""
-
-    at: float
-    rate: float
-    success: float
-    p50_ms: float
     p99_ms: float
 
 
@@ -202,20 +188,6 @@ class Series:
         """Rates, success and latency of an edge over the last ``window`` seconds (at most three hours)."""
         return _summary(edge, self.total(edge, window=window, now=now), window)
 
-    def points(self, edge: Edge, *, window: float, now: float, steps: int = 60) -> tuple[Point, ...]:
-        """An edge over the last ``window`` seconds in about ``steps`` equal, complete steps, for a chart."""
-        ring_step = FINE[0] if window <= FINE[0] * FINE[1] else COARSE[0]
-        step = max(ring_step, round(window / steps / ring_step) * ring_step)
-        end = now // step * step
-        start = end - window // step * step
-        groups: dict[int, list[Sample]] = {}
-        for tick, sample in self._slots(edge, end - start, end):
-            groups.setdefault(int((tick * ring_step - start) // step), []).append(sample)
-        return tuple(
-            _point(start + number * step, _sum(groups.get(number, ())), step)
-            for number in range(int((end - start) // step))
-        )
-
     def _slots(self, edge: Edge, window: float, now: float) -> Iterator[tuple[int, Sample]]:
         track = self._tracks.get(edge)
         if track is None:
@@ -245,20 +217,7 @@ def _summary(edge: Edge, total: Sample, window: float) -> Summary:
         rate=total.requests / window,
         success=_success(total),
         denied_rate=total.denied / window,
-        connection_rate=total.connections / window,
-        sent_rate=total.bytes_sent / window,
-        received_rate=total.bytes_received / window,
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,
-    )
-
-
-def _point(at: float, total: Sample, step: float) -> Point:
-    return Point(
-        at=at,
-        rate=total.requests / step,
-        success=_success(total),
-        p50_ms=total.latency.quantile(0.5) / 1000,
-        p99_ms=total.latency.quantile(0.99) / 1000,
     )

@@ -24,10 +24,9 @@ _FIRST_REST, _LONGEST_REST = 0.1, 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flight:
-    """A response that is not answered yet. ``is_probe``: a part of a refused response, sent to find the bad one."""
+    """A response that is not answered yet."""
 
     send: Send
-    is_probe: bool = False
     is_removal: bool = False
 
 
@@ -187,7 +186,7 @@ class Ledger:
             if rest:
                 self._suspects.appendleft(rest)
             send = Send(type_url=self.type_url, nonce=nonce, blobs=tuple(batch.blobs), removed=tuple(batch.absent))
-            self.flight = Flight(send=send, is_probe=True)
+            self.flight = Flight(send=send)
             return send
         return None
 
