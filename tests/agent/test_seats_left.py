@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from agent.world import World, free_port, until
 from masche.agent.envoy import Place, adopt
+from masche.agent.folders import Folders
 from masche.agent.server import FORGOTTEN_SECONDS, ORPHAN_SECONDS, is_forgotten
 
 
@@ -54,3 +56,15 @@ async def test_an_agent_whose_runner_gives_up_while_it_starts_does_not_stay(mach
     if status is None:
         return  # it was not listening yet, and never will
     assert status.seats == ()
+
+
+async def test_an_agent_that_ends_takes_the_folder_of_its_sockets_with_it(short_path: Path) -> None:
+    deep = short_path / ("deep" * 20)
+    deep.mkdir()
+    folders = Folders(deep)
+    assert folders.sockets != folders.agent
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-m", "masche.agent.process", "--data", str(deep))
+    await until(folders.agent_socket.exists, what="the agent listens")
+    agent.terminate()
+    assert await asyncio.wait_for(agent.wait(), 20) == 0
+    assert not folders.sockets.exists()

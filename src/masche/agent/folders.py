@@ -99,6 +99,12 @@ class Folders:
         for folder in (self.agent, self.sockets, self.seats):
             private_folder(folder)
 
+    def tidy(self) -> None:
+        """Remove the second folder, if there is one and no Envoy listens there any more."""
+        if self.sockets != self.agent:
+            with contextlib.suppress(OSError):
+                self.sockets.rmdir()
+
 
 def private_folder(folder: Path) -> Path:
     """Make ``folder`` with mode 0700, or check that it is ours and close it to others. Raises FolderError."""

@@ -44,8 +44,10 @@ def main(options: AgentOptions) -> int:
         folders.prepare()
         with folders.agent_lock.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folders.prepare()  # the agent before us may have tidied up in between
             while (code := asyncio.run(_run(options, folders))) == _AGAIN:
                 journal("this machine has joined a mesh: starting again")
+            folders.tidy()
             return code
     except BlockingIOError:
         journal(f"another agent runs with the data folder {options.data}")
