@@ -1,6 +1,7 @@
 """The process as a whole: it starts or says why not, and it stops in time."""
 
 import asyncio
+import json
 import signal
 import socket
 import sys
@@ -113,7 +114,8 @@ async def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) ->
 async def test_it_ends_on_a_signal_within_ten_seconds_while_a_stream_is_open(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "masche", "up", "--data", str(tmp_path)]
     ports = ["--xds-port", "0", "--api-port", "0", "--metrics-port", "0"]
-    process = await asyncio.create_subprocess_exec(*command, *ports, stdout=asyncio.subprocess.PIPE)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, *ports, stdout=pipe, stderr=pipe)
     try:
         await eventually((tmp_path / SOCKET).is_socket)
         async with open_stream(tmp_path / SOCKET) as told:
@@ -122,6 +124,9 @@ async def test_it_ends_on_a_signal_within_ten_seconds_while_a_stream_is_open(tmp
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 10) == 0
             assert time.monotonic() - began < 10
+        assert process.stderr is not None
+        lines = [json.loads(line) for line in (await process.stderr.read()).splitlines() if line.startswith(b"{")]
+        assert "machine m1 is connected" in [line["message"] for line in lines], "every event is a line of the log"
     finally:
         if process.returncode is None:
             process.kill()

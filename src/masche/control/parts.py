@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,11 @@ from masche.identity.credential import Machines
 from masche.identity.join import Tokens
 from masche.model.ports import Now, Records, Source, Writer
 from masche.registry.static import StaticSource
-from masche.telemetry.events import Events
+from masche.telemetry import logs
+from masche.telemetry.events import Event, Events
+
+_log = logging.getLogger("masche.control")
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Store(Source, Writer, Records, Protocol):
@@ -80,7 +85,7 @@ class Parts:
 def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
     """Make all parts. ``tasks`` owns what an agent's stream leaves running."""
     counters = Counters()
-    events = Events(wall=ground.wall, heard=counters.heard)
+    events = Events(wall=ground.wall, heard=_noted(counters))
     world = World(ground.store, trust_domain=ground.authority.trust_domain, now=ground.now, events=events)
     measures = Measures(world, events=events)
     leases = Leases(lease=ground.options.lease)
@@ -103,6 +108,16 @@ def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
         streams=Streams(world, events=events, is_revoked=gate.is_revoked, wall=ground.wall, rejected=counters.rejected),
         folder=StaticSource(static) if static else None,
     )
+
+
+def _noted(counters: Counters) -> Callable[[Event], None]:
+    """Every event is counted, and is a line of the log."""
+
+    def note(event: Event) -> None:
+        counters.heard(event)
+        logs.say(_log, _LEVELS[event.severity], event.message, kind=event.kind, about=event.about)
+
+    return note
 
 
 def _read_only(static: Path | None) -> str:

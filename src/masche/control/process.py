@@ -10,6 +10,7 @@ import gc
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from masche.identity.files import UnsafeFileError, private_folder
 from masche.identity.issuers import AuthorityError
 from masche.model.ports import StoreError
 from masche.registry.sqlite import SqliteStore
+from masche.telemetry import logs
 
 STORE = "masche.db"
 
@@ -55,8 +57,7 @@ def main(options: UpOptions, announce: Callable[[Started], None]) -> int:
     """Run until SIGTERM or SIGINT; a second signal ends it at once. Raises StartError."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the authority's key must not end up in a core file
     gc.set_threshold(50_000, 20, 50)
-    runner = asyncio.Runner(loop_factory=_loop_factory())
-    with runner:
+    with contextlib.closing(logs.configure(sys.stderr)), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_main(options, announce))
 
 

@@ -35,6 +35,7 @@ class _Line:
         self._reading = asyncio.Event()
         self._reading.set()
         self._news = asyncio.Condition()
+        self._writing = asyncio.Lock()  # gRPC takes one write at a time, and the test writes beside the reader
         self.code: grpc.StatusCode | None = None
         self.details = ""
 
@@ -80,7 +81,8 @@ class _Line:
 
     async def _write(self, data: bytes) -> None:
         try:
-            await self._call.write(data)
+            async with self._writing:
+                await self._call.write(data)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._ended()
 
