@@ -13,8 +13,7 @@ def reachable(control_planes: Iterable[str]) -> str:
     """
     for target in control_planes:
         host, _, port = target.rpartition(":")
-        found = _towards(host.strip("[]"), int(port) if port.isdecimal() else 15012)
-        if found:
+        if port.isdecimal() and (found := _towards(host.strip("[]"), int(port))):
             return found
     return LOOPBACK
 

@@ -9,6 +9,7 @@ import click
 
 from masche.cli.options import Duration, data_option
 from masche.cli.output import note, say
+from masche.control.options import API_PORT, METRICS_PORT, XDS_PORT, UpOptions
 
 if TYPE_CHECKING:
     from masche.control.process import Started
@@ -19,11 +20,11 @@ PORT = click.IntRange(0, 65535)
 @click.command()
 @data_option
 @click.option("--listen", default="127.0.0.1", show_default=True, help="Address for agents of other machines.")
-@click.option("--xds-port", type=PORT, default=15012, show_default=True, help="Port for agents.")
+@click.option("--xds-port", type=PORT, default=XDS_PORT, show_default=True, help="Port for agents.")
 @click.option("--api-address", default="127.0.0.1", show_default=True, help="Address of API and dashboard.")
 @click.option("--api-host", "api_hosts", multiple=True, help="A name by which browsers may also reach it. Repeatable.")
-@click.option("--api-port", type=PORT, default=15080, show_default=True, help="Port of API and dashboard.")
-@click.option("--metrics-port", type=PORT, default=15014, show_default=True, help="Port of its own metrics.")
+@click.option("--api-port", type=PORT, default=API_PORT, show_default=True, help="Port of API and dashboard.")
+@click.option("--metrics-port", type=PORT, default=METRICS_PORT, show_default=True, help="Port of its own metrics.")
 @click.option(
     "--trust-domain", default="mesh.local", show_default=True, help="Of all identities; fixed at first start."
 )
@@ -52,7 +53,6 @@ def up(
 ) -> None:
     """Start a control plane, print where its dashboard is, and run until Ctrl-C. A port of 0 takes a free one."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # whoever knocks at a port writes into this terminal otherwise
-    from masche.control.options import UpOptions
     from masche.control.process import main
     from masche.identity.authority import MAX_LIFETIME
     from masche.identity.rotation import MIN_LIFETIME
