@@ -121,7 +121,7 @@ def lonely(start_mesh: StartMesh) -> Mesh:
 def test_a_workload_that_was_never_seen_does_not_start_without_a_control_plane(lonely: Mesh) -> None:
     lonely.kill_plane()
     stranger = lonely.run("orders", options=["--start-timeout", "4s"])
-    until(lambda: "waiting for a control plane" in stranger.text, "it says what it waits for")
+    until(lambda: "no control plane runs on" in stranger.text, "it says what it waits for")
 
     def is_closed() -> bool:
         seat = stranger.find_seat()

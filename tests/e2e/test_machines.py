@@ -69,10 +69,9 @@ def test_a_second_machine_survives_the_control_plane_and_finds_it_again(
         mesh.kill_plane()
         load.lasts(1)
         mesh.start_plane()
-        until(mesh.is_in_sync, "both machines are back")
+        until(lambda: mesh.is_in_sync() and len(mesh.ready("orders")) == 2, "both machines are back")
         load.lasts(0.5)
     load.assert_none_failed()
-    assert len(mesh.ready("orders")) == 2
 
 
 @pytest.mark.parametrize(
