@@ -21,6 +21,7 @@ def _envoy_runs(folder: Path) -> bool:
     return handle is not None
 
 
+@pytest.mark.long
 async def test_the_envoy_of_a_runner_that_died_with_its_agent_is_ended_by_the_next_agent(machine: World) -> None:
     doomed = await machine.run("doomed", port=free_port())
     await machine.run("orders", port=free_port())
