@@ -1,6 +1,6 @@
 """Soft state made from load reports: how the endpoints of a Service are weighted for the callers of one zone.
 
-It is never stored and has no revision; without it every endpoint has its own weight.
+It is never stored and has no revision; without it every endpoint has its own weight and zones are used by preference.
 """
 
 from collections.abc import Mapping
@@ -10,14 +10,26 @@ from masche.model.refs import PortRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Detour:
+    """Of the calls that go to instances of ``zone``, ``share`` percent (1 to 100) pass a gateway of zone ``via``."""
+
+    zone: str
+    via: str
+    share: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Steer:
     """For one (Service, port) and one caller zone: weights in percent of a fair share, and who is ejected.
 
-    A weight is bounded: 1 (one percent) to 1000 (ten times the fair share). Keys are workload names.
+    A weight is bounded: 1 (one percent) to 1000 (ten times the fair share). Keys are workload names. ``zones`` pairs
+    zones of instances with their share of the calls, per mille (1 to 1000); empty: as the preference of zones says.
     """
 
     weights: tuple[tuple[str, int], ...] = ()
     ejected: frozenset[str] = frozenset()
+    zones: tuple[tuple[str, int], ...] = ()
+    detours: tuple[Detour, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -253,6 +253,32 @@ class RetryBudget:
     min_concurrent: int = 5
 
 
+class SteeringMode(StrEnum):
+    """Whether measured latency moves weights, zones and detours: yes, or it is only said what would move, or not."""
+
+    ON = "On"
+    DRY_RUN = "DryRun"
+    OFF = "Off"
+
+
+class ZonePreference(StrEnum):
+    """Which zone's instances are called: the caller's own while it has room, or all alike."""
+
+    OWN_ZONE = "OwnZone"
+    NONE = "None"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalityRules:
+    """How zones are used. ``spills``: calls may leave a zone that is slow or full; ``detours``: they may pass a third
+    zone's gateway when that is clearly faster.
+    """
+
+    preference: ZonePreference = ZonePreference.OWN_ZONE
+    spills: bool = True
+    detours: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """The effective TrafficPolicy of one (Service, port). Times in seconds; 0 means none.
@@ -272,6 +298,8 @@ class Traffic:
     outlier: OutlierEjection = OutlierEjection()
     breaker: CircuitBreaker = CircuitBreaker()
     budget: RetryBudget = RetryBudget()
+    locality: LocalityRules = LocalityRules()
+    steering: SteeringMode = SteeringMode.ON
     origins: tuple[tuple[str, Origin], ...] = ()
 
 
@@ -433,7 +461,10 @@ class GatewayListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All of it. Tuples are sorted by name, so that equal meshes give equal Views."""
+    """All of it. Tuples are sorted by name, so that equal meshes give equal Views.
+
+    ``east_west`` are the SPIFFE IDs of the gateways between zones: who may carry a detour; empty when there is none.
+    """
 
     vantage: Vantage
     trust_domain: str
@@ -443,6 +474,7 @@ class View:
     inbound: Inbound = Inbound()
     gateway: tuple[GatewayListener, ...] = ()
     is_registry_only: bool = False
+    east_west: tuple[str, ...] = ()
 
 
 class Health(StrEnum):
@@ -455,7 +487,10 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointView:
-    """One reachable instance. ``weight`` 1 to 1000, relative within its locality; ``is_mtls`` False means plaintext."""
+    """One reachable instance. ``weight`` 1 to 1000, relative within its locality; ``is_mtls`` False means plaintext.
+
+    ``via`` is the ``host:port`` of the gateway through which it is reached, "" for the direct way.
+    """
 
     address: str
     port: int
@@ -463,15 +498,21 @@ class EndpointView:
     health: Health = Health.HEALTHY
     weight: int = 100
     is_mtls: bool = True
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locality:
-    """The endpoints of one zone. ``priority`` 0 is tried first."""
+    """The endpoints of one zone, reached directly or ``via`` a third zone's gateway. ``priority`` 0 is tried first.
+
+    ``weight`` is its share of the calls relative to the localities of its priority; 0: by the number of its endpoints.
+    """
 
     zone: str
     priority: int
     endpoints: tuple[EndpointView, ...]
+    via: str = ""
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
