@@ -1,0 +1,33 @@
+"""What became of one attempt at one instance, as far as balancing, breaking and budgets care; never an HTTP status."""
+
+from enum import Enum, unique
+
+
+@unique
+class Outcome(Enum):
+    """Exactly one of these settles every attempt.
+
+    Which status or exception means which is the caller's to say, once, at its edge:
+    a 500 or a reset is a FAILURE, a 429 or a 503 is REFUSED, running out of the per-try timeout is a TIMEOUT.
+    """
+
+    SUCCESS = "success"
+    """Answered, and the answer is no fault of the instance (a 404 is one)."""
+    FAILURE = "failure"
+    """Answered wrongly, or the connection broke: the instance is at fault."""
+    REFUSED = "refused"
+    """Turned away for overload (429, 503, RESOURCE_EXHAUSTED, UNAVAILABLE): the instance says that it has no room."""
+    TIMEOUT = "timeout"
+    """Not answered in the time it was given; its latency is a lower bound of the real one."""
+    CANCELLED = "cancelled"
+    """Given up by the caller (a hedge that lost, a client that left): it says nothing about the instance."""
+
+    @property
+    def is_success(self) -> bool:
+        """Did it answer well?"""
+        return self is Outcome.SUCCESS
+
+    @property
+    def is_fault(self) -> bool:
+        """Does it speak against the instance? Neither a success nor a cancellation does."""
+        return self is Outcome.FAILURE or self is Outcome.REFUSED or self is Outcome.TIMEOUT
