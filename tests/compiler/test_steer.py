@@ -3,74 +3,83 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masche.compiler.steer import FAIR, LEAST, Measured, Steersman
+from masche.compiler.steer.seen import Seen
+from masche.compiler.steer.steersman import FAIR, LEAST, Steersman
+from masche.compiler.steer.terrain import Ground, Site, Terrain
 from masche.model.refs import PortRef
 
-KEY = (PortRef("shop", "inventory", 80), "")
+PORT = PortRef("shop", "inventory", 80)
+KEY = (PORT, "")
+TERRAIN = Terrain(ports={PORT: Ground(sites=tuple(Site(name, "") for name in "abcdef"))})
+NOTHING = Terrain(ports={})
+
+
+def weights_of(steersman: Steersman) -> dict[str, int]:
+    return {each.workload: each.weight for each in steersman.instances(PORT)}
 
 
 def seconds(steersman: Steersman, latencies: dict[str, float], *, start: int = 0, count: int = 10) -> int:
     """Report these latencies once a second and say when the last report was."""
     for at in range(start, start + count):
-        samples = [Measured(workload=name, answers=20, mean_us=us) for name, us in latencies.items()]
-        steersman.measured(KEY, samples, now=float(at))
-        steersman.steer(now=float(at))
+        samples = [Seen(workload=name, answers=20, latency_us=us) for name, us in latencies.items()]
+        steersman.saw(KEY, samples, now=float(at))
+        steersman.steer(TERRAIN, now=float(at))
     return start + count
 
 
 def test_equal_instances_are_left_alone() -> None:
     steersman = Steersman()
     seconds(steersman, {"a": 2000.0, "b": 2300.0, "c": 3900.0})
-    assert set(steersman.weights(KEY).values()) == {FAIR}
+    assert set(weights_of(steersman).values()) == {FAIR}
 
 
 def test_a_slow_instance_keeps_a_hundredth_of_a_fair_share() -> None:
     steersman = Steersman()
     seconds(steersman, {"a": 2000.0, "b": 400_000.0})
-    assert steersman.weights(KEY) == {"a": FAIR, "b": LEAST}
+    assert weights_of(steersman) == {"a": FAIR, "b": LEAST}
 
 
 def test_an_instance_at_a_quarter_of_the_speed_gets_a_sixteenth_of_the_weight() -> None:
     steersman = Steersman()
     seconds(steersman, {"a": 2000.0, "b": 8000.0})
-    assert steersman.weights(KEY)["b"] == round(FAIR / 16)
+    assert weights_of(steersman)["b"] == round(FAIR / 16)
 
 
 def test_an_instance_between_noise_and_slow_stays_as_it_was() -> None:
     steersman = Steersman()
     end = seconds(steersman, {"a": 2000.0, "b": 3500.0})
-    assert steersman.weights(KEY)["b"] == FAIR
+    assert weights_of(steersman)["b"] == FAIR
     end = seconds(steersman, {"a": 2000.0, "b": 9000.0}, start=end)
     seconds(steersman, {"a": 2000.0, "b": 3500.0}, start=end, count=30)
-    assert FAIR // 4 < steersman.weights(KEY)["b"] < FAIR
+    assert FAIR // 4 < weights_of(steersman)["b"] < FAIR
 
 
 def test_an_instance_that_recovered_gets_its_share_back() -> None:
     steersman = Steersman()
     end = seconds(steersman, {"a": 2000.0, "b": 400_000.0})
     seconds(steersman, {"a": 2000.0, "b": 2000.0}, start=end, count=25)
-    assert steersman.weights(KEY)["b"] == FAIR
+    assert weights_of(steersman)["b"] == FAIR
 
 
 def test_an_instance_that_hears_nothing_drifts_back_to_the_best() -> None:
     steersman = Steersman()
     end = seconds(steersman, {"a": 2000.0, "b": 400_000.0})
     seconds(steersman, {"a": 2000.0}, start=end, count=60)
-    assert steersman.weights(KEY)["b"] == FAIR
+    assert weights_of(steersman)["b"] == FAIR
 
 
 def test_nothing_is_published_while_nothing_moves() -> None:
     steersman = Steersman()
     end = seconds(steersman, {"a": 2000.0, "b": 400_000.0}, count=30)
-    steersman.measured(KEY, [Measured(workload="a", answers=9, mean_us=2010.0)], now=float(end))
-    assert steersman.steer(now=float(end)) is None
+    steersman.saw(KEY, [Seen(workload="a", answers=9, latency_us=2010.0)], now=float(end))
+    assert steersman.steer(TERRAIN, now=float(end)).steering is None
 
 
 def test_what_is_gone_is_forgotten() -> None:
     steersman = Steersman()
     seconds(steersman, {"a": 2000.0, "b": 400_000.0})
-    steersman.keep_only({})
-    assert steersman.weights(KEY) == {}
+    steersman.steer(NOTHING, now=10.0)
+    assert weights_of(steersman) == {}
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.floats(1.0, 6e7), min_size=1), st.integers(1, 20))
@@ -79,6 +88,6 @@ def test_whatever_is_measured_weights_stay_bounded_and_the_best_has_a_fair_share
 ) -> None:
     steersman = Steersman()
     seconds(steersman, latencies, count=count)
-    weights = steersman.weights(KEY)
+    weights = weights_of(steersman)
     assert all(LEAST <= weight <= FAIR for weight in weights.values())
     assert weights[min(latencies, key=latencies.__getitem__)] == FAIR

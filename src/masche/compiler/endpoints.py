@@ -41,14 +41,10 @@ def endpoints(mesh: Mesh, steering: Steering, port: PortRef, zone: str) -> Endpo
 
     A Service or port that does not exist has none.
     """
-    service = mesh.services.get(port.owner)
-    target = service and _service_port(service, port.port)
-    if service is None or target is None:
-        return Endpoints(service=port)
     steer = steering.steers.get((port, zone), NOBODY_STEERS)
     weights = dict(steer.weights)
     by_zone: defaultdict[str, list[EndpointView]] = defaultdict(list)
-    for where, endpoint in _instances(mesh, service, target):
+    for where, endpoint in placed(mesh, port):
         by_zone[where].append(_steered(endpoint, weights, steer.ejected))
     localities = tuple(
         Locality(zone=where, priority=0, endpoints=tuple(sorted(some, key=_order)))
@@ -63,6 +59,14 @@ def _order(endpoint: EndpointView) -> tuple[str, str, int]:
 
 def _service_port(service: Service, number: int) -> ServicePort | None:
     return next((each for each in service.spec.ports if each.port == number and each.protocol == "TCP"), None)
+
+
+def placed(mesh: Mesh, port: PortRef) -> Iterator[Placed]:
+    """Yield the instances of a port that may be called, each with its zone; none when there is no such port."""
+    service = mesh.services.get(port.owner)
+    target = service and _service_port(service, port.port)
+    if service is not None and target is not None:
+        yield from _instances(mesh, service, target)
 
 
 def _instances(mesh: Mesh, service: Service, target: ServicePort) -> Iterator[Placed]:

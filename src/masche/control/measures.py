@@ -5,11 +5,13 @@ name that the Mesh does not have is counted nowhere.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from masche.api import messages
-from masche.compiler.steer import FAIR, LEAST, Key, Measured, Steersman
+from masche.compiler.steer.seen import Key, Seen
+from masche.compiler.steer.steersman import FAIR, Steersman
+from masche.compiler.steer.terrain import survey
 from masche.control.picture import caller_of
 from masche.control.reading import service_of
 from masche.control.world import World
@@ -23,8 +25,6 @@ from masche.telemetry.series import Edge, Sample, Series, Summary
 
 INTERVAL = 1.0
 SERVER_ERROR = 500
-NOTICED = FAIR // 2
-"""A weight that falls below this is worth an event, and one that comes back above it as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Measures:
         if occupant is None:
             return
         source = self._names.services.get(occupant.seat.workload, "")
-        measured: dict[Key, list[Measured]] = {}
+        seen: dict[Key, list[Seen]] = {}
         for report in proxy.endpoints:
             instance = self._names.listeners.get(report.endpoint)
             if instance is None or not source:
@@ -117,12 +117,27 @@ class Measures:
             edge = Edge(source, str(report.service.owner), report.service.port, str(instance))
             samples.setdefault(edge, Sample()).absorb(_instance_sample(report))
             self._notice(report, instance, proxy.proxy)
-            seen = Histogram(report.latency.buckets, sum_us=report.latency.sum_us)
-            measured.setdefault((report.service, occupant.zone), []).append(
-                Measured(workload=str(instance), answers=seen.count, mean_us=seen.mean)
-            )
-        for key, each in measured.items():
-            self._steersman.measured(key, each, now=self._world.now())
+            seen.setdefault((report.service, occupant.zone), []).append(self._seen(report, instance, proxy.proxy))
+        for key, each in seen.items():
+            self._steersman.saw(key, each, now=self._world.now())
+
+    def _seen(self, report: EndpointReport, instance: Name, proxy: str) -> Seen:
+        workload = self._world.mesh.workloads.get(instance)
+        latency = Histogram(report.latency.buckets, sum_us=report.latency.sum_us)
+        service_time = Histogram(report.service_time.buckets, sum_us=report.service_time.sum_us)
+        return Seen(
+            workload=str(instance),
+            zone=workload.spec.zone if workload else "",
+            caller=proxy,
+            answers=latency.count,
+            errors=report.errors,
+            timeouts=report.timeouts,
+            active=report.active,
+            latency_us=latency.mean,
+            service_us=service_time.mean,
+            rtt_us=float(report.rtt_us),
+            is_ejected=report.is_ejected,
+        )
 
     def _notice(self, report: EndpointReport, instance: Name, proxy: str) -> None:
         if report.requests > report.errors:
@@ -137,40 +152,18 @@ class Measures:
         while True:
             await asyncio.sleep(INTERVAL)
             self._forget()
-            before = dict(self._weights())
-            steering = self._steersman.steer(now=self._world.now())
-            if steering is not None:
-                self._world.steer(steering)
-                self._tell(before, dict(self._weights()))
+            terrain = survey(self._world.mesh, self._steersman.ports())
+            decision = self._steersman.steer(terrain, now=self._world.now())
+            if decision.steering is not None:
+                self._world.steer(decision.steering)
+            for move in decision.moves:
+                self._events.add(kind=move.kind, severity=move.severity, about=move.about, message=move.sentence)
 
     def _forget(self) -> None:
-        present = frozenset(map(str, self._world.mesh.workloads))
-        zones = {occupant.zone for each in self._world.registrations for occupant in each.state.occupants}
-        ports = [
-            PortRef(*name, port.port) for name, each in self._world.mesh.services.items() for port in each.spec.ports
-        ]
-        self._steersman.keep_only({(port, zone): present for port in ports for zone in zones})
         self._successes = {n: at for n, at in self._successes.items() if n in self._world.mesh.workloads}
         self._certificates = {n: each for n, each in self._certificates.items() if n in self._world.mesh.workloads}
         here = {registration.state.proxy for registration in self._world.registrations}
         self._ejected = {key: left for key, proxies in self._ejected.items() if (left := proxies & here)}
-
-    def _weights(self) -> Iterable[tuple[tuple[Key, str], int]]:
-        for key in self._steersman.known():
-            for workload, weight in self._steersman.weights(key).items():
-                yield (key, workload), weight
-
-    def _tell(self, before: Mapping[tuple[Key, str], int], after: Mapping[tuple[Key, str], int]) -> None:
-        for (key, workload), weight in after.items():
-            was = before.get((key, workload), FAIR)
-            port, zone = key
-            callers = f" for callers of zone {zone}" if zone else ""
-            if weight < NOTICED <= was:
-                message = f"{workload} answers {port} late: it gets {max(LEAST, weight)} % of a fair share{callers}"
-                self._events.add(kind="steered", severity="warning", about=workload, message=message)
-            elif was < NOTICED <= weight:
-                message = f"{workload} answers {port} as fast as the others again{callers}"
-                self._events.add(kind="steered", about=workload, message=message)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
@@ -220,16 +213,12 @@ class Measures:
         name = _name(summary.edge.instance)
         workload = self._world.mesh.workloads.get(name)
         zone = workload.spec.zone if workload else ""
-        weights = [
-            self._steersman.weights(key).get(summary.edge.instance, FAIR)
-            for key in self._steersman.known()
-            if key[0] == port
-        ]
+        standings = (each for each in self._steersman.instances(port) if each.workload == summary.edge.instance)
         return messages.EdgeEndpoint(
             workload=summary.edge.instance,
             zone=zone,
             rate=_rate(summary),
-            weight=min(weights, default=FAIR),
+            weight=min((each.weight for each in standings), default=FAIR),
             is_ejected=bool(self._ejected.get((port, name))),
         )
 
