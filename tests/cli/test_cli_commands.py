@@ -259,6 +259,21 @@ def test_events_are_listed_oldest_first(masche: Masche, plane: FakePlane):
     assert len(json.loads(ended(masche("events", "--after", "1", "-o", "json"), Exit.OK))) == 1
 
 
+def test_events_are_chosen_by_kind_and_by_what_they_are_about(masche: Masche, plane: FakePlane):
+    plane.happen("ejected", "shop/orders-1 is cut off", about="shop/orders-1")
+    plane.happen("zone-moved", "30 % of zone a moved", about="shop/orders:80")
+    plane.happen("readmitted", "shop/orders-1 is back", about="shop/orders-1")
+
+    def chosen(*words: str) -> list[str]:
+        return [each["kind"] for each in json.loads(ended(masche("events", *words, "-o", "json"), Exit.OK))]
+
+    assert chosen("--kind", "ejected", "--kind", "readmitted") == ["ejected", "readmitted"]
+    assert chosen("--about", "shop/orders-1") == ["ejected", "readmitted"]
+    assert chosen("--about", "orders-1", "--kind", "ejected") == ["ejected"]
+    assert chosen("--about", "shop/orders") == ["zone-moved"]
+    assert chosen("--about", "orders-2") == []
+
+
 def test_dashboard_prints_a_link_with_the_code_behind_the_hash(masche: Masche, api: RunningApi):
     assert ended(masche("dashboard"), Exit.OK).startswith(f"{api.listening.url}/login#")
 

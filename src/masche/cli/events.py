@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,17 +25,21 @@ PAGE = 1000
 @click.command()
 @click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only events after this sequence number.")
+@click.option("--kind", "kinds", multiple=True, help="Only events of this kind, such as ejected. Repeatable.")
+@click.option("--about", default="", help="Only events about this: a workload, a service, a proxy, a machine.")
 @output_option
 @data_option
-def events(*, follow: bool, after: int, form: Form | None, data: Path) -> None:
-    """What happened: workloads that came and went, configuration rejected, certificates, leases.
+def events(*, follow: bool, after: int, kinds: tuple[str, ...], about: str, form: Form | None, data: Path) -> None:
+    """What happened: who came and went, where traffic was moved and why, configuration rejected, certificates.
 
     With --follow, -o json prints one event per line.
     """
     from masche.api.client import Client
 
     client = Client.of(data)
-    found = _all(client, after=after)
+    asked = Asked(kinds=frozenset(kinds), about=about)
+    seen = _all(client, after=after)
+    found = [event for event in seen if asked.takes(event)]
     if form is not None and not follow:
         emit(found, form)
         return
@@ -43,8 +48,24 @@ def events(*, follow: bool, after: int, form: Form | None, data: Path) -> None:
     if not found and not follow:
         note("nothing happened")
     if follow:
-        for event in _follow(client, after=found[-1].sequence if found else after):
-            _say(event, form)
+        for event in _follow(client, after=seen[-1].sequence if seen else after):
+            if asked.takes(event):
+                _say(event, form)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Which events are wanted; without ``kinds`` all kinds, without ``about`` whatever they are about."""
+
+    kinds: frozenset[str] = frozenset()
+    about: str = ""
+
+    def takes(self, event: "Event") -> bool:
+        """``shop/orders`` stands for the service, for its ports (``shop/orders:80``), its resource and its workload."""
+        if self.kinds and event.kind not in self.kinds:
+            return False
+        named = event.about.partition(":")[0]
+        return not self.about or self.about in {event.about, named} or named.endswith(f"/{self.about}")
 
 
 def _all(client: "Client", *, after: int) -> "list[Event]":
