@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    return sorted(path.stem.replace("_", "-") for path in HERE.glob("*.py") if path.stem != "run")
+    return sorted(path.stem.replace("_", "-") for path in HERE.glob("*.py") if path.stem not in {"run", "plots"})
 
 
 def main() -> int:
