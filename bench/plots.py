@@ -25,8 +25,8 @@ def line_plot(path: Path, title: str, x_label: str, y_label: str, series: Mappin
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"),
         _text(16, HEIGHT / 2, y_label, "middle", f' transform="rotate(-90 16 {HEIGHT / 2})"'),
     ]
-    parts += [_rule(x, TOP, x, HEIGHT - BOTTOM, tick, "x") for tick in x_ticks for x in [_x(tick, x_ticks)]]
-    parts += [_rule(LEFT, y, WIDTH - RIGHT, y, tick, "y") for tick in y_ticks for y in [_y(tick, y_ticks)]]
+    parts += [_upright(_x(tick, x_ticks), f"{tick:g}") for tick in x_ticks]
+    parts += [_level(_y(tick, y_ticks), f"{tick:g}") for tick in y_ticks]
     for number, (name, line) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{_x(x, x_ticks):.1f},{_y(y, y_ticks):.1f}" for x, y in line)
@@ -53,9 +53,14 @@ def _y(value: float, ticks: Sequence[float]) -> float:
     return HEIGHT - BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0] or 1.0) * (HEIGHT - TOP - BOTTOM)
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, tick: float, axis: str) -> str:
-    label = _text(x1, y2 + 16, f"{tick:g}", "middle") if axis == "x" else _text(x1 - 8, y1 + 4, f"{tick:g}", "end")
-    return f'<line class="grid" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>{label}'
+def _upright(x: float, label: str) -> str:
+    line = f'<line class="grid" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{HEIGHT - BOTTOM}"/>'
+    return line + _text(x, HEIGHT - BOTTOM + 16, label, "middle")
+
+
+def _level(y: float, label: str) -> str:
+    line = f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>'
+    return line + _text(LEFT - 8, y + 4, label, "end")
 
 
 def _text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:
