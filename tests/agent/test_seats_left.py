@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.world import World, free_port, until
+from agent.world import Runner, World, free_port, until
 from masche.agent.envoy import Place, adopt
 from masche.agent.folders import Folders
-from masche.agent.server import FORGOTTEN_SECONDS, ORPHAN_SECONDS, is_forgotten
+from masche.agent.leftovers import FORGOTTEN_SECONDS, UNKNOWN_SECONDS, is_forgotten, is_orphan, note_holder
+from masche.agent.processes import identify
+from masche.agent.runner import MESH_FAILED
 
 
 def _envoy_runs(folder: Path) -> bool:
@@ -21,20 +23,69 @@ def _envoy_runs(folder: Path) -> bool:
     return handle is not None
 
 
-@pytest.mark.long
+async def _killed_with_its_agent(machine: World, *doomed: Runner) -> None:
+    """The agent first, so that it cannot see its runners go."""
+    agent = await machine.status()
+    assert agent
+    os.kill(agent.pid, signal.SIGKILL)
+    for runner in doomed:
+        runner.process.kill()
+
+
 async def test_the_envoy_of_a_runner_that_died_with_its_agent_is_ended_by_the_next_agent(machine: World) -> None:
     doomed = await machine.run("doomed", port=free_port())
     await machine.run("orders", port=free_port())
-    seat = await machine.ready("doomed")
-    await machine.ready("orders")
-    agent = await machine.status()
-    assert agent
-    folder = machine.folders.seat(seat.workload)
-    doomed.process.kill()
-    os.kill(agent.pid, signal.SIGKILL)
+    folder = machine.folders.seat((await machine.ready("doomed")).workload)
+    kept = await machine.ready("orders")
+    await _killed_with_its_agent(machine, doomed)
     assert _envoy_runs(folder)
-    await until(lambda: not _envoy_runs(folder), within=ORPHAN_SECONDS + 20, what="the orphan has ended")
-    assert await machine.seat("orders"), "the seat whose runner lives was ended, too"
+    await until(lambda: not _envoy_runs(folder), what="the orphan has ended")
+    found = await until(lambda: machine.seat("orders"), what="the other seat is claimed again")
+    assert found.envoy_pid == kept.envoy_pid
+
+
+async def test_the_envoy_of_a_runner_that_cannot_claim_it_yet_goes_on(machine: World) -> None:
+    """However long that takes: what counts is whether the runner lives."""
+    doomed, slow = await machine.run("doomed", port=free_port()), await machine.run("slow", port=free_port())
+    await machine.run("orders", port=free_port())
+    folder = machine.folders.seat((await machine.ready("doomed")).workload)
+    before = await machine.ready("slow")
+    await machine.ready("orders")
+    slow.process.send_signal(signal.SIGSTOP)
+    await _killed_with_its_agent(machine, doomed)
+    await until(lambda: not _envoy_runs(folder), what="orphans are ended")
+    assert _envoy_runs(machine.folders.seat(before.workload))
+    slow.process.send_signal(signal.SIGCONT)
+    after = await machine.ready("slow")
+    assert after.envoy_pid == before.envoy_pid
+
+
+def test_an_envoy_whose_holder_is_not_known_is_given_some_time(tmp_path: Path) -> None:
+    note_holder(tmp_path, None)
+    assert not is_orphan(tmp_path, waited=UNKNOWN_SECONDS - 1)
+    assert is_orphan(tmp_path, waited=UNKNOWN_SECONDS)
+
+
+def test_a_holder_is_not_taken_for_a_later_process_of_the_same_pid(tmp_path: Path) -> None:
+    me = identify(os.getpid())
+    assert me
+    note_holder(tmp_path, me)
+    assert not is_orphan(tmp_path, waited=1e9)
+    note_holder(tmp_path, me._replace(started=me.started - 1))
+    assert is_orphan(tmp_path, waited=0)
+
+
+@pytest.mark.parametrize(
+    ("service", "options"),
+    [("Orders", {}), ("../orders", {}), ("orders", {"namespace": "a/b"}), ("orders", {"service_account": "a~b"})],
+)
+async def test_a_claim_with_a_name_that_is_none_leaves_nothing_behind(
+    machine: World, service: str, options: dict[str, str]
+) -> None:
+    runner = await machine.run(service, port=free_port(), **options)
+    assert await asyncio.wait_for(runner.process.wait(), 20) == MESH_FAILED
+    assert await until(lambda: "is no name for a" in runner.text, what="it says why")
+    assert not list(machine.folders.seats.iterdir())
 
 
 @pytest.mark.parametrize(("age", "is_gone"), [(FORGOTTEN_SECONDS - 60, False), (FORGOTTEN_SECONDS + 60, True)])

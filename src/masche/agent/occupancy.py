@@ -4,6 +4,7 @@ A workload's name is made of what it is and which of its kind on this machine, s
 the same one, with its ports, its certificate and its last good configuration.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
@@ -17,6 +18,12 @@ from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
 from masche.model.view import Protocol
 
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+
+_LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""An RFC 1123 label."""
+
+_NAME = re.compile("[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+"""An RFC 1123 subdomain."""
 
 
 class ClaimError(ValueError):
@@ -36,6 +43,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     services: tuple[ScopeService, ...] = ()
     phase: str = "STARTING"
     created: tuple[str, ...] = ()
+
+
+def check(claim: Claim) -> None:
+    """Judge what a claim says of itself, before anything is made for it. Raises ClaimError."""
+    is_gateway = claim.placement is Placement.GATEWAY
+    for what, name, form in (
+        ("service", claim.service, _NAME if is_gateway else _LABEL),
+        ("namespace", claim.namespace, _LABEL),
+        ("service account", claim.service_account, _NAME),
+    ):
+        if not form.fullmatch(name):
+            raise ClaimError(
+                f"{name!r} is no name for a {what}", fix="use lower case letters, digits and -, at most 63"
+            )
+    if claim.workload and not all(map(_NAME.fullmatch, claim.workload.split("/", 1))):
+        raise ClaimError(f"{claim.workload!r} names no workload", fix="write namespace/name")
+    port_names(claim.ports)
 
 
 def workload_names(machine: str, claim: Claim) -> Iterable[Name]:

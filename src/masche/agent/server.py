@@ -13,22 +13,21 @@ import time
 from pathlib import Path
 from signal import SIGTERM
 
-from masche.agent import local, occupancy
+from masche.agent import leftovers, local, occupancy
 from masche.agent.envoy import Place, adopt
 from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, ProtocolError, Release, Started
 from masche.agent.occupancy import ClaimError, workload_names
 from masche.agent.probe import HealthError, parse
+from masche.agent.processes import ProcessId
 from masche.agent.seats import NoPortError
 from masche.agent.sidecar import Host, Sidecar, Tell
 from masche.model.refs import Name
 
-ORPHAN_SECONDS = 10.0
-"""How long an Envoy of a dead agent waits for its runner to claim it again."""
-
-FORGOTTEN_SECONDS = 7 * 86_400.0
-"""How long a seat that nobody takes keeps its folder and its ports; its certificate ended long before."""
+LOOKING_SECONDS = 1.0
+"""How often unclaimed Envoys are looked at, while there are any."""
 
 TENDING_SECONDS = 3600.0
+"""How often, once there are none, seats are looked for that nobody will take again."""
 
 
 class Server:
@@ -83,7 +82,7 @@ class Server:
                 writer.write(local.line(message))
 
         try:
-            sidecar = self.sit(claim, tell)
+            sidecar = self.sit(claim, tell, leftovers.peer_of(writer.get_extra_info("socket")))
         except (ClaimError, HealthError, NoPortError, OSError) as error:
             tell(_denied(error))
             return
@@ -103,18 +102,19 @@ class Server:
         with contextlib.suppress(ConnectionError):
             await writer.drain()
 
-    def sit(self, claim: Claim, tell: Tell) -> Sidecar:
-        """Find the seat: the one it had before, or the first of its kind that is free.
+    def sit(self, claim: Claim, tell: Tell, holder: ProcessId | None) -> Sidecar:
+        """Find the seat for a runner: the one it had before, or the first of its kind that is free.
 
         Raises ClaimError, HealthError, NoPortError, OSError.
         """
-        occupancy.port_names(claim.ports)
+        occupancy.check(claim)
         parse(claim.health, "127.0.0.1", 1)
         names = (Name(*claim.workload.split("/", 1)),) if claim.workload else workload_names(self.host.machine, claim)
         name = next((one for one in names if one not in self.sidecars), None)
         if name is None:
             raise ClaimError(f"the seat of {claim.workload} is taken", fix="wait until its other runner has ended")
         sidecar = Sidecar(self.host, name, claim, tell)
+        leftovers.note_holder(sidecar.place.folder, holder)
         self.sidecars[name] = sidecar
         return sidecar
 
@@ -130,18 +130,28 @@ class Server:
             self.idle_since = time.monotonic()
 
     async def _tend_seats(self) -> None:
-        """End what nobody claimed in time, and now and then forget what nobody will claim."""
-        await asyncio.sleep(ORPHAN_SECONDS)
+        """End what nobody will claim any more, and now and then forget what nobody took for long."""
+        began = time.monotonic()
         while True:
+            while self._end_orphans(waited=time.monotonic() - began):  # noqa: ASYNC110 - other processes are looked at
+                await asyncio.sleep(LOOKING_SECONDS)
             for folder in self._untaken():
-                if handle := adopt(Place(folder=folder, admin=folder / "unused")):
-                    self.host.journal(f"{folder.name}: nobody claimed its Envoy, which is ended")
-                    handle.send(SIGTERM)
-                    handle.close()
-                elif is_forgotten(folder, now=time.time()):
+                if leftovers.is_forgotten(folder, now=time.time()):
                     shutil.rmtree(folder, ignore_errors=True)
                     self.host.ports.release(folder.name.replace("~", "/", 1))
             await asyncio.sleep(TENDING_SECONDS)
+
+    def _end_orphans(self, *, waited: float) -> bool:
+        """End each Envoy whose runner has ended; say whether any that nobody holds now is still there."""
+        found = False
+        for folder in self._untaken():
+            if handle := adopt(Place(folder=folder, admin=folder / "unused")):
+                found = True
+                if leftovers.is_orphan(folder, waited=waited):
+                    self.host.journal(f"{folder.name}: nobody will claim its Envoy, which is ended")
+                    handle.send(SIGTERM)
+                handle.close()
+        return found
 
     def _untaken(self) -> tuple[Path, ...]:
         taken = {sidecar.place.folder for sidecar in self.sidecars.values()}
@@ -159,15 +169,6 @@ class Server:
             readiness=self.readiness,
             seats=tuple(sidecar.status() for sidecar in self.sidecars.values()),
         )
-
-
-def is_forgotten(folder: Path, *, now: float) -> bool:
-    """Whether nobody has taken this seat for FORGOTTEN_SECONDS; ``now`` is Unix seconds."""
-    try:
-        touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except OSError:  # gone, or being taken at this moment
-        return False
-    return now - touched > FORGOTTEN_SECONDS
 
 
 async def _hear(sidecar: Sidecar, reader: asyncio.StreamReader, tell: Tell) -> None:
