@@ -79,7 +79,7 @@ class Stage:
             self._plane_ports = (self.free_port(pair=True), self.free_port(), self.free_port())
         xds, api, metrics = self._plane_ports
         words = ["up", "--xds-port", str(xds), "--api-port", str(api), "--metrics-port", str(metrics)]
-        self._start("control plane", words)
+        self.start("control plane", words)
         self.until(self._answers, "the control plane did not answer", watch="control plane")
 
     def _answers(self) -> bool:
@@ -105,9 +105,10 @@ class Stage:
         if port:
             self._app_ports[name] = self.free_port()
             words += ["--port", f"http:{self._app_ports[name]}", "--health", "http:/healthz"]
-        self._start(name, [*words, "--", *command], {"REPLICA": name, **(env or {})})
+        self.start(name, [*words, "--", *command], {"REPLICA": name, **(env or {})})
 
-    def _start(self, name: str, words: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
+    def start(self, name: str, words: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
+        """Start ``masche WORDS`` under a name, with its log in the folder."""
         with (self.folder / f"{name.replace(' ', '-')}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "masche", *words],
@@ -127,7 +128,7 @@ class Stage:
     def start_gateway(self) -> None:
         """Start the way in for browsers."""
         listen = f"127.0.0.1:{self.gateway_port}"
-        self._start("gateway", ["gateway", "--namespace", NAMESPACE, "--gateway", "edge", "--listen", listen])
+        self.start("gateway", ["gateway", "--namespace", NAMESPACE, "--gateway", "edge", "--listen", listen])
 
     def kill(self, name: str) -> None:
         """End a process of ours without a word, as a crash would."""

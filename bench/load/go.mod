@@ -1,0 +1,3 @@
+module masche.dev/bench/load
+
+go 1.22
