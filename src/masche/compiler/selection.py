@@ -68,6 +68,10 @@ class Roster:
         candidates = [self._buckets.get((namespace, key, value), ()) for key, value in selector.items()]
         return tuple(each for each in min(candidates, key=len) if matches(selector, each.metadata.labels))
 
+    def labelled(self, namespace: str, key: str, value: str) -> tuple[Workload, ...]:
+        """Return the Workloads of a namespace that have this label, sorted by name."""
+        return self._buckets.get((namespace, key, value), ())
+
 
 def _buckets_of(workload: Workload) -> Iterator[Bucket]:
     namespace = workload.metadata.namespace

@@ -6,6 +6,7 @@ Invariant: two workloads that no resource can tell apart have equal Vantages, so
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
+from masche.compiler.east_west import is_east_west
 from masche.compiler.remember import by_identity
 from masche.model.mesh import Mesh
 from masche.model.refs import Name
@@ -38,6 +39,7 @@ def stand(
         labels=tuple(sorted(labels)),
         dependencies=None if dependencies is None else tuple(sorted(set(dependencies))),
         gateway=gateway,
+        is_east_west=placement is Placement.GATEWAY and is_east_west(mesh, workload),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from masche.compiler import scope
 from masche.compiler.clusters import clusters, of_backends, of_routes
+from masche.compiler.east_west import identities
 from masche.compiler.gateways import gateway
 from masche.compiler.inbound import inbound
 from masche.compiler.names import spiffe_id
@@ -36,6 +37,7 @@ def view(mesh: Mesh, vantage: Vantage) -> View:
         inbound=inbound(mesh, vantage),
         gateway=listeners,
         is_registry_only=config.outbound_traffic_policy is OutboundTrafficPolicy.REGISTRY_ONLY,
+        east_west=identities(mesh),
     )
 
 

@@ -33,7 +33,7 @@ class Vantage:
 
     ``labels`` holds only the labels whose keys some resource selects on, sorted; ``dependencies`` is None when the
     workload declares none (it is then given its namespace's services and those exported to it); ``gateway`` names the
-    Gateway that a gateway placement carries out.
+    Gateway that a gateway placement carries out; ``is_east_west`` says that it carries detours between zones instead.
     """
 
     placement: Placement
@@ -44,6 +44,7 @@ class Vantage:
     labels: tuple[tuple[str, str], ...] = ()
     dependencies: tuple[str, ...] | None = None
     gateway: Name | None = None
+    is_east_west: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
