@@ -8,6 +8,23 @@ meaning: routes are sorted by the precedence of the Gateway API, and the first m
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# The parts of a Traffic are parts of a View, and are found here too.
+# pyright: reportUnusedImport=false
+from masche.model.calling import (  # noqa: F401 # for the same reason
+    UNLIMITED,
+    UNSAID,
+    AdaptiveConcurrency,
+    Algorithm,
+    CircuitBreaker,
+    HashOn,
+    Hedging,
+    LocalityRules,
+    OutlierEjection,
+    RetryBudget,
+    SteeringMode,
+    Traffic,
+    ZonePreference,
+)
 from masche.model.refs import Origin, PortRef
 from masche.model.vantage import Vantage
 
@@ -144,7 +161,12 @@ class Cors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """Send it on. With no backend of positive weight every request gets a 500. Timeouts in seconds, 0 for none."""
+    """Send it on. With no backend of positive weight every request gets a 500. Timeouts in seconds, 0 for none.
+
+    ``idle_timeout`` is how long nothing may move on a request, ``stream_idle_timeout`` the same for streams (gRPC and
+    upgraded connections), and ``stream_timeout`` how long a try of one may take to begin its answer. An idempotent
+    request that got no answer after ``hedge_after`` is sent a second time, and the first answer counts; 0 never.
+    """
 
     backends: tuple[Backend, ...]
     host_rewrite: str = ""
@@ -152,6 +174,10 @@ class Forward:
     mirrors: tuple[Mirror, ...] = ()
     timeout: float = 0.0
     per_try_timeout: float = 0.0
+    idle_timeout: float = 0.0
+    stream_idle_timeout: float = 0.0
+    stream_timeout: float = 0.0
+    hedge_after: float = 0.0
     retry: Retry | None = None
 
 
@@ -208,101 +234,6 @@ class Outbound:
     origins: tuple[Origin, ...] = ()
 
 
-class Algorithm(StrEnum):
-    """How an instance is chosen."""
-
-    LEAST_REQUEST = "LeastRequest"
-    ROUND_ROBIN = "RoundRobin"
-    RANDOM = "Random"
-    RING_HASH = "RingHash"
-    MAGLEV = "Maglev"
-
-
-class HashOn(StrEnum):
-    """What a consistent hash is made of."""
-
-    HEADER = "Header"
-    COOKIE = "Cookie"
-    SOURCE_IP = "SourceIP"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutlierEjection:
-    """When an instance is cut off. Times in seconds, shares in percent; ``consecutive_errors`` 0 switches it off."""
-
-    consecutive_errors: int = 5
-    interval: float = 1.0
-    base_ejection: float = 5.0
-    max_ejected_percent: int = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitBreaker:
-    """Limits of one caller towards one Service; above them a request fails at once with 503."""
-
-    max_connections: int = 1024
-    max_pending: int = 1024
-    max_requests: int = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryBudget:
-    """At most ``percent`` of active requests may be repeats, but ``min_concurrent`` always may."""
-
-    percent: float = 20.0
-    min_concurrent: int = 5
-
-
-class SteeringMode(StrEnum):
-    """Whether measured latency moves weights, zones and detours: yes, or it is only said what would move, or not."""
-
-    ON = "On"
-    DRY_RUN = "DryRun"
-    OFF = "Off"
-
-
-class ZonePreference(StrEnum):
-    """Which zone's instances are called: the caller's own while it has room, or all alike."""
-
-    OWN_ZONE = "OwnZone"
-    NONE = "None"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalityRules:
-    """How zones are used. ``spills``: calls may leave a zone that is slow or full; ``detours``: they may pass a third
-    zone's gateway when that is clearly faster.
-    """
-
-    preference: ZonePreference = ZonePreference.OWN_ZONE
-    spills: bool = True
-    detours: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """The effective TrafficPolicy of one (Service, port). Times in seconds; 0 means none.
-
-    ``origins`` says for each field that a resource set (``timeouts.request``) which resource it was.
-    """
-
-    algorithm: Algorithm = Algorithm.LEAST_REQUEST
-    hash_on: HashOn | None = None
-    hash_name: str = ""
-    slow_start: float = 0.0
-    connect_timeout: float = 1.0
-    request_timeout: float = 15.0
-    per_try_timeout: float = 0.0
-    idle_timeout: float = 300.0
-    max_connection_age: float = 3600.0
-    outlier: OutlierEjection = OutlierEjection()
-    breaker: CircuitBreaker = CircuitBreaker()
-    budget: RetryBudget = RetryBudget()
-    locality: LocalityRules = LocalityRules()
-    steering: SteeringMode = SteeringMode.ON
-    origins: tuple[tuple[str, Origin], ...] = ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """One (Service, port) as a destination: who may answer there (SPIFFE IDs) and how it is used.
@@ -314,7 +245,7 @@ class Cluster:
     service: PortRef
     protocol: Protocol
     identities: tuple[str, ...]
-    traffic: Traffic = Traffic()
+    traffic: Traffic = UNSAID
     has_plaintext: bool = False
     origins: tuple[Origin, ...] = ()
 
@@ -414,11 +345,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundPort:
-    """What is spoken on a port of the application: ``target`` is its number or name, as Services point at it."""
+    """What is spoken on a port of the application: ``target`` is its number or name, as Services point at it.
+
+    ``idle_timeout`` is how long nothing may move on a request, ``stream_idle_timeout`` the same for streams (gRPC and
+    upgraded connections), in seconds, 0 for ever; ``concurrency`` is how its load is limited.
+    """
 
     target: int | str
     protocol: Protocol
     services: tuple[PortRef, ...] = ()
+    idle_timeout: float = 300.0
+    stream_idle_timeout: float = 0.0
+    concurrency: AdaptiveConcurrency = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
