@@ -42,7 +42,7 @@ class MascheMesh:
         self.stage.start_control_plane()
         for name, port in backends.items():
             self.run(name, SERVICE, port=port)
-        until(lambda: len(self.stage.ready(SERVICE)) == len(backends), "the servers did not become ready")
+        self.until_ready(SERVICE, len(backends))
         if self._policy:
             self.apply(self._policy)
         self.urls = [self.caller(f"caller-{number}") for number in range(self._callers)]
@@ -55,9 +55,17 @@ class MascheMesh:
         extra = {"SHEET": str(self.stage.folder / f"{name}.json")}
         self.stage.start(name, [*words, "--", sys.executable, "-c", _IDLE], extra)
 
+    def until_ready(self, service: str, count: int) -> None:
+        """Wait until so many instances of a service take calls."""
+        until(lambda: len(self.stage.ready(service)) == count, f"{count} of {service} did not become ready")
+
     def caller(self, name: str, service: str = SERVICE, *, options: Sequence[str] = ()) -> str:
         """Start a caller and return the URL at which it reaches the service."""
         self.run(name, name, options=options)
+        return self.url_of(name, service)
+
+    def url_of(self, name: str, service: str) -> str:
+        """The URL at which one that was started reaches a service."""
         sheet = self.stage.folder / f"{name}.json"
         until(sheet.exists, f"{name} did not start: {self.stage.last_words(name)}")
         until(lambda: sheet.read_text().endswith("}"), f"{name} wrote no sheet")

@@ -18,6 +18,7 @@ from rig.ports import free_port
 from rig.waiting import until_open
 
 _LOCAL = "127.0.0.1"
+_TYPE = "type.googleapis.com/envoy.extensions."
 
 
 class Peer(ABC):
@@ -105,6 +106,46 @@ class HandEnvoy(Peer):
         }
         chain = {"filters": [{"name": "manager", "typed_config": manager}]}
         return {"name": "way_in", "address": _address(self.port), "filter_chains": [chain]}
+
+
+class WeightedEnvoy(HandEnvoy):
+    """Envoy's client-side weighted round robin, fed with the latency that the caller measures, as its utilization."""
+
+    def __init__(self) -> None:
+        super().__init__("ROUND_ROBIN", name="envoy weighted round robin")
+
+    def _configuration(self, backends: Mapping[str, int]) -> dict[str, Any]:
+        made = super()._configuration(backends)
+        cluster = made["static_resources"]["clusters"][0]
+        del cluster["lb_policy"]
+        policy = {
+            "@type": f"{_TYPE}load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+            "blackout_period": "1s",
+            "metric_names_for_computing_utilization": ["named_metrics.lat_us"],
+        }
+        named = {"name": "envoy.load_balancing_policies.client_side_weighted_round_robin", "typed_config": policy}
+        cluster["load_balancing_policy"] = {"policies": [{"typed_extension_config": named}]}
+        report = "TEXT rps_fractional=1000000000, named_metrics.lat_us=%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
+        header = {
+            "header": {"key": "endpoint-load-metrics", "value": report},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+        mutation = {
+            "@type": f"{_TYPE}filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"response_mutations": [{"append": header}]},
+        }
+        codec = {"@type": f"{_TYPE}filters.http.upstream_codec.v3.UpstreamCodec"}
+        cluster["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_TYPE}upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {}},
+                "http_filters": [
+                    {"name": "envoy.filters.http.header_mutation", "typed_config": mutation},
+                    {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+                ],
+            }
+        }
+        return made
 
 
 class HaProxy(Peer):
