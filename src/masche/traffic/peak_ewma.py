@@ -1,0 +1,245 @@
+"""Which instance answers slowly, fails or hangs: latency that jumps to its peaks at once and forgets them in time.
+
+The measure is Finagle's and linkerd's Peak EWMA ("Beyond Round Robin: Load Balancing for Latency", linkerd.io, 2016;
+``com.twitter.finagle.loadbalancer.PeakEwma``): cost = latency x (outstanding + 1). Five things differ, each for a
+reason that was measured or suffered elsewhere:
+
+1. Latency is taken relative to the group's fast quarter, and differences below ``tolerance`` are none. Noise moves no
+   traffic, and nothing is gained by answering faster than the fast quarter: a fast wrong answer attracts nobody.
+2. Faults raise the cost by up to ``penalty`` times, and who has faults (or never answered yet) is never thought
+   emptier than the group's mean: an instance that fails fast has few calls outstanding, which is no merit.
+3. A call that is under way for longer than the peers' peaks is evidence before it ends.
+4. What was not measured lately decays towards the group, not towards zero: a forgotten peak is no advantage.
+5. An avoided instance gets one probe at a time, not more often than every ``probe`` seconds (doubling up to
+   ``probe_limit`` while probes fail) and after four rounds of calls to the others; each good probe halves its faults
+   and takes the square root of its distance. So it is back after a few good answers, and never has more than its share.
+"""
+
+from collections import deque
+from math import exp, inf, sqrt
+
+from masche.traffic.load import Gauge, Ticket
+from masche.traffic.outcome import Outcome
+
+TINY = 1e-9
+"""Seconds below which latencies are not told apart."""
+BLEMISH = 0.05
+"""The rate of faults from which an instance is avoided."""
+FAULT_STEP = 0.25
+"""How far one fault moves the rate towards 1."""
+OVERDUE_MARGIN = 1.05
+"""A call is overdue when it is older than the peers' peaks by this factor."""
+OVERDUE_COST = 4.0
+"""What an overdue call multiplies the cost of its instance with, at least."""
+PROBE_ROUNDS = 4
+"""An avoided instance waits for so many calls per instance of the group between probes."""
+
+
+class PeakEwma:
+    """The group: what is typical in it, and how many calls it has under way.
+
+    ``tau``: seconds in which a peak fades to 37 %. ``tolerance``: ratio to the fast quarter below which latencies count
+    as equal, above 1. ``penalty``: cost of an instance that only fails, in multiples, minus one. ``probe`` and
+    ``probe_limit``: seconds between probes of an avoided instance, at least and at most.
+    """
+
+    __slots__ = (
+        "_fresh", "_gauges", "calls", "ceiling", "limit", "outstanding", "penalty", "probe", "probe_limit",
+        "reference", "settled", "tau", "tolerance",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        tau: float = 10.0,
+        tolerance: float = 1.5,
+        penalty: float = 10.0,
+        probe: float = 1.0,
+        probe_limit: float = 8.0,
+    ) -> None:
+        if tau <= 0 or tolerance <= 1 or penalty < 1 or not 0 < probe <= probe_limit:
+            raise ValueError("tau above 0, tolerance above 1, penalty from 1, and probe above 0 and within probe_limit")
+        self.tau, self.tolerance, self.penalty, self.probe, self.probe_limit = (
+            tau,
+            tolerance,
+            penalty,
+            probe,
+            probe_limit,
+        )
+        self._gauges: dict[int, PeakGauge] = {}
+        self.calls = self.outstanding = self.settled = self._fresh = 0
+        self.reference, self.limit, self.ceiling = 0.0, inf, inf
+
+    def __repr__(self) -> str:
+        return (
+            f"<PeakEwma of {len(self._gauges)}: typical {self.reference * 1000:.3g} ms, {self.outstanding} outstanding>"
+        )
+
+    def __len__(self) -> int:
+        """Instances."""
+        return len(self._gauges)
+
+    def join(self) -> "PeakGauge":
+        """Return the gauge of a new instance: as fast as is typical, and as busy as the mean until it has answered."""
+        gauge = PeakGauge(self)
+        self._gauges[id(gauge)] = gauge
+        return gauge
+
+    def leave(self, gauge: Gauge) -> None:
+        """Forget an instance, and what it has under way."""
+        if self._gauges.pop(id(gauge), None) is not None:
+            self.outstanding -= gauge.outstanding
+
+    def __contains__(self, gauge: Gauge) -> bool:
+        """Is it of the group still?"""
+        return id(gauge) in self._gauges
+
+    def count(self) -> None:
+        """Count an answer; once in a round look again at what is typical."""
+        self.settled += 1
+        self._fresh -= 1
+        if self._fresh <= 0:
+            self._look()
+
+    def _look(self) -> None:
+        size = len(self._gauges)
+        self._fresh = max(size, 8)
+        if self.settled < 2 * size:
+            self._fresh = 1
+            return
+        known = sorted(gauge.latency for gauge in self._gauges.values() if gauge.latency > 0)
+        if known:
+            self.reference = known[len(known) // 4]
+            self.limit = self.reference * self.tolerance
+            self.ceiling = max(known[len(known) * 3 // 4], self.reference) * OVERDUE_MARGIN
+
+
+class PeakGauge:
+    """One instance: its decayed peak of latency, its rate of faults, and its calls under way, oldest first."""
+
+    __slots__ = (
+        "_group",
+        "_interval",
+        "_open",
+        "_probe_after",
+        "_probe_at",
+        "_seen_at",
+        "faults",
+        "latency",
+        "outstanding",
+    )
+
+    def __init__(self, group: PeakEwma) -> None:
+        self._group = group
+        self.outstanding = 0
+        self.latency = 0.0
+        self.faults = 0.0
+        self._open: deque[Ticket] = deque()
+        self._seen_at = 0.0
+        self._probe_at = self._interval = 0.0
+        self._probe_after = 0
+
+    def __repr__(self) -> str:
+        latency = f"{self.latency * 1000:.3g} ms" if self.latency else "not answered yet"
+        avoided = ", avoided" if self.is_avoided else ""
+        return f"<{latency}, {self.faults:.0%} faults, {self.outstanding} outstanding{avoided}>"
+
+    @property
+    def is_avoided(self) -> bool:
+        """Does it get probes only, as long as others are better?"""
+        return self.latency > self._group.limit or self.faults >= BLEMISH
+
+    def cost(self, *, now: float, capacity: float = 1.0) -> float:
+        """The relative latency, faults and overdue calls included, times (outstanding + 1); 0 when a probe is due."""
+        group = self._group
+        busy = self.outstanding
+        factor = 1.0
+        if busy and (age := now - self._oldest(now)) > group.ceiling:
+            factor = OVERDUE_COST * age / group.ceiling
+        if self.latency > group.limit or self.faults >= BLEMISH:
+            if not busy and now >= self._probe_at and group.calls >= self._probe_after:
+                return 0.0
+            factor *= self._slowness(now) * (1.0 + group.penalty * self.faults)
+        elif self.latency:
+            return factor * (busy / capacity + 1.0)
+        return factor * (max(busy / capacity, group.outstanding / max(len(group), 1)) + 1.0)
+
+    def _oldest(self, now: float) -> float:
+        """When the oldest call under way started."""
+        under_way = self._open
+        while under_way and under_way[0].is_settled:
+            under_way.popleft()
+        return under_way[0].started_at if under_way else now
+
+    def _slowness(self, now: float) -> float:
+        """How many times slower than the fast quarter; 1 within tolerance."""
+        group = self._group
+        if self.latency <= group.limit:
+            return 1.0
+        fading = exp((self._seen_at - now) / group.tau)
+        ratio = 1.0 + (self.latency / group.reference - 1.0) * fading
+        return ratio if ratio > group.tolerance else 1.0
+
+    def start(self, ticket: Ticket, *, now: float) -> None:
+        """Count it; when the instance is avoided this is a probe, and the next one waits."""
+        group = self._group
+        group.calls += 1
+        group.outstanding += 1
+        self.outstanding += 1
+        self._open.append(ticket)
+        if len(self._open) > 2 * self.outstanding + 16:
+            self._open = deque(each for each in self._open if not each.is_settled)
+        if self.latency > group.limit or self.faults >= BLEMISH:
+            self._probe_at = now + (self._interval or group.probe)
+            self._probe_after = group.calls + PROBE_ROUNDS * len(group)
+
+    def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:
+        """Learn from it. A cancelled call tells one thing: that it took at least so long."""
+        group = self._group
+        self.outstanding -= 1
+        if self in group:
+            group.outstanding -= 1
+        if outcome is Outcome.CANCELLED:
+            if latency > group.limit and latency > self.latency:
+                self.latency, self._seen_at = latency, now
+            return
+        latency = max(latency, TINY)
+        if outcome is Outcome.SUCCESS:
+            self._learn(latency, now)
+        else:
+            self._blame(latency, now)
+        self._seen_at = now
+        group.count()
+
+    def _learn(self, latency: float, now: float) -> None:
+        """Peaks at once, decline in time; an avoided instance that answers well declines by the square root."""
+        group = self._group
+        is_good = latency <= group.limit
+        if self.is_avoided:
+            self._after_probe(is_good=is_good, now=now)
+            if is_good and self.latency > group.limit:
+                self.latency = sqrt(self.latency * latency)
+        self.faults *= 0.5
+        if self.faults < TINY:
+            self.faults = 0.0
+        if latency >= self.latency:
+            self.latency = latency
+        else:
+            self.latency = latency + (self.latency - latency) * exp((self._seen_at - now) / group.tau)
+
+    def _blame(self, latency: float, now: float) -> None:
+        """A fast failure says nothing about latency; a slow one says that it is at least so slow."""
+        if self.is_avoided:
+            self._after_probe(is_good=False, now=now)
+        self.faults += (1.0 - self.faults) * FAULT_STEP
+        if self.latency < latency and (self.latency or latency > self._group.limit):
+            self.latency = latency
+
+    def _after_probe(self, *, is_good: bool, now: float) -> None:
+        group = self._group
+        if is_good:
+            self._interval, self._probe_at, self._probe_after = 0.0, now, group.calls
+            return
+        self._interval = min(max(2 * self._interval, group.probe), group.probe_limit)
+        self._probe_at = max(self._probe_at, now + self._interval)
+        self._probe_after = group.calls + PROBE_ROUNDS * len(group)
