@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from control.plant import Plant, deny, plant, resources, service, sidecar
+from masche.api.explaining import WhyRequest
+from masche.api.plane import Fault, PlaneError
 from masche.control.compilation import Compilation
 from masche.control.registrations import Registration
 from masche.control.world import Proxy, World
@@ -111,6 +113,28 @@ async def test_a_revision_that_cannot_be_compiled_is_told_and_the_one_before_ser
         healed = await mesh.write(service("good"))
         assert world.revision == healed.revision
         assert not list(world.waiting_for())
+
+
+async def test_whoever_asks_before_anything_could_be_compiled_is_told_why_and_may_still_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    await store.commit([Put(resource=each) for each in resources(service("bad"))])
+    monkeypatch.setattr(Compilation, "settle", fails)
+    async with plant(tmp_path, store=store) as second, asyncio.timeout(10):
+        for question in (
+            lambda: second.plane.list(Kind.SERVICE, namespace=None, labels={}),
+            lambda: second.plane.graph(window=5.0),
+            lambda: second.plane.get(Ref(Kind.SERVICE, "shop", "bad")),
+            lambda: second.plane.why(WhyRequest(source="shop/web", destination="bad")),
+        ):
+            with pytest.raises(PlaneError, match=r"cannot be compiled.*ZeroDivisionError: no way") as told:
+                await question()
+            assert told.value.fault is Fault.UNAVAILABLE
+        monkeypatch.undo()
+        await second.plane.delete([Ref(Kind.SERVICE, "shop", "bad")], [], dry_run=False)
+        await second.parts.world.synced.wait()
+        assert not (await second.plane.list(Kind.SERVICE, namespace=None, labels={})).items
 
 
 async def test_the_authority_says_what_the_trust_domain_is(mesh: Plant) -> None:

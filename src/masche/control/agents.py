@@ -266,7 +266,7 @@ class Agents:
 
     async def _enrol(self, session: Session, state: ProxyState) -> None:
         try:
-            await self._world.synced.wait()
+            await self._world.until_revision(0)
             revision = await self._commit(session, state)
         except (EnrolmentError, RefusedError) as error:
             session.say(Refused(proxy=state.proxy, why=error.why, fix=error.fix))
@@ -332,7 +332,7 @@ class Agents:
 
     async def _forget_others(self, session: Session) -> None:
         """The agent said all it has: what the store still holds of this machine beside that is gone."""
-        await self._world.synced.wait()
+        await self._world.until_revision(0)
         mine = {name for proxy in session.proxies for name in self._workloads_of(proxy)}
         await self._remove_workloads([name for name in self._workloads_on(session.machine) if name not in mine])
         for registration in self._world.registrations.of_machine(session.machine):

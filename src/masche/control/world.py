@@ -14,6 +14,7 @@ from typing import Protocol
 from masche.compiler.vantage import stand
 from masche.control.compilation import Compilation, Place
 from masche.control.pulse import Pulse
+from masche.control.readiness import Readiness
 from masche.control.registrations import Registration, Registrations
 from masche.control.rollouts import Progress, Rollouts
 from masche.model.mesh import Mesh
@@ -96,7 +97,7 @@ class World:
         self.rollouts = Rollouts()
         self.proxies: dict[str, Proxy] = {}
         self.written: dict[Ref, tuple[int, int]] = {}
-        self.synced = asyncio.Event()
+        self.synced = Readiness()
         self.synced_since: float | None = None
         self.settled_hooks: list[Heard] = []
         self._pending = Mesh()
@@ -154,6 +155,7 @@ class World:
         if self.synced_since is None:
             self.synced_since = self.now()
         self._pending, self._heard = self._under_our_trust_domain(mesh), revision
+        self.synced.again()
         self._dirty.set()
         self.pulse.beat()
 
@@ -184,6 +186,7 @@ class World:
 
     def _failed(self, error: Exception) -> None:
         self.failure = f"{type(error).__name__}: {error}"
+        self.synced.fail(self.failure)
         what = f"revision {self._heard} cannot be compiled, so every proxy keeps what it has: {self.failure}"
         self.events.add(kind="compile-failed", severity="error", about="mesh", message=what)
 

@@ -49,7 +49,7 @@ class Writing:
         """Delete the refs and all that the documents name, as one revision."""
         resources, warnings = self._read(documents)
         wanted = tuple(dict.fromkeys((*refs, *(resource.ref for resource in resources))))
-        await self._world.synced.wait()
+        await self._world.synced.tried()
         missing = [ref for ref in wanted if stored(self._world.newest, ref) is None]
         if missing:
             raise PlaneError(
@@ -112,7 +112,7 @@ class Writing:
     async def _write(self, edits: Sequence[Edit], warnings: list[Diagnostic], *, dry_run: bool) -> Applied:
         if self._read_only and not dry_run:
             raise PlaneError(Fault.CONFLICT, self._read_only, fix="write the files there instead")
-        await self._world.synced.wait()
+        await self._world.synced.tried()
         before = self._world.newest
         changed = tuple(_changed(before, edit) for edit in edits)
         after = _preview(before, edits, self._world.revision)
