@@ -78,8 +78,11 @@ INVALID: dict[str, tuple[Loaded, str]] = {
         "hashOn of type Header needs a name",
     ),
     "no requests at all": (traffic(circuitBreaker={"maxRequests": 0}), "would refuse every request"),
-    "more than everything": (traffic(outlierEjection={"maxEjectedPercent": 101}), "less than or equal to 100"),
-    "an interval of nothing": (traffic(outlierEjection={"interval": "0s"}), "must be longer than 0s"),
+    "more than everything": (
+        traffic(outlierEjection={"maxEjectedPercent": 101}),
+        "maxEjectedPercent 101 is out of range",
+    ),
+    "an interval of nothing": (traffic(outlierEjection={"interval": "0s"}), "interval 0s is out of range"),
     "a try longer than the whole": (traffic(timeouts={"request": "1s", "perTry": "2s"}), "perTry cannot be longer"),
     "another MeshConfig": (read("MeshConfig", version=MASCHE), "there is one MeshConfig, named default"),
     "a trust domain in capitals": (
@@ -104,9 +107,7 @@ BEYOND: dict[str, Loaded] = {
     "endpoints that are not ready": service(publishNotReadyAddresses=True),
     "an opaque Secret": read("Secret", type="Opaque", data={"a": "YQ=="}),
     "names instead of addresses": endpoints(kind="FQDN"),
-    "localities": traffic(locality={}),
-    "hedging": traffic(hedging={"after": "1s"}),
-    "adaptive concurrency": traffic(adaptiveConcurrency={}),
+    "priorities": traffic(priorities=[]),
     "a policy for a Gateway": traffic(targetRefs=[{"group": "g.io", "kind": "Gateway", "name": "a"}]),
 }
 

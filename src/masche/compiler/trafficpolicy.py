@@ -7,51 +7,59 @@ equals the oldest wins. Invariant: every value that somebody wrote carries the O
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from masche.compiler.precedence import age
 from masche.compiler.remember import by_identity
+from masche.model.calling import UNSAID, Traffic
 from masche.model.refs import Kind, Name, Origin
 from masche.model.resources.core import Service
 from masche.model.resources.mesh_config import MeshConfig
 from masche.model.resources.scalars import seconds
 from masche.model.resources.traffic_policy import TrafficPolicy, TrafficSettings
-from masche.model.view import CircuitBreaker, OutlierEjection, RetryBudget, Traffic
+from masche.model.validate_traffic import TIMES
 
 Values = dict[str, tuple[Any, Origin]]
 """Values by their place on paper (``timeouts.request``), with who wrote them."""
 
-_TIMES = {
-    "loadBalancing.slowStart",
-    "outlierEjection.interval",
-    "outlierEjection.baseEjection",
-    "timeouts.request",
-    "timeouts.perTry",
-    "timeouts.idle",
-    "timeouts.connect",
-    "connection.maxAge",
+_PLACES: Mapping[str, tuple[str, str]] = {
+    "steering": ("", "steering"),
+    "loadBalancing.algorithm": ("", "algorithm"),
+    "loadBalancing.subsetting.size": ("", "subset_size"),
+    "loadBalancing.slowStart": ("", "slow_start"),
+    "locality.preference": ("locality", "preference"),
+    "locality.spill": ("locality", "spills"),
+    "locality.detours": ("locality", "detours"),
+    "outlierEjection.consecutiveErrors": ("outlier", "consecutive_errors"),
+    "outlierEjection.errorPercent": ("outlier", "error_percent"),
+    "outlierEjection.latencyFactor": ("outlier", "latency_factor"),
+    "outlierEjection.interval": ("outlier", "interval"),
+    "outlierEjection.baseEjection": ("outlier", "base_ejection"),
+    "outlierEjection.maxEjectedPercent": ("outlier", "max_ejected_percent"),
+    "circuitBreaker.maxConnections": ("breaker", "max_connections"),
+    "circuitBreaker.maxPending": ("breaker", "max_pending"),
+    "circuitBreaker.maxRequests": ("breaker", "max_requests"),
+    "circuitBreaker.maxRetries": ("breaker", "max_retries"),
+    "retryBudget.percent": ("budget", "percent"),
+    "retryBudget.minConcurrent": ("budget", "min_concurrent"),
+    "timeouts.connect": ("", "connect_timeout"),
+    "timeouts.request": ("", "request_timeout"),
+    "timeouts.perTry": ("", "per_try_timeout"),
+    "timeouts.idle": ("", "idle_timeout"),
+    "timeouts.streamIdle": ("", "stream_idle_timeout"),
+    "hedging.enabled": ("hedging", "enabled"),
+    "hedging.after": ("hedging", "after"),
+    "hedging.maxPercent": ("hedging", "max_percent"),
+    "adaptiveConcurrency.enabled": ("concurrency", "enabled"),
+    "adaptiveConcurrency.maxConcurrency": ("concurrency", "max_concurrency"),
+    "adaptiveConcurrency.baseLatency": ("concurrency", "base_latency"),
+    "connection.keepalive": ("", "keepalive"),
+    "connection.maxAge": ("", "max_connection_age"),
 }
-_PLAIN = {
-    "loadBalancing.algorithm": "algorithm",
-    "loadBalancing.slowStart": "slow_start",
-    "timeouts.connect": "connect_timeout",
-    "timeouts.request": "request_timeout",
-    "timeouts.perTry": "per_try_timeout",
-    "timeouts.idle": "idle_timeout",
-    "connection.maxAge": "max_connection_age",
-}
-_OUTLIER = {
-    "outlierEjection.consecutiveErrors": "consecutive_errors",
-    "outlierEjection.interval": "interval",
-    "outlierEjection.baseEjection": "base_ejection",
-    "outlierEjection.maxEjectedPercent": "max_ejected_percent",
-}
-_BREAKER = {
-    "circuitBreaker.maxConnections": "max_connections",
-    "circuitBreaker.maxPending": "max_pending",
-    "circuitBreaker.maxRequests": "max_requests",
-}
-_BUDGET = {"retryBudget.percent": "percent", "retryBudget.minConcurrent": "min_concurrent"}
+"""Where each field of a policy stands in a Traffic: the part (``""`` for itself) and the attribute."""
+
+HASH_ON = "loadBalancing.hashOn"
+"""The one place that holds two values."""
 
 
 @by_identity
@@ -88,7 +96,7 @@ def _effective(policies: list[TrafficPolicy], config: MeshConfig) -> Traffic:
     for policy in policies:
         _merge(values, policy.spec, Origin(policy.ref, "spec"))
     _merge(values, config.spec.defaults, Origin(config.ref, "spec.defaults"))
-    return _traffic(values) if values else Traffic()
+    return _traffic(values) if values else UNSAID
 
 
 def _merge(values: Values, settings: TrafficSettings, origin: Origin) -> None:
@@ -98,28 +106,65 @@ def _merge(values: Values, settings: TrafficSettings, origin: Origin) -> None:
 
 
 def _written(settings: TrafficSettings) -> Iterator[tuple[str, Any]]:
-    groups = set(TrafficSettings.model_fields)
-    document: dict[str, dict[str, Any]] = settings.model_dump(by_alias=True, exclude_none=True, include=groups)
-    for group, fields in document.items():
-        for field, value in fields.items():
-            place = f"{group}.{field}"
-            yield place, seconds(value) if place in _TIMES else value
+    document = settings.model_dump(by_alias=True, exclude_none=True, include=set(TrafficSettings.model_fields))
+    for place, value in _flat(document):
+        yield place, seconds(value) if place in TIMES else value
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value by its whole place. A key of a hash is one value."""
+    for name, value in fields.items():
+        place = f"{prefix}{name}"
+        if isinstance(value, dict) and place != HASH_ON:
+            yield from _flat(cast("dict[str, Any]", value), f"{place}.")
+        else:
+            yield place, value
 
 
 def _traffic(values: Values) -> Traffic:
-    plain = _picked(values, _PLAIN)
-    if "loadBalancing.hashOn" in values:
-        key = values["loadBalancing.hashOn"][0]
+    plain = _picked(values, "")
+    if HASH_ON in values:
+        key = values[HASH_ON][0]
         plain |= {"hash_on": key["type"], "hash_name": key.get("name", "").lower()}
-    return replace(
-        Traffic(),
-        outlier=replace(OutlierEjection(), **_picked(values, _OUTLIER)),
-        breaker=replace(CircuitBreaker(), **_picked(values, _BREAKER)),
-        budget=replace(RetryBudget(), **_picked(values, _BUDGET)),
-        origins=tuple(sorted((place, origin) for place, (_, origin) in values.items())),
-        **plain,
-    )
+    parts = {name: replace(part, **_picked(values, name)) for name, part in _PARTS.items()}
+    origins = tuple(sorted((place, origin) for place, (_, origin) in values.items()))
+    return replace(UNSAID, **parts, **plain, origins=origins)
 
 
-def _picked(values: Values, places: Mapping[str, str]) -> dict[str, Any]:
-    return {name: values[place][0] for place, name in places.items() if place in values}
+_PARTS: Mapping[str, Any] = {part: getattr(UNSAID, part) for part, _ in _PLACES.values() if part}
+
+
+def _picked(values: Values, part: str) -> dict[str, Any]:
+    return {name: values[place][0] for place, (owner, name) in _PLACES.items() if owner == part and place in values}
+
+
+def told(traffic: Traffic) -> Iterator[tuple[str, Any]]:
+    """Yield every place with the value that holds, as a person reads it; ``hashOn`` only where something is hashed."""
+    for place, (part, name) in _PLACES.items():
+        value = getattr(getattr(traffic, part) if part else traffic, name)
+        yield place, _spelled(place, value, is_set=traffic.is_set(place))
+        if place == "loadBalancing.algorithm" and traffic.hash_on is not None:
+            yield HASH_ON, f"{traffic.hash_on.value} {traffic.hash_name}".strip()
+
+
+_OFF: Mapping[str, str] = {
+    "loadBalancing.subsetting.size": "every instance",
+    "circuitBreaker.maxRetries": "as retryBudget says",
+    "hedging.after": "the observed p95",
+    "adaptiveConcurrency.baseLatency": "measured",
+    "outlierEjection.consecutiveErrors": "off",
+    "outlierEjection.errorPercent": "off",
+    "outlierEjection.latencyFactor": "off",
+}
+"""What 0 means, where it does not mean 0."""
+
+
+def _spelled(place: str, value: Any, *, is_set: bool) -> str:
+    if place == "timeouts.streamIdle" and not is_set:
+        return f"{value:g} s; gRPC and upgrades: none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or (value == 0 and (place in _OFF or place in TIMES)):
+        return _OFF.get(place, "none")
+    unit = " s" if place in TIMES else " %" if place.lower().endswith("percent") else ""
+    return f"{value:g}{unit}" if isinstance(value, int | float) else str(value)

@@ -53,13 +53,13 @@ class OutlierEjection:
 class CircuitBreaker:
     """Limits of one caller towards one Service; above them a request fails at once with 503.
 
-    ``max_retries`` repeats at a time, instead of the share that the retry budget gives; 0: the budget alone.
+    ``max_retries`` repeats at a time, whatever share the retry budget gives; None: the budget alone.
     """
 
     max_connections: int = 1024
     max_pending: int = 1024
     max_requests: int = 1024
-    max_retries: int = 0
+    max_retries: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,11 @@ import re
 from ipaddress import ip_address
 
 from masche.model.resources.mesh_config import MeshConfig
-from masche.model.resources.scalars import seconds
 from masche.model.spot import Beyond, Finding, Findings, Spot, distinct
+from masche.model.validate_traffic import settings
 
 _LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _DEPENDENCY = re.compile(rf"{_LABEL}(\.{_LABEL})?")
-_HASHED = {"RingHash", "Maglev"}
-_SLOW_STARTED = {"LeastRequest", "RoundRobin"}
 
 
 def workload(workload: Spot) -> Findings:
@@ -54,7 +52,7 @@ def traffic_policy(policy: Spot) -> Findings:
         if (target["group"].text(), target["kind"].text("Service")) != ("", "Service"):
             yield target.not_carried_out(f"a target of kind {target['kind'].text()}", "name a Service")
     yield from distinct(spec["targetRefs"], "name")
-    yield from _settings(spec)
+    yield from settings(spec)
 
 
 def mesh_config(config: Spot) -> Findings:
@@ -63,50 +61,7 @@ def mesh_config(config: Spot) -> Findings:
     if name.is_there and name.text() != MeshConfig.NAME:
         why = f"there is one MeshConfig, named {MeshConfig.NAME}"
         yield name.invalid(why, f"write name: {MeshConfig.NAME}", code="invalid-value")
-    yield from _settings(config["spec"]["defaults"])
-
-
-def _settings(spec: Spot) -> Findings:
-    yield from _load_balancing(spec["loadBalancing"])
-    for duration in (
-        spec["outlierEjection"]["interval"],
-        spec["outlierEjection"]["baseEjection"],
-        spec["timeouts"]["connect"],
-    ):
-        yield from _positive(duration)
-    for name, limit in spec["circuitBreaker"].entries():
-        if limit.number() == 0:
-            why = f"{name} 0 would refuse every request"
-            yield limit.invalid(why, "write at least 1, or a DENY policy to refuse requests", code="invalid-value")
-    request, per_try = _seconds(spec["timeouts"]["request"]), _seconds(spec["timeouts"]["perTry"])
-    if request and per_try and per_try > request:
-        yield spec["timeouts"]["perTry"].invalid("perTry cannot be longer than request", "shorten perTry")
-
-
-def _load_balancing(balancing: Spot) -> Findings:
-    algorithm, key = balancing["algorithm"].text("LeastRequest"), balancing["hashOn"]
-    if algorithm in _HASHED and not key.is_there:
-        yield balancing.invalid(f"{algorithm} needs hashOn", "add hashOn", code="invalid-missing")
-    if key.is_there and algorithm not in _HASHED:
-        yield key.invalid(f"{algorithm} hashes nothing", "remove hashOn, or use RingHash or Maglev")
-    if key["type"].text() in {"Header", "Cookie"} and not key["name"].text():
-        yield key.invalid(f"hashOn of type {key['type'].text()} needs a name", "add name", code="invalid-missing")
-    if key["type"].text() == "SourceIP" and key["name"].text():
-        yield key["name"].invalid("hashOn of type SourceIP has no name", "remove name")
-    if balancing.has("slowStart") and algorithm not in _SLOW_STARTED:
-        yield balancing["slowStart"].not_carried_out(f"slowStart with {algorithm}", "remove it, or use LeastRequest")
-
-
-def _positive(duration: Spot) -> Findings:
-    if _seconds(duration) == 0:
-        yield duration.invalid("must be longer than 0s", "write at least 1ms", code="invalid-value")
-
-
-def _seconds(duration: Spot) -> float | None:
-    try:
-        return seconds(duration.text()) if duration.is_there else None
-    except ValueError:
-        return None
+    yield from settings(config["spec"]["defaults"])
 
 
 def _later(spot: Spot) -> Finding:
@@ -116,6 +71,6 @@ def _later(spot: Spot) -> Finding:
 TRAFFIC_BEYOND: Beyond = {
     ("spec", name): _later
     for name in (
-        "locality", "detours", "hedging", "adaptiveConcurrency", "retries", "retry", "connectionLimits", "priorities",
+        "retries", "retry", "priorities",
     )
 }  # fmt: skip
