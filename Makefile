@@ -38,8 +38,8 @@ format: $(STAMP) ## rewrite the format
 accept: $(STAMP) ## rewrite the golden files of the stories
 	$(BIN)/python scripts/accept
 
-bench: $(STAMP) ## run one benchmark: make bench NAME=endpoint-propagation
-	$(BIN)/python bench/run.py $(NAME)
+bench: $(STAMP) ## run one benchmark: make bench NAME=slow-replica (without NAME: which there are)
+	$(BIN)/python bench/run.py $(NAME) $(ARGS)
 
 ui: ## build the dashboard into the package (needs npm)
 	cd ui && npm ci --no-audit --no-fund && npm run build

@@ -7,22 +7,19 @@ Bytes of the same size in the same run, alternating. The clients run in a proces
 
 import argparse
 import asyncio
-import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
 import grpc
 import grpc.aio
+from rig.record import Record
 
 from masche.model.blob import Blob
 from masche.wire import discovery, framing
@@ -180,34 +177,28 @@ async def measure(folder: Path, count: int, rounds: int, size: int) -> list[dict
     return results
 
 
-def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
 async def main(counts: Sequence[int], rounds: int, size: int) -> None:
-    raw: dict[int, list[dict[str, float]]] = {}
-    machine = (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, grpcio {grpc.__version__}"
+    record = Record(
+        "endpoint-propagation",
+        f"A change of endpoints ({size} bytes) reaches every stream",
+        measures=("src/masche/xds", "src/masche/wire/discovery.py", "src/masche/wire/framing.py"),
     )
-    print(f"endpoint propagation, {size} bytes, {rounds} rounds, {machine}, commit {commit()}")
-    print(f"{'streams':>8} {'bare ms':>10} {'masche ms':>10} {'ratio':>7}  spread of ratios")
-    figures: list[str] = []
-    is_met = True
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
-            raw[count] = await measure(Path(folder), count, rounds, size)
-            ratios = sorted(found[OURS] / found[BARE] for found in raw[count])
-            ours, bare = (median(found[kind] for found in raw[count]) * 1000 for kind in (OURS, BARE))
+            raw = await measure(Path(folder), count, rounds, size)
+            record.raw[str(count)] = raw
+            ratios = sorted(found[OURS] / found[BARE] for found in raw)
+            ours, bare = (median(found[kind] for found in raw) * 1000 for kind in (OURS, BARE))
             ratio = median(ratios)
-            print(f"{count:>8} {bare:>10.1f} {ours:>10.1f} {ratio:>7.2f}  {ratios[0]:.2f} to {ratios[-1]:.2f}")
-            figures += [f"ms_{count}={ours:.1f}", f"ratio_{count}={ratio:.2f}"]
-            is_met &= ratio <= TARGET_RATIO
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    record = {"at": datetime.now(UTC).isoformat(), "commit": commit(), "machine": machine, "size": size, "seconds": raw}
-    (results / "endpoint-propagation.json").write_text(json.dumps(record, indent=1))
-    print(f"RESULT endpoint-propagation {' '.join(figures)} {'met' if is_met else 'short'}")
+            spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+            rows.append([str(count), f"{bare:.1f}", f"{ours:.1f}", f"{ratio:.2f}", spread])
+            record.figure(f"ms_{count}", round(ours, 1), unit="ms")
+            target = f"<= {TARGET_RATIO}"
+            record.figure(f"ratio_{count}", round(ratio, 3), target=target, is_met=ratio <= TARGET_RATIO)
+    columns = ["streams", "bare fan-out ms", "masche ms", "ratio", "spread of ratios"]
+    record.table(f"Until the last stream has it (median of {rounds} rounds)", columns, rows)
+    record.write()
 
 
 if __name__ == "__main__":
