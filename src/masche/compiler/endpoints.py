@@ -9,8 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from masche.compiler.localities import located
 from masche.compiler.peer import effective
 from masche.compiler.selection import roster, slices_by_service
+from masche.compiler.trafficpolicy import traffic
+from masche.model.calling import LocalityRules
 from masche.model.mesh import Mesh
 from masche.model.refs import PortRef
 from masche.model.resources.core import EndpointSlice, Service, ServicePort, SliceEndpoint
@@ -37,20 +40,27 @@ Placed = tuple[str, EndpointView]
 
 
 def endpoints(mesh: Mesh, steering: Steering, port: PortRef, zone: str) -> Endpoints:
-    """Return the endpoints of ``port`` for callers in ``zone``, by zone, sorted. All zones are tried alike.
+    """Return the endpoints of ``port`` for callers in ``zone``, by zone, sorted.
 
-    A Service or port that does not exist has none.
+    With instances in one zone alone there is one Locality without a weight; with several, each has its share. A Service
+    or port that does not exist has none.
     """
     steer = steering.steers.get((port, zone), NOBODY_STEERS)
     weights = dict(steer.weights)
     by_zone: defaultdict[str, list[EndpointView]] = defaultdict(list)
     for where, endpoint in placed(mesh, port):
         by_zone[where].append(_steered(endpoint, weights, steer.ejected))
-    localities = tuple(
+    direct = tuple(
         Locality(zone=where, priority=0, endpoints=tuple(sorted(some, key=_order)))
         for where, some in sorted(by_zone.items())
     )
-    return Endpoints(service=port, localities=localities)
+    if len(direct) < 2 and not steer.detours:
+        return Endpoints(service=port, localities=direct)
+    return Endpoints(service=port, localities=located(mesh, direct, steer, _rules(mesh, port), zone))
+
+
+def _rules(mesh: Mesh, port: PortRef) -> LocalityRules:
+    return traffic(mesh.services, mesh.traffic_policies, mesh.config)[port.owner].locality
 
 
 def _order(endpoint: EndpointView) -> tuple[str, str, int]:

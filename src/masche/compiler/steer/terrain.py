@@ -3,27 +3,18 @@
 Invariant: what is not in the Terrain is forgotten by the Steersman, and never steered.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from masche.compiler.clusters import cluster
+from masche.compiler.east_west import gateways
 from masche.compiler.endpoints import placed
+from masche.compiler.locality import callers
 from masche.compiler.remember import by_identity
+from masche.model.calling import UNSAID, Traffic
 from masche.model.mesh import Mesh
-from masche.model.refs import Name, PortRef
-from masche.model.resources.workload import Workload, WorkloadState
-from masche.model.view import Health, Traffic
-
-EAST_WEST = ("masche.dev/gateway", "east-west")
-"""The label of a Workload of the root namespace that carries detours."""
-
-MESH_PORT = 15008
-"""Where an east-west gateway takes them."""
-
-UNSAID = Traffic()
-"""What holds for a port when nobody wrote a policy."""
+from masche.model.refs import PortRef
+from masche.model.view import Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,7 @@ def survey(mesh: Mesh, ports: Iterable[PortRef]) -> Terrain:
     """Look at these ports of a Mesh; a port that is not there is left out."""
     return Terrain(
         ports={port: ground for port in ports if (ground := _ground(mesh, port))},
-        gateways=frozenset(each.spec.zone for each in gateways(mesh.workloads, mesh.config.spec.root_namespace)),
+        gateways=frozenset(gateways(mesh)),
         callers=callers(mesh.workloads),
     )
 
@@ -85,22 +76,3 @@ def _sites(mesh: Mesh, port: PortRef) -> Iterator[Site]:
     for zone, endpoint in placed(mesh, port):
         if endpoint.health is not Health.DRAINING:
             yield Site(endpoint.workload, zone, endpoint.health is Health.HEALTHY)
-
-
-@by_identity
-def callers(workloads: Mapping[Name, Workload]) -> Mapping[str, int]:
-    """How many Workloads stand in each zone."""
-    return MappingProxyType(Counter(each.spec.zone for each in workloads.values()))
-
-
-@by_identity
-def gateways(workloads: Mapping[Name, Workload], namespace: str) -> tuple[Workload, ...]:
-    """The READY east-west gateways, sorted by name."""
-    label, value = EAST_WEST
-    return tuple(
-        each
-        for _, each in sorted(workloads.items())
-        if each.metadata.namespace == namespace
-        and each.metadata.labels.get(label) == value
-        and each.state is WorkloadState.READY
-    )
