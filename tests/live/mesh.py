@@ -18,9 +18,10 @@ from pathlib import Path
 from live.echo import Backends, Received
 from live.plane import Plane
 from live.proxies import Proxy
+from masche.compiler.east_west import reach
 from masche.compiler.endpoints import endpoints
 from masche.compiler.envoy import endpoints as encoded_endpoints
-from masche.compiler.envoy import shared
+from masche.compiler.envoy import shared, tunnels
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
@@ -33,7 +34,7 @@ from masche.model.refs import Name, PortRef
 from masche.model.resources.workload import Workload
 from masche.model.steering import NO_STEERING
 from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
-from masche.model.view import Outbound, View
+from masche.model.view import Endpoints, Outbound, View
 from masche.wire import framing, secret, types
 from masche.xds.wanted import Wanted
 
@@ -112,6 +113,8 @@ class Live:
         self.backends = Backends()
         self.standing: dict[Name, Standing] = {}
         self.mesh = Mesh()
+        self.steering = NO_STEERING
+        self.instead: dict[PortRef, Endpoints] = {}
 
     def close(self) -> None:
         self._plane.run(self.backends.close())
@@ -123,6 +126,7 @@ class Live:
     def load(self, mesh: Mesh, callers: Collection[Name], gateways: Mapping[Name, Name] | None = None) -> None:
         """Carry out ``mesh``, and nothing of the one before it. Only ``callers`` get listeners to call by."""
         self._empty()
+        self.steering, self.instead = NO_STEERING, {}
         self.mesh = mesh
         named = gateways or {}
         self.standing = {
@@ -143,6 +147,16 @@ class Live:
             for name, each in self.standing.items()
         }
         self._tell()
+
+    @contextmanager
+    def without(self, name: Name) -> Iterator[None]:
+        """Kill the Envoy of a Workload; another takes its place after the block."""
+        index = list(self.standing).index(name)
+        self._proxies[index].close()
+        try:
+            yield
+        finally:
+            self._proxies[index] = Proxy(f"proxy-{index}", self._folder, self._plane.path)
 
     def hold(self, identity: str, blobs: Iterable[Blob]) -> None:
         """Let the first Envoy hold these Blobs as ``identity``, and stand for no Workload."""
@@ -214,7 +228,7 @@ class Live:
     def blobs(self, each: Standing) -> tuple[Blob, ...]:
         """All that the proxy of a Workload holds, secrets included."""
         zone = each.workload.spec.zone
-        instances = (endpoints(self.mesh, NO_STEERING, known.service, zone) for known in each.view.clusters)
+        instances = (self._instances(known.service, zone) for known in each.view.clusters)
         return (
             *shared.blobs(each.view),
             *map(encoded_endpoints.blob, instances),
@@ -222,12 +236,17 @@ class Live:
             *self._identity(each.view.identity, each.view.trust_domain),
             *self._certificates(each.view),
         )
+            *(tunnels.tables(reach(self.mesh)) if each.view.vantage.is_east_west else ()),
 
     def _identity(self, identity: str, trust_domain: str) -> tuple[Blob, ...]:
         if identity not in self._secrets:
             key, authority = keys.generate(), self._authority(trust_domain)
             issued = authority.sign(keys.signing_request(key), SpiffeId.parse(identity), now=time.time())
             pem, bundle = keys.private_pem(key).reveal(), authority.bundle.pem.encode()
+    def _instances(self, service: PortRef, zone: str) -> Endpoints:
+        """What ``instead`` says, or the compiler."""
+        return self.instead.get(service) or endpoints(self.mesh, self.steering, service, zone)
+
             self._secrets[identity] = (
                 _secret(secret.CERTIFICATE, secret.certificate(secret.CERTIFICATE, issued.chain.encode(), pem)),
                 _secret(secret.ROOTS, secret.roots(secret.ROOTS, {trust_domain: bundle})),

@@ -7,6 +7,7 @@ inside the handshake, before a byte of a request is sent.
 from functools import lru_cache
 
 from masche.compiler.envoy import edge
+from masche.compiler.envoy.carried import through
 from masche.compiler.envoy.parts import ADS, ADS_WAIT, extension, refs_of
 from masche.model.blob import Blob
 from masche.model.view import Algorithm, Cluster, HashOn, OutlierEjection, Protocol, Traffic
@@ -43,11 +44,20 @@ HTTP2_UPSTREAM: Body = {
 
 
 @lru_cache(maxsize=65_536)
-def cluster(source: Cluster) -> Blob:
-    """Return the encoded cluster; its endpoints come by EDS under the same name."""
+def cluster(source: Cluster, *, is_carried: bool = False) -> Blob:
+    """Return the encoded cluster; its endpoints come by EDS under the same name.
+
+    ``is_carried`` says that some may be reached by a detour.
+    """
     name = source.service.path
     body = encode(
-        CLUSTER, {"name": name, **_balancing(source.traffic), **_limits(source.traffic), **_transport(source)}
+        CLUSTER,
+        {
+            "name": name,
+            **_balancing(source.traffic),
+            **_limits(source.traffic),
+            **_transport(source, is_carried=is_carried),
+        },
     )
     origins = (*source.origins, *(origin for _, origin in source.traffic.origins))
     return framing.blob(types.CLUSTER, name, body, refs_of(origins), eds_name=name)
@@ -122,13 +132,11 @@ def _outlier(outlier: OutlierEjection) -> Body:
     return {"outlier_detection": ejection}
 
 
-def _transport(source: Cluster) -> Body:
+def _transport(source: Cluster, *, is_carried: bool) -> Body:
+    """One socket for both ways, the direct and the carried: a second one, by match, would double each TLS context."""
     plaintext = {"name": PLAINTEXT, "match": {MTLS_KEY: PLAINTEXT}, "transport_socket": RAW_BUFFER}
     tls: Body = {
-        "transport_socket": {
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": any_of(_TLS, {"common_tls_context": _tls(source)}),
-        },
+        "transport_socket": through(socket) if is_carried else socket,
         "transport_socket_matches": [plaintext],
     }
     if not source.protocol.is_http:

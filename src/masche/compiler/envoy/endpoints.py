@@ -6,6 +6,8 @@ written by hand and remembered. Invariant: the bytes are those that the general 
 
 from functools import lru_cache
 
+from masche.compiler.east_west import authority
+from masche.compiler.envoy import carried
 from masche.compiler.envoy.clusters import MTLS_KEY, MTLS_METADATA, PLAINTEXT
 from masche.model.blob import Blob
 from masche.model.refs import Kind, Ref
@@ -30,22 +32,32 @@ def blob(source: Endpoints) -> Blob:
 
 
 def _locality(locality: Locality, rank: int) -> bytes:
-    """``LocalityLbEndpoints``: locality = 1, lb_endpoints = 2, priority = 5, which Envoy wants without gaps."""
-    place = field(1, text(2, locality.zone)) if locality.zone else b""
+    """``LocalityLbEndpoints``: locality = 1 (zone = 2, sub_zone = 3), lb_endpoints = 2, load_balancing_weight = 3 and
+    priority = 5, which Envoy wants without gaps. A zone and a detour to it must not bear one name, hence the sub-zone.
+    """
+    place = text(2, locality.zone) + text(3, locality.via)
     endpoints = b"".join(map(_endpoint, locality.endpoints))
-    return place + endpoints + (_number(5, rank) if rank else b"")
+    weight = locality.weight or max(1, len(locality.endpoints))
+    return (field(1, place) if place else b"") + endpoints + field(3, _number(1, weight)) + _number(5, rank)
 
 
 @lru_cache(maxsize=131_072)
 def _endpoint(endpoint: EndpointView) -> bytes:
     """``LbEndpoint``: endpoint = 1, health_status = 2, metadata = 3, load_balancing_weight = 4; in its field 2."""
-    socket = text(2, endpoint.address) + _number(3, endpoint.port)
-    parts = field(1, field(1, field(1, socket)))
-    parts += _number(2, _HEALTH[endpoint.health])
-    if not endpoint.is_mtls:
-        parts += field(3, _METADATA)
+    real = authority(endpoint.address, endpoint.port)
+    address, metadata = carried.endpoint(real, endpoint.via) if endpoint.via else _direct(endpoint)
+    parts = field(1, field(1, address)) + _number(2, _HEALTH[endpoint.health])
+    if metadata:
+        parts += field(3, metadata)
     return field(2, parts + field(4, _number(1, max(1, endpoint.weight))))
 
 
+def _direct(endpoint: EndpointView) -> tuple[bytes, bytes]:
+    """``Address.socket_address`` = 1, and the metadata of who is called in plaintext."""
+    socket = text(2, endpoint.address) + _number(3, endpoint.port)
+    return field(1, socket), b"" if endpoint.is_mtls else _METADATA
+
+
 def _number(number: int, value: int) -> bytes:
-    return varint(number << 3) + varint(value)
+    """One integer; nothing for 0, as proto3 wants it."""
+    return varint(number << 3) + varint(value) if value else b""

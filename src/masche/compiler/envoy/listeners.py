@@ -4,7 +4,7 @@ Decided from the View (shared by many) and the Seat (its own). Invariant: nothin
 can leak into what is.
 """
 
-from masche.compiler.envoy import gateway, inbound, outbound
+from masche.compiler.envoy import gateway, inbound, outbound, tunnels
 from masche.model.blob import Blob
 from masche.model.vantage import Placement, Seat
 from masche.model.view import View
@@ -12,6 +12,8 @@ from masche.model.view import View
 
 def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
     """Return the clusters, the listeners and the inbound tables of routes of one seat."""
+    if view.vantage.is_east_west:
+        return tuple(tunnels.listener(view.trust_domain, seat, port) for port in seat.ports)
     if view.vantage.placement is Placement.GATEWAY:
         return _gateway(view, seat)
     clusters = [blob for port in seat.ports for blob in inbound.clusters(view.inbound, seat, port)]

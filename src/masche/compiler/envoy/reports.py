@@ -175,3 +175,13 @@ def _metadata(rbac: str, prefix: str) -> Body:
 
 INSTANCES = _instances()
 """What a router reports of each try at an instance, repeats included."""
+
+BROKEN_DETOURS: tuple[Body, ...] = ({**_LINES, "filter": {"response_flag_filter": {}}},)
+"""A line for each detour that could not be taken, beside what the call inside it reports."""
+
+
+@lru_cache(maxsize=4_096)
+def tunnels(destination: str) -> tuple[Body, ...]:
+    """Return the access logs of a gateway between zones: it counts per caller, and has a line for every tunnel."""
+    edge = _edge(stats.REPORTER_DESTINATION, "%DOWNSTREAM_PEER_URI_SAN%", literal(destination))
+    return (*_requests(edge), _LINES)

@@ -19,6 +19,10 @@ _PREVIOUS_HOSTS = extension(
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
 )
 
+_SEARCH = 50
+"""How often another instance is looked for. Of two ways one of which has just died, weights may name the dead one nine
+times in ten, and least request prefers it, for it is idle."""
+
 
 def retry_policy(forward: Forward, *, is_idempotent: bool) -> Body:
     """Return the field ``retry_policy`` of a RouteAction, or nothing when nothing is repeated."""
@@ -31,7 +35,7 @@ def retry_policy(forward: Forward, *, is_idempotent: bool) -> Body:
         "retry_on": ",".join(conditions),
         "num_retries": retry.attempts,
         "retry_host_predicate": [_PREVIOUS_HOSTS],
-        "host_selection_retry_max_attempts": 5,
+        "host_selection_retry_max_attempts": _SEARCH,
         "retriable_headers": [{"name": UNREACHED, "present_match": True}],
         "retry_back_off": {"base_interval": max(retry.backoff, 0.001), "max_interval": max(retry.backoff, 0.001) * 10},
     }

@@ -5,6 +5,7 @@ Invariant: an equal part of two Views is the same Blob, encoded once.
 
 from functools import lru_cache
 
+from masche.compiler.envoy import detours, tunnels
 from masche.compiler.envoy.clusters import cluster
 from masche.compiler.envoy.route_tables import gateway_table, proxy_table, service_table
 from masche.model.blob import Blob
@@ -14,7 +15,10 @@ from masche.model.view import Outbound, View
 
 def blobs(view: View) -> tuple[Blob, ...]:
     """Return the clusters, then the route tables, of a View."""
-    clusters = tuple(cluster(each) for each in view.clusters)
+    if view.vantage.is_east_west:
+        return (tunnels.CARRIED,)
+    is_carried = bool(view.east_west)
+    clusters = tuple(cluster(each, is_carried=is_carried) for each in view.clusters) + detours.blobs(view.east_west)
     if view.vantage.placement is Placement.GATEWAY:
         return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)

@@ -1,0 +1,45 @@
+"""Write down an endpoint that a gateway between zones carries us to, and the socket by which it is reached.
+
+Such an endpoint is an address inside Envoy: the listener ``detour``, which reads from the endpoint's metadata which
+gateway to ask and for whom. Invariant: the mutual TLS inside is made with the endpoint itself, so the gateway in
+between sees who calls whom, and no more.
+"""
+
+from functools import lru_cache
+
+from masche.compiler.envoy.parts import extension
+from masche.wire.framing import field, text
+from masche.wire.messages import Body, Json, encode
+
+LISTENER = "detour"
+"""The internal listener in which detours begin."""
+
+TUNNEL, DESTINATION = "masche.tunnel", "destination"
+"""Where an endpoint's metadata say to whom the gateway is asked to connect."""
+
+DETOUR, VIA = "masche.detour", "via"
+"""Where an endpoint's metadata say which gateway carries it, for whoever measures."""
+
+_GATEWAY = "envoy.filters.listener.original_dst"
+"""Where Envoy's ORIGINAL_DST cluster looks for the address to connect to: the gateway's."""
+
+
+@lru_cache(maxsize=65_536)
+def endpoint(real: str, via: str) -> tuple[bytes, bytes]:
+    """Return the ``Address`` and the ``Metadata`` of the instance at ``real``, reached by the gateway at ``via``.
+
+    Two ways to one instance are two addresses: Envoy would drop one of two alike.
+    """
+    internal = text(1, LISTENER) + text(2, f"{real}@{via}")
+    metadata: Body = {TUNNEL: {DESTINATION: real}, DETOUR: {VIA: via}, _GATEWAY: {"local": via}}
+    return field(3, internal), encode("envoy.config.core.v3.Metadata", {"filter_metadata": metadata})
+
+
+def through(socket: Body) -> Body:
+    """Return a transport socket that hands an endpoint's metadata on to ``detour``; a direct one notices nothing."""
+    handed_on: list[Json] = [{"kind": {"host": {}}, "name": name} for name in (TUNNEL, _GATEWAY)]
+    return extension(
+        "envoy.transport_sockets.internal_upstream",
+        "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+        {"passthrough_metadata": handed_on, "transport_socket": socket},
+    )
