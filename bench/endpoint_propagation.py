@@ -21,11 +21,12 @@ import grpc
 import grpc.aio
 from rig.record import Record
 
+from masche.identity import transport
 from masche.model.blob import Blob
 from masche.wire import discovery, framing
-from masche.wire.discovery import DeltaRequest
+from masche.wire.discovery import MAX_REQUEST_BYTES, DeltaRequest
 from masche.wire.types import ENDPOINTS
-from masche.xds.listening import bind_unix, options
+from masche.xds.listening import bind_unix
 from masche.xds.server import SERVICE, Conversation, Peer, Proxy, handlers
 from masche.xds.verdict import Rejection
 from masche.xds.wanted import Table, Wanted
@@ -148,7 +149,7 @@ class Crowd:
 
 async def measure(folder: Path, count: int, rounds: int, size: int) -> list[dict[str, float]]:
     plane, bare = Plane(Wanted({ENDPOINTS: Table([endpoints(0, size)])}), []), Bare()
-    server = grpc.aio.server(options=options())
+    server = grpc.aio.server(options=transport.server(max_receive_bytes=MAX_REQUEST_BYTES))
     server.add_generic_rpc_handlers((handlers(plane), bare.handlers()))
     path = folder / f"{count}.sock"
     bind_unix(server, path)
