@@ -231,22 +231,22 @@ class Live:
         instances = (self._instances(known.service, zone) for known in each.view.clusters)
         return (
             *shared.blobs(each.view),
+            *(tunnels.tables(reach(self.mesh)) if each.view.vantage.is_east_west else ()),
             *map(encoded_endpoints.blob, instances),
             *listeners(each.view, each.seat),
             *self._identity(each.view.identity, each.view.trust_domain),
             *self._certificates(each.view),
         )
-            *(tunnels.tables(reach(self.mesh)) if each.view.vantage.is_east_west else ()),
+
+    def _instances(self, service: PortRef, zone: str) -> Endpoints:
+        """What ``instead`` says, or the compiler."""
+        return self.instead.get(service) or endpoints(self.mesh, self.steering, service, zone)
 
     def _identity(self, identity: str, trust_domain: str) -> tuple[Blob, ...]:
         if identity not in self._secrets:
             key, authority = keys.generate(), self._authority(trust_domain)
             issued = authority.sign(keys.signing_request(key), SpiffeId.parse(identity), now=time.time())
             pem, bundle = keys.private_pem(key).reveal(), authority.bundle.pem.encode()
-    def _instances(self, service: PortRef, zone: str) -> Endpoints:
-        """What ``instead`` says, or the compiler."""
-        return self.instead.get(service) or endpoints(self.mesh, self.steering, service, zone)
-
             self._secrets[identity] = (
                 _secret(secret.CERTIFICATE, secret.certificate(secret.CERTIFICATE, issued.chain.encode(), pem)),
                 _secret(secret.ROOTS, secret.roots(secret.ROOTS, {trust_domain: bundle})),
@@ -295,6 +295,10 @@ class Live:
     def _application_port(self, workload: str, port: int) -> int:
         standing = self.standing.get(Name(*workload.split("/", 1)))
         return {each.mesh_port: each.app_port for each in standing.seat.ports}[port] if standing else port
+
+    def proxy(self, name: Name) -> Proxy:
+        """The Envoy of a Workload."""
+        return next(proxy for proxy, each in self._seated() if each.workload.name == name)
 
     def forget(self) -> None:
         """Forget what applications received so far."""

@@ -135,6 +135,7 @@ def _outlier(outlier: OutlierEjection) -> Body:
 def _transport(source: Cluster, *, is_carried: bool) -> Body:
     """One socket for both ways, the direct and the carried: a second one, by match, would double each TLS context."""
     plaintext = {"name": PLAINTEXT, "match": {MTLS_KEY: PLAINTEXT}, "transport_socket": RAW_BUFFER}
+    socket = extension("envoy.transport_sockets.tls", _TLS, {"common_tls_context": _tls(source)})
     tls: Body = {
         "transport_socket": through(socket) if is_carried else socket,
         "transport_socket_matches": [plaintext],
