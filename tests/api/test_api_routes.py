@@ -11,9 +11,10 @@ from masche.api.access import TokenRequest
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
 from masche.api.credentials import Credentials, CredentialsError, Sessions, load_token
 from masche.api.explaining import WhyRequest
-from masche.api.messages import Document, Edges, Event, Graph, MeshStatus, Verb
+from masche.api.messages import Document, Event, MeshStatus, Verb
 from masche.api.plane import Fault, PlaneError
 from masche.api.server import AddressError
+from masche.api.traffic import Edges, Graph, Rate, ZoneLink, Zones, ZoneShare, ZoneShift
 from masche.identity.files import UnsafeFileError
 from masche.model.refs import Kind, Ref
 from masche.testing.api import RunningApi, running_api
@@ -79,6 +80,7 @@ def test_each_fault_has_its_status(api: RunningApi, plane: FakePlane, fault: Fau
         "/v1/edges?window=nan",
         "/v1/edges?window=inf",
         "/v1/edges?window=0",
+        "/v1/zones?window=3601",
         "/v1/graph?window=x",
         "/v1/events?after=x",
         "/v1/events?limit=1000000",
@@ -129,9 +131,17 @@ def test_why_carries_the_question_over(api: RunningApi):
     assert explanation.summary == "shop/web may call orders"
 
 
+def test_links_between_zones_come_as_they_are(api: RunningApi, plane: FakePlane):
+    rate = Rate(requests_per_second=3.0, success=1.0, p50_ms=1.0, p95_ms=2.0, p99_ms=3.0)
+    link = ZoneLink(source="a", destination="b", via="c", rate=rate, share=0.25, network_ms=12.5, is_bad=True)
+    shift = ZoneShift(service="shop/orders:80", caller_zone="a", shares=(ZoneShare(zone="b", via="c", share=1.0),))
+    plane.between = Zones(at=1.0, window=10.0, links=(link,), shifts=(shift,))
+    assert api.client.zones(window=30.0) == Zones(at=1.0, window=30.0, links=(link,), shifts=(shift,))
+
+
 def test_the_live_stream_begins_with_the_whole_picture_and_goes_on_with_what_happens(api: RunningApi, plane: FakePlane):
     stream = api.client.live()
-    assert [type(next(stream)) for _ in range(3)] == [MeshStatus, Graph, Edges]
+    assert [type(next(stream)) for _ in range(4)] == [MeshStatus, Graph, Edges, Zones]
     api.call(lambda: plane.happen("workload-joined", "shop/orders-1 joined\nid: 99", about="shop/orders-1"))
     event = next(stream)
     assert isinstance(event, Event)
@@ -143,9 +153,9 @@ def test_a_browser_that_comes_back_gets_the_events_it_missed(api: RunningApi, pl
     for number in range(3):
         plane.happen("tick", f"number {number}")
     stream = api.client.live(after=2)
-    messages = [next(stream) for _ in range(4)]
-    assert isinstance(messages[3], Event)
-    assert messages[3].sequence == 3
+    messages = [next(stream) for _ in range(5)]
+    assert isinstance(messages[4], Event)
+    assert messages[4].sequence == 3
     stream.close()
 
 

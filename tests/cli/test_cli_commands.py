@@ -11,6 +11,7 @@ from runner_types import Masche
 
 from masche.api import access, explaining
 from masche.api import messages as m
+from masche.api import traffic as t
 from masche.cli.exits import Exit
 from masche.model.diagnostic import Diagnostic
 from masche.model.refs import Kind, Ref
@@ -18,7 +19,7 @@ from masche.testing.api import RunningApi
 from masche.testing.plane import NO_FACTS, FakePlane
 
 ORDERS = Ref(Kind.SERVICE, "shop", "orders")
-RATE = m.Rate(requests_per_second=12.5, success=0.99995, p50_ms=1.2, p95_ms=3.4, p99_ms=5.6)
+RATE = t.Rate(requests_per_second=12.5, success=0.99995, p50_ms=1.2, p95_ms=3.4, p99_ms=5.6)
 REJECTION = m.Rejection(type_url="t/RouteConfiguration", name="outbound/shop/orders/80", words="regex: missing ]")
 
 pytestmark = pytest.mark.usefixtures("api")
@@ -234,8 +235,8 @@ def test_why_draws_the_chain_and_ends_with_9_when_the_call_is_denied(masche: Mas
 
 
 def test_top_prints_a_snapshot_with_the_instances_behind_an_edge(masche: Masche, plane: FakePlane):
-    end = m.EdgeEndpoint(workload="shop/orders-1", zone="a", rate=RATE, weight=80)
-    edge = m.Edge(
+    end = t.EdgeEndpoint(workload="shop/orders-1", zone="a", rate=RATE, weight=80)
+    edge = t.Edge(
         source="shop/web",
         destination="shop/orders",
         port=80,
@@ -244,7 +245,7 @@ def test_top_prints_a_snapshot_with_the_instances_behind_an_edge(masche: Masche,
         denied_per_second=0.5,
         endpoints=(end,),
     )
-    plane.traffic = m.Edges(at=1.0, window=10.0, edges=(edge,))
+    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(edge,))
     lines = ended(masche("top", "--once", "--endpoints"), Exit.OK).splitlines()
     assert lines[1].split() == ["shop/web", "shop/orders", "80", "12.5", "99.99%", "1.2", "3.4", "5.6", "0.5", "mTLS"]
     assert lines[2].split() == ["shop/orders-1", "12.5", "99.99%", "1.2", "3.4", "5.6", "80%"]

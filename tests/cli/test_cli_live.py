@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from masche.api import messages as m
+from masche.api import traffic as t
 from masche.cli.exits import Exit
 from masche.testing.api import RunningApi, running_api
 from masche.testing.plane import FakePlane
 
-RATE = m.Rate(requests_per_second=12.5, success=1.0, p50_ms=1.2, p95_ms=3.4, p99_ms=5.6)
+RATE = t.Rate(requests_per_second=12.5, success=1.0, p50_ms=1.2, p95_ms=3.4, p99_ms=5.6)
 
 
 def start(data: Path, *words: str, stdout: int = subprocess.PIPE, **env: str) -> subprocess.Popen[bytes]:
@@ -60,8 +61,8 @@ def never(_: bytes) -> bool:
 
 @pytest.fixture
 def traffic(plane: FakePlane) -> None:
-    edge = m.Edge(source="shop/web", destination="shop/orders", port=80, protocol="http", rate=RATE)
-    plane.traffic = m.Edges(at=1.0, window=10.0, edges=(edge,))
+    edge = t.Edge(source="shop/web", destination="shop/orders", port=80, protocol="http", rate=RATE)
+    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(edge,))
 
 
 @pytest.mark.usefixtures("traffic")

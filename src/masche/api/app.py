@@ -3,7 +3,7 @@
 Invariant: whatever happens inside, the answer is one of ours: JSON with a code, a reason and a cure.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -42,15 +42,12 @@ def app(
     """
     limit = GuessLimit()
     routes = Routes(plane=plane, credentials=credentials, streams=streams or Streams())
-    table: list[BaseRoute] = [*routes.table(), Route("/login", _login_page), Route("/login.js", _login_script)]
-    if (static_dir / "index.html").is_file():
-        table.append(Mount("/", StaticFiles(directory=static_dir, html=True)))
 
     async def on_wrong_code(request: Request, _error: Exception) -> Response:
         return refused(BAD_CREDENTIALS, request.scope, limit)
 
     made = Starlette(
-        routes=table,
+        routes=[*routes.table(), *_pages(static_dir)],
         exception_handlers={
             PlaneError: _on_plane_error,
             BadRequestError: _on_bad_request,
@@ -64,6 +61,13 @@ def app(
     made.add_middleware(Net)
     made.add_middleware(Guard, credentials=credentials, allowed_hosts=hosts, limit=limit)
     return made
+
+
+def _pages(static_dir: Path) -> Iterator[BaseRoute]:
+    yield Route("/login", _login_page)
+    yield Route("/login.js", _login_script)
+    if (static_dir / "index.html").is_file():
+        yield Mount("/", StaticFiles(directory=static_dir, html=True))
 
 
 async def _login_page(_request: Request) -> Response:

@@ -5,6 +5,7 @@ errors: Unreachable (nobody answers), Denied (wrong credentials), Refusal (an an
 """
 
 import http.client
+import select
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -34,26 +35,33 @@ from masche.api.messages import (
     Differences,
     DiffRequest,
     Document,
-    Edges,
     Error,
     Event,
     EventPage,
     Failure,
-    Graph,
     Item,
     Listing,
-    LiveMessage,
     MeshStatus,
     Rollout,
 )
+from masche.api.traffic import Edges, Graph, LiveMessage, Zones
 from masche.model.refs import Kind, Ref
 
 T = TypeVar("T")
 TIMEOUT = 30.0
+PATIENCE = 3.0
+"""Seconds after which a silent control plane is asked whether it is there at all, and so long has it to say so."""
+
 LIVE_TIMEOUT = 45.0
 """Seconds of silence after which a live stream is dead: three heartbeats."""
 
-_LIVE: Mapping[str, type[LiveMessage]] = {"event": Event, "edges": Edges, "graph": Graph, "status": MeshStatus}
+_LIVE: Mapping[str, type[LiveMessage]] = {
+    "event": Event,
+    "edges": Edges,
+    "zones": Zones,
+    "graph": Graph,
+    "status": MeshStatus,
+}
 
 
 class UnreachableError(Exception):
@@ -151,6 +159,10 @@ class Client:
         """See Plane.edges."""
         return self._get(f"/v1/edges?window={window}", Edges)
 
+    def zones(self, *, window: float) -> Zones:
+        """See Plane.zones."""
+        return self._get(f"/v1/zones?window={window}", Zones)
+
     def graph(self, *, window: float) -> Graph:
         """See Plane.graph."""
         return self._get(f"/v1/graph?window={window}", Graph)
@@ -229,20 +241,40 @@ class Client:
         if body is not None:
             headers["Content-Type"] = "application/json"
         connection.request(method, path, body=body, headers=headers)
+        if method == "GET" and not _has_answer(connection) and not self._is_alive():
+            raise TimeoutError
         response = connection.getresponse()
         if response.status >= 400:
             raise _refusal(response.status, response.read())
         return response
 
+    def _is_alive(self) -> bool:
+        """Whether its loop turns at all: one that is stopped still takes connections."""
+        connection = self._connection(PATIENCE)
+        try:
+            connection.request("GET", "/healthz", headers={"Connection": "close"})
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return True
+
     def _unreachable(self, error: Exception) -> UnreachableError:
         if isinstance(error, TimeoutError):
             return UnreachableError(
-                f"the control plane at {self.url} did not answer in time", fix="look at the log of `masche up`"
+                f"the control plane at {self.url} did not answer in time",
+                fix="look at the log of `masche up`; a process that is stopped (SIGSTOP, Ctrl-Z) goes on with SIGCONT",
             )
         return UnreachableError(
             f"no control plane answers at {self.url} ({error or type(error).__name__})",
             fix="start it with `masche up`, or name another data folder with --data or MASCHE_DATA",
         )
+
+
+def _has_answer(connection: http.client.HTTPConnection) -> bool:
+    """Whether the answer begins within PATIENCE."""
+    return bool(select.select([connection.sock], [], [], min(PATIENCE, connection.timeout or PATIENCE))[0])
 
 
 _TOO_LARGE = RefusalError(

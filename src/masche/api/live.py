@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from masche.api.answers import encode
-from masche.api.messages import Edges, Event, Graph, LiveMessage, MeshStatus
+from masche.api.messages import Event, MeshStatus
+from masche.api.traffic import Edges, Graph, LiveMessage, Zones
 
 MAX_STREAMS = 64
 STREAM_LIFETIME = 3600.0
@@ -26,6 +27,8 @@ def frame(message: LiveMessage) -> bytes:
             return b"event: event\nid: %d\n" % message.sequence + data
         case Edges():
             return b"event: edges\n" + data
+        case Zones():
+            return b"event: zones\n" + data
         case Graph():
             return b"event: graph\n" + data
         case MeshStatus():

@@ -305,7 +305,10 @@ class LeaseFacts(Message, frozen=True, kw_only=True):
 
 
 class PlaneFacts(Message, frozen=True, kw_only=True):
-    """The control plane itself: ``store`` names its store (``sqlite /path``), ``uptime`` is seconds."""
+    """The control plane itself: ``store`` names its store (``sqlite /path``), ``uptime`` is seconds.
+
+    ``panics`` are sentences about Services without a healthy instance.
+    """
 
     version: str
     revision: int
@@ -318,6 +321,7 @@ class PlaneFacts(Message, frozen=True, kw_only=True):
     leases: LeaseFacts = LeaseFacts(is_counting=True)
     waiting_for: tuple[str, ...] = ()
     findings: tuple[Diagnostic, ...] = ()
+    panics: tuple[str, ...] = ()
 
 
 class MeshStatus(Message, frozen=True, kw_only=True):
@@ -325,100 +329,6 @@ class MeshStatus(Message, frozen=True, kw_only=True):
 
     plane: PlaneFacts
     proxies: tuple[ProxyStatus, ...]
-
-
-# Traffic
-
-
-class Rate(Message, frozen=True, kw_only=True):
-    """How calls went in a window.
-
-    ``success`` is the share without a 5xx or a transport error (1.0 when there were none), latencies are milliseconds
-    as the caller's proxy saw them, 0.0 when there were no calls.
-    """
-
-    requests_per_second: float
-    success: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-
-
-class EdgeEndpoint(Message, frozen=True, kw_only=True):
-    """The part of an edge that one instance served. ``weight`` is its steered weight in percent of a fair share."""
-
-    workload: str
-    zone: str
-    rate: Rate
-    weight: int = 100
-    is_ejected: bool = False
-
-
-class Edge(Message, frozen=True, kw_only=True):
-    """Calls from one service to one port of another. ``denied_per_second`` were refused by a policy."""
-
-    source: str
-    destination: str
-    port: int
-    protocol: str
-    rate: Rate
-    is_mtls: bool = True
-    denied_per_second: float = 0.0
-    endpoints: tuple[EdgeEndpoint, ...] = ()
-
-
-class Edges(Message, frozen=True, kw_only=True):
-    """All edges with traffic in the last ``window`` seconds before ``at``, sorted by source, destination and port."""
-
-    at: float
-    window: float
-    edges: tuple[Edge, ...]
-
-
-class NodeWorkload(Message, frozen=True, kw_only=True):
-    """One instance of a node of the graph, as in ProxyStatus."""
-
-    workload: str
-    state: str
-    placement: str
-    machine: str
-    zone: str
-    identity: str
-    certificate_expires_at: float
-    is_connected: bool
-    is_in_sync: bool
-    is_exposed: bool = False
-    last_error: str = ""
-
-
-class NodeKind(StrEnum):
-    """What a node of the graph is."""
-
-    SERVICE = "service"
-    GATEWAY = "gateway"
-    CLIENT = "client"
-    EXTERNAL = "external"
-
-
-class Node(Message, frozen=True, kw_only=True):
-    """A service (or what else calls and is called) with its instances; ``id`` is what edges name."""
-
-    id: str
-    kind: NodeKind
-    namespace: str
-    name: str
-    ports: tuple[int, ...] = ()
-    workloads: tuple[NodeWorkload, ...] = ()
-
-
-class Graph(Message, frozen=True, kw_only=True):
-    """The picture: nodes and the edges between them over ``window`` seconds before ``at``, at ``revision``."""
-
-    revision: int
-    at: float
-    window: float
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
 
 
 # Events
@@ -444,7 +354,3 @@ class EventPage(Message, frozen=True, kw_only=True):
     events: tuple[Event, ...]
     oldest: int
     latest: int
-
-
-LiveMessage = Event | Edges | Graph | MeshStatus
-"""What the live stream carries; the name of the SSE event is ``event``, ``edges``, ``graph`` or ``status``."""

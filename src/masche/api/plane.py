@@ -14,15 +14,13 @@ from masche.api.messages import (
     Description,
     Differences,
     Document,
-    Edges,
     EventPage,
-    Graph,
     Item,
     Listing,
-    LiveMessage,
     MeshStatus,
     Rollout,
 )
+from masche.api.traffic import Edges, Graph, LiveMessage, Zones
 from masche.model.diagnostic import Diagnostic
 from masche.model.refs import Kind, Ref
 
@@ -94,6 +92,10 @@ class Plane(Protocol):
         """Calls per edge over the last ``window`` seconds (1 to 3600)."""
         ...
 
+    async def zones(self, *, window: float) -> Zones:
+        """The links between zones over the last ``window`` seconds, and what is steered between them now."""
+        ...
+
     async def graph(self, *, window: float) -> Graph:
         """Services, their workloads and the edges between them over the last ``window`` seconds."""
         ...
@@ -103,10 +105,10 @@ class Plane(Protocol):
         ...
 
     def live(self, *, after: int) -> AsyncIterator[LiveMessage]:
-        """Yield events after ``after`` as they happen, Edges once a second, Graph and MeshStatus on change.
+        """Yield events after ``after`` as they happen, Edges once a second, the rest on change.
 
-        Begins at once with a MeshStatus and a Graph. A slow reader loses intermediate Edges, Graphs and statuses but
-        no Event. Ends when the control plane stops; closing the iterator releases what it holds.
+        Begins at once with a MeshStatus and a Graph. A slow reader loses what is between two Edges, Zones, Graphs
+        and statuses, but no Event. Ends when the control plane stops; closing the iterator releases what it holds.
         """
         ...
 

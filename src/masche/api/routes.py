@@ -56,6 +56,7 @@ class Routes:
             _route("/v1/status", self.status, "GET"),
             _route("/v1/why", self.why, "POST"),
             _route("/v1/edges", self.edges, "GET"),
+            _route("/v1/zones", self.zones, "GET"),
             _route("/v1/graph", self.graph, "GET"),
             _route("/v1/events", self.events, "GET"),
             _route("/v1/live", self.live, "GET"),
@@ -142,6 +143,10 @@ class Routes:
     async def edges(self, request: Request) -> Response:
         """``?window=10`` seconds."""
         return answer(await self.plane.edges(window=_window(request)))
+
+    async def zones(self, request: Request) -> Response:
+        """``?window=10`` seconds."""
+        return answer(await self.plane.zones(window=_window(request)))
 
     async def graph(self, request: Request) -> Response:
         """``?window=10`` seconds."""

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from masche.api.app import STATIC_DIR, app
+from masche.api.connections import Connection
 from masche.api.credentials import ApiFolder, Credentials
 from masche.api.guard import MAX_HEADER_BYTES
 from masche.api.live import Streams
@@ -105,7 +106,7 @@ async def listening(application: ASGIApp, *, host: str, port: int, option: str) 
 def _config(application: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         application,  # pyright: ignore[reportArgumentType] # uvicorn's own ASGI types are narrower than Starlette's
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,

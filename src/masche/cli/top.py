@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from masche.api.client import Client
-    from masche.api.messages import Edges, Rate
+    from masche.api.traffic import Edges, Rate
 
 REFRESH = 1.0
 HEADINGS = ["from", "to", "port", "req/s", "success", "p50 ms", "p95 ms", "p99 ms", "denied/s", "transport"]

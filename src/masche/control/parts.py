@@ -76,7 +76,7 @@ class Parts:
             self.world.settle(),
             self.identity.renew(),
             self.vigil.watch(),
-            self.measures.steer(),
+            self.measures.helm.run(),
         )
         store = self.ground.store
         return always if self.folder is None else (*always, mirror(self.folder, store, store))
@@ -87,7 +87,7 @@ def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
     counters = Counters()
     events = Events(wall=ground.wall, heard=_noted(counters))
     world = World(ground.store, trust_domain=ground.authority.trust_domain, now=ground.now, events=events)
-    measures = Measures(world, events=events)
+    measures = Measures(world, events=events, wall=ground.wall)
     leases = Leases(lease=ground.options.lease)
     vigil = Vigil(world, writer=ground.store, leases=leases, events=events, successes=measures.last_success)
     reading = Reading(world=world, expiry=measures.certificate_expiry)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from masche.api.messages import Edge, Graph, Node, NodeKind, NodeWorkload, ProxyStatus
+from masche.api.messages import ProxyStatus
+from masche.api.traffic import Edge, Graph, Node, NodeKind, NodeWorkload
 from masche.control.world import World
 from masche.model.mesh import Mesh
 from masche.model.refs import Name

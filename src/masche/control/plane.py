@@ -26,19 +26,17 @@ from masche.api.messages import (
     Description,
     Differences,
     Document,
-    Edges,
     Event,
     EventPage,
-    Graph,
     Item,
     LeaseFacts,
     Listing,
-    LiveMessage,
     MeshStatus,
     PlaneFacts,
     Rollout,
 )
 from masche.api.plane import Fault, PlaneError
+from masche.api.traffic import Edges, Graph, LiveMessage, Zones
 from masche.control.asking import explain
 from masche.control.checking import check
 from masche.control.parts import Parts
@@ -126,6 +124,7 @@ class ControlPlane:
             leases=LeaseFacts(is_counting=leases.is_counting, held_back=leases.held_back, reason=leases.reason),
             waiting_for=tuple(self.parts.world.waiting_for()),
             findings=tuple(self._findings()),
+            panics=tuple(sentence for _, sentence in sorted(self.parts.measures.helm.panics.items())),
         )
 
     def _findings(self) -> Iterator[Diagnostic]:
@@ -142,7 +141,11 @@ class ControlPlane:
 
     async def edges(self, *, window: float) -> Edges:
         """Calls per edge."""
-        return Edges(at=self.parts.ground.wall(), window=window, edges=self.parts.measures.edges(window))
+        return Edges(at=self.parts.ground.wall(), window=window, edges=self.parts.measures.flows.edges(window))
+
+    async def zones(self, *, window: float) -> Zones:
+        """Calls per link between zones."""
+        return self.parts.measures.flows.zones(window, at=self.parts.ground.wall())
 
     async def graph(self, *, window: float) -> Graph:
         """The picture."""
@@ -150,7 +153,7 @@ class ControlPlane:
         return graph(
             self.parts.world,
             self.parts.reading.proxies(),
-            self.parts.measures.edges(window),
+            self.parts.measures.flows.edges(window),
             at=self.parts.ground.wall(),
             window=window,
         )
@@ -163,6 +166,7 @@ class ControlPlane:
         """Everything as it happens."""
         last_status: MeshStatus | None = None
         last_graph: Graph | None = None
+        last_zones: Zones | None = None
         while True:
             status = await self.status()
             if last_status is None or _standing(status) != _standing(last_status):
@@ -177,6 +181,10 @@ class ControlPlane:
                 after = event.sequence
                 yield event
             yield Edges(at=picture.at, window=LIVE_WINDOW, edges=picture.edges)
+            zones = await self.zones(window=LIVE_WINDOW)
+            if last_zones is None or (zones.links, zones.shifts) != (last_zones.links, last_zones.shifts):
+                last_zones = zones
+                yield zones
             await self.parts.events.wait(after=after, timeout=LIVE_INTERVAL)
 
     # -- identity ---------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from masche.api.messages import (
 from masche.api.plane import Fault, PlaneError
 from masche.compiler.trafficpolicy import traffic
 from masche.compiler.view import statuses
+from masche.control.naming import naming
 from masche.control.registrations import Registration
 from masche.control.world import Proxy, World
 from masche.control.writing import stored
@@ -280,20 +281,8 @@ def _conditions(status: Status | None) -> tuple[Condition, ...]:
 
 
 def service_of(mesh: Mesh, name: Name) -> str:
-    """The first Service that selects a workload, the one called like its ``app`` label before others."""
-    workload = mesh.workloads.get(name)
-    if workload is None:
-        return ""
-    labels = workload.metadata.labels
-    named = Name(name.namespace, labels.get("app", ""))
-    selecting = [
-        service.name
-        for service in mesh.services.values()
-        if service.name.namespace == name.namespace
-        and service.spec.selector
-        and service.spec.selector.items() <= labels.items()
-    ]
-    return str(named if named in selecting else min(selecting)) if selecting else ""
+    """The Service that a workload belongs to, "" when none selects it."""
+    return naming(mesh).services.get(name, "")
 
 
 def _fields(made: Traffic) -> Iterable[tuple[str, str]]:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from masche.link.messages import Occupant, ProxyReport, ProxyState
 from masche.model.refs import Name
 
+REMEMBERED = 256
+"""How many proxies that left are still known by name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
@@ -32,9 +35,10 @@ class Registration:
 
 @dataclass(slots=True)
 class Registrations:
-    """All registrations by proxy id."""
+    """All registrations by proxy id, and the last ``REMEMBERED`` that left: their last report comes after them."""
 
     _by_proxy: dict[str, Registration] = field(default_factory=dict[str, Registration])
+    _departed: dict[str, Registration] = field(default_factory=dict[str, Registration])
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._by_proxy.values())
@@ -50,8 +54,15 @@ class Registrations:
         self._by_proxy[registration.state.proxy] = registration
 
     def remove(self, proxy: str) -> None:
-        """Forget a proxy."""
-        self._by_proxy.pop(proxy, None)
+        """A proxy left."""
+        if (found := self._by_proxy.pop(proxy, None)) is not None:
+            self._departed[proxy] = found
+            while len(self._departed) > REMEMBERED:
+                del self._departed[next(iter(self._departed))]
+
+    def departed(self, proxy: str) -> Registration | None:
+        """The registration of a proxy that left lately."""
+        return self._departed.get(proxy)
 
     def of_machine(self, machine: str) -> tuple[Registration, ...]:
         """What one machine registered."""

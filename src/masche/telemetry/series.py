@@ -175,6 +175,10 @@ class Series:
         """The parts of an edge that single instances served in the last ``window`` seconds."""
         return self._busy([each for each in self._tracks if each.instance and each[:3] == edge[:3]], window, now)
 
+    def every(self, *, window: float, now: float) -> list[Summary]:
+        """All there is with traffic in the last ``window`` seconds, whole edges and parts alike."""
+        return self._busy(self._tracks, window, now)
+
     def _busy(self, edges: Iterable[Edge], window: float, now: float) -> list[Summary]:
         seen = sorted(edge for edge in edges if self._tracks[edge].seen_at >= now - window - COARSE[0])
         totals = ((edge, self.total(edge, window=window, now=now)) for edge in seen)

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 
 from masche.api.access import TokenRequest
-from masche.api.messages import Document, Event, Graph, LiveMessage, MeshStatus, Rollout, RolloutState, Verb
+from masche.api.messages import Document, Event, MeshStatus, Rollout, RolloutState, Verb
 from masche.api.plane import Fault, Plane, PlaneError
+from masche.api.traffic import Graph, LiveMessage
 from masche.model.refs import Kind, Ref
 
 SERVICE = """\

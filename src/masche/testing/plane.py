@@ -28,14 +28,11 @@ from masche.api.messages import (
     Difference,
     Differences,
     Document,
-    Edges,
     Event,
     EventPage,
-    Graph,
     Impact,
     Item,
     Listing,
-    LiveMessage,
     MeshStatus,
     PlaneFacts,
     Rollout,
@@ -43,6 +40,7 @@ from masche.api.messages import (
     Verb,
 )
 from masche.api.plane import Fault, PlaneError
+from masche.api.traffic import Edges, Graph, LiveMessage, Zones
 from masche.model.diagnostic import Diagnostic, Place
 from masche.model.refs import Kind, Ref
 
@@ -50,6 +48,7 @@ CLUSTER_SCOPED = frozenset({Kind.NAMESPACE, Kind.GATEWAY_CLASS, Kind.MESH_CONFIG
 NO_FACTS = PlaneFacts(version="0", revision=0, store="memory", trust_domain="mesh.local", uptime=1.0, started_at=1.0)
 NO_STATUS = MeshStatus(plane=NO_FACTS, proxies=())
 NO_TRAFFIC = Edges(at=1.0, window=10.0, edges=())
+NO_ZONES = Zones(at=1.0, window=10.0)
 NO_PICTURE = Graph(revision=0, at=1.0, window=10.0, nodes=(), edges=())
 NO_MACHINES = MachineList(machines=())
 NO_CERTIFICATES = CertificateList(certificates=())
@@ -71,6 +70,7 @@ class FakePlane:
     mesh_status: MeshStatus = NO_STATUS
     explanation: Explanation | None = None
     traffic: Edges = NO_TRAFFIC
+    between: Zones = NO_ZONES
     picture: Graph = NO_PICTURE
     log: list[Event] = field(default_factory=list[Event])
     happened: asyncio.Event = field(default_factory=asyncio.Event)
@@ -177,6 +177,11 @@ class FakePlane:
         self._fail()
         return Edges(at=self.traffic.at, window=window, edges=self.traffic.edges)
 
+    async def zones(self, *, window: float) -> Zones:
+        """What the test said."""
+        self._fail()
+        return Zones(at=self.between.at, window=window, links=self.between.links, shifts=self.between.shifts)
+
     async def graph(self, *, window: float) -> Graph:
         """What the test said."""
         self._fail()
@@ -195,6 +200,7 @@ class FakePlane:
         yield self.mesh_status
         yield self.picture
         yield self.traffic
+        yield self.between
         while True:
             for event in self.log[after:]:
                 yield event

@@ -1,0 +1,114 @@
+"""Steers: gives the Steersman what was seen, publishes what it decides, and tells every move as an event.
+
+Once a second, and after a verdict at once but never more than ten times a second. Invariant: whatever goes wrong in a
+look, the Steering in force stays, and so does the control plane.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from masche.compiler.steer.moves import Decision, Move
+from masche.compiler.steer.standing import Link, Standing
+from masche.compiler.steer.steersman import Steersman
+from masche.compiler.steer.terrain import survey
+from masche.control.ejections import Ejections
+from masche.control.panics import panicking, ports
+from masche.control.sightings import Sightings
+from masche.control.world import World
+from masche.model.mesh import Mesh
+from masche.model.refs import PortRef
+from masche.telemetry.events import Events
+
+INTERVAL = 1.0
+SHORTEST = 0.1
+"""Seconds between two looks, however many verdicts come."""
+
+DRY_RUN = "dry-run"
+"""The kind of an event about what would have moved."""
+
+
+class Helm:
+    """The steering loop. ``sightings`` is what came in since the last look."""
+
+    def __init__(self, world: World, *, events: Events, ejections: Ejections) -> None:
+        self.sightings = Sightings()
+        self._world = world
+        self._events = events
+        self._ejections = ejections
+        self._steersman = Steersman()
+        self._urgent = asyncio.Event()
+        self._panics: Mapping[PortRef, str] = {}
+        self._ports: tuple[Mesh, tuple[PortRef, ...]] = (world.mesh, ports(world.mesh))
+        self._failure = ""
+
+    def hurry(self) -> None:
+        """Look as soon as the last look is ``SHORTEST`` seconds past."""
+        self._urgent.set()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(SHORTEST)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL - SHORTEST):
+                    await self._urgent.wait()
+            self._urgent.clear()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - what cannot be steered must not end what serves already
+                self._failed(error)
+
+    def look(self) -> None:
+        """Take what was seen, decide, publish and tell."""
+        now, mesh = self._world.now(), self._world.mesh
+        if self._ports[0] is not mesh:
+            self._ports = (mesh, ports(mesh))
+        self._ejections.keep_only({each.state.proxy for each in self._world.registrations}, mesh.workloads)
+        terrain = survey(mesh, self._ports[1])
+        for key, seen in self.sightings.taken().items():
+            self._steersman.saw(key, seen, now=now)
+        decision = self._steersman.steer(terrain, now=now)
+        if decision.steering is not None:
+            self._world.steer(decision.steering)
+        self._tell(decision)
+        self._watch_panics(panicking(terrain, self._world.compilation.steering, self._ejections))
+        self._failure = ""
+
+    def _tell(self, decision: Decision) -> None:
+        for move in decision.moves:
+            self._events.add(kind=_kind(move), severity=move.severity, about=move.about, message=move.sentence)
+
+    def _watch_panics(self, found: Mapping[PortRef, str]) -> None:
+        for port in found.keys() - self._panics.keys():
+            self._events.add(kind="panic", severity="error", about=str(port), message=found[port])
+        for port in self._panics.keys() - found.keys():
+            over = f"{port}: there is a healthy instance again, or none at all"
+            self._events.add(kind="panic-over", about=str(port), message=over)
+        self._panics = found
+
+    def _failed(self, error: Exception) -> None:
+        failure = f"{type(error).__name__}: {error}"
+        if failure != self._failure:
+            what = f"traffic is not steered now, and the last weights stay: {failure}"
+            self._events.add(kind="steering-failed", severity="error", about="mesh", message=what)
+        self._failure = failure
+
+    # -- what is asked ----------------------------------------------------------------------------------------------
+
+    def standings(self, port: PortRef) -> tuple[Standing, ...]:
+        """How the instances of a port stand with the callers of each zone."""
+        return self._steersman.instances(port)
+
+    def links(self) -> tuple[Link, ...]:
+        """How the ways between zones stand."""
+        return self._steersman.links()
+
+    @property
+    def panics(self) -> Mapping[PortRef, str]:
+        """The ports without a healthy instance, each with a sentence."""
+        return self._panics
+
+
+def _kind(move: Move) -> str:
+    return DRY_RUN if move.is_dry_run else move.kind
