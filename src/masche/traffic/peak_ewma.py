@@ -6,8 +6,8 @@ reason that was measured or suffered elsewhere:
 
 1. Latency is taken relative to the group's fast quarter, and differences below ``tolerance`` are none. Noise moves no
    traffic, and nothing is gained by answering faster than the fast quarter: a fast wrong answer attracts nobody.
-2. Faults raise the cost by up to ``penalty`` times, and who has faults (or never answered yet) is never thought
-   emptier than the group's mean: an instance that fails fast has few calls outstanding, which is no merit.
+2. Recent faults raise the cost by up to ``penalty`` times, and who fails more often than its peers (or never answered
+   yet) is never thought emptier than the group's mean: what fails fast has few calls outstanding, which is no merit.
 3. A call that is under way for longer than the peers' peaks is evidence before it ends.
 4. What was not measured lately decays towards the group, not towards zero: a forgotten peak is no advantage.
 5. An avoided instance gets one probe at a time, not more often than every ``probe`` seconds (doubling up to
@@ -24,9 +24,13 @@ from masche.traffic.outcome import Outcome
 TINY = 1e-9
 """Seconds below which latencies are not told apart."""
 BLEMISH = 0.05
-"""The rate of faults from which an instance is avoided."""
+"""The rate of recent faults from which an instance is avoided."""
 FAULT_STEP = 0.25
-"""How far one fault moves the rate towards 1."""
+"""How far one fault moves the rate of recent faults towards 1; each success halves it."""
+RECORD_STEP = 1 / 32
+"""How far one answer moves the longer record of faults, at least; time without news fades it, too."""
+RECORD_ROOM = 0.02
+"""With a record twice the median's and this more an instance is suspect, and its latency is no example to others."""
 OVERDUE_MARGIN = 1.05
 """A call is overdue when it is older than the peers' peaks by this factor."""
 OVERDUE_COST = 4.0
@@ -44,7 +48,7 @@ class PeakEwma:
     """
 
     __slots__ = (
-        "_fresh", "_gauges", "calls", "ceiling", "limit", "outstanding", "penalty", "probe", "probe_limit",
+        "_fresh", "_gauges", "bound", "calls", "ceiling", "limit", "outstanding", "penalty", "probe", "probe_limit",
         "reference", "settled", "tau", "tolerance",
     )  # fmt: skip
 
@@ -59,16 +63,11 @@ class PeakEwma:
     ) -> None:
         if tau <= 0 or tolerance <= 1 or penalty < 1 or not 0 < probe <= probe_limit:
             raise ValueError("tau above 0, tolerance above 1, penalty from 1, and probe above 0 and within probe_limit")
-        self.tau, self.tolerance, self.penalty, self.probe, self.probe_limit = (
-            tau,
-            tolerance,
-            penalty,
-            probe,
-            probe_limit,
-        )
+        self.tau, self.tolerance, self.penalty = tau, tolerance, penalty
+        self.probe, self.probe_limit = probe, probe_limit
         self._gauges: dict[int, PeakGauge] = {}
         self.calls = self.outstanding = self.settled = self._fresh = 0
-        self.reference, self.limit, self.ceiling = 0.0, inf, inf
+        self.reference, self.limit, self.ceiling, self.bound = 0.0, inf, inf, RECORD_ROOM
 
     def __repr__(self) -> str:
         return (
@@ -107,33 +106,32 @@ class PeakEwma:
         if self.settled < 2 * size:
             self._fresh = 1
             return
-        known = sorted(gauge.latency for gauge in self._gauges.values() if gauge.latency > 0)
+        gauges = self._gauges.values()
+        self.bound = 2 * sorted(gauge.record for gauge in gauges)[(size - 1) // 2] + RECORD_ROOM
+        known = sorted(gauge.latency for gauge in gauges if gauge.latency > 0 and gauge.record <= self.bound)
         if known:
-            self.reference = known[len(known) // 4]
+            count = len(known)
+            self.reference = known[max(count // 4, 1 if count > 2 else 0)]
             self.limit = self.reference * self.tolerance
-            self.ceiling = max(known[len(known) * 3 // 4], self.reference) * OVERDUE_MARGIN
+            self.ceiling = max(known[count * 3 // 4], self.reference) * OVERDUE_MARGIN
+        for gauge in gauges:
+            gauge.judge()
 
 
 class PeakGauge:
     """One instance: its decayed peak of latency, its rate of faults, and its calls under way, oldest first."""
 
     __slots__ = (
-        "_group",
-        "_interval",
-        "_open",
-        "_probe_after",
-        "_probe_at",
-        "_seen_at",
-        "faults",
-        "latency",
-        "outstanding",
-    )
+        "_group", "_interval", "_open", "_probe_after", "_probe_at", "_seen_at", "faults", "is_avoided", "is_plain",
+        "latency", "outstanding", "record",
+    )  # fmt: skip
 
     def __init__(self, group: PeakEwma) -> None:
         self._group = group
         self.outstanding = 0
         self.latency = 0.0
-        self.faults = 0.0
+        self.faults = self.record = 0.0
+        self.is_avoided = self.is_plain = False
         self._open: deque[Ticket] = deque()
         self._seen_at = 0.0
         self._probe_at = self._interval = 0.0
@@ -144,10 +142,13 @@ class PeakGauge:
         avoided = ", avoided" if self.is_avoided else ""
         return f"<{latency}, {self.faults:.0%} faults, {self.outstanding} outstanding{avoided}>"
 
-    @property
-    def is_avoided(self) -> bool:
-        """Does it get probes only, as long as others are better?"""
-        return self.latency > self._group.limit or self.faults >= BLEMISH
+    def judge(self) -> None:
+        """Decide whether it gets probes only, as long as others are better (it is slow or failing), and whether there
+        is nothing to be said about it at all.
+        """
+        group = self._group
+        self.is_avoided = self.latency > group.limit or self.faults >= BLEMISH
+        self.is_plain = not self.is_avoided and self.latency > 0 and self.record <= group.bound
 
     def cost(self, *, now: float, capacity: float = 1.0) -> float:
         """The relative latency, faults and overdue calls included, times (outstanding + 1); 0 when a probe is due."""
@@ -156,12 +157,12 @@ class PeakGauge:
         factor = 1.0
         if busy and (age := now - self._oldest(now)) > group.ceiling:
             factor = OVERDUE_COST * age / group.ceiling
-        if self.latency > group.limit or self.faults >= BLEMISH:
+        if self.is_plain:
+            return factor * (busy / capacity + 1.0)
+        if self.is_avoided:
             if not busy and now >= self._probe_at and group.calls >= self._probe_after:
                 return 0.0
             factor *= self._slowness(now) * (1.0 + group.penalty * self.faults)
-        elif self.latency:
-            return factor * (busy / capacity + 1.0)
         return factor * (max(busy / capacity, group.outstanding / max(len(group), 1)) + 1.0)
 
     def _oldest(self, now: float) -> float:
@@ -189,7 +190,7 @@ class PeakGauge:
         self._open.append(ticket)
         if len(self._open) > 2 * self.outstanding + 16:
             self._open = deque(each for each in self._open if not each.is_settled)
-        if self.latency > group.limit or self.faults >= BLEMISH:
+        if self.is_avoided:
             self._probe_at = now + (self._interval or group.probe)
             self._probe_after = group.calls + PROBE_ROUNDS * len(group)
 
@@ -202,6 +203,7 @@ class PeakGauge:
         if outcome is Outcome.CANCELLED:
             if latency > group.limit and latency > self.latency:
                 self.latency, self._seen_at = latency, now
+                self.judge()
             return
         latency = max(latency, TINY)
         if outcome is Outcome.SUCCESS:
@@ -209,6 +211,7 @@ class PeakGauge:
         else:
             self._blame(latency, now)
         self._seen_at = now
+        self.judge()
         group.count()
 
     def _learn(self, latency: float, now: float) -> None:
@@ -219,26 +222,25 @@ class PeakGauge:
             self._after_probe(is_good=is_good, now=now)
             if is_good and self.latency > group.limit:
                 self.latency = sqrt(self.latency * latency)
-        self.faults *= 0.5
-        if self.faults < TINY:
-            self.faults = 0.0
-        if latency >= self.latency:
-            self.latency = latency
-        else:
-            self.latency = latency + (self.latency - latency) * exp((self._seen_at - now) / group.tau)
+        fading = exp((self._seen_at - now) / group.tau)
+        if self.record:
+            self.faults = self.faults * 0.5 if self.faults > TINY else 0.0
+            self.record = self.record * min(fading, 1 - RECORD_STEP) if self.record > TINY else 0.0
+        self.latency = max(latency, latency + (self.latency - latency) * fading)
 
     def _blame(self, latency: float, now: float) -> None:
         """A fast failure says nothing about latency; a slow one says that it is at least so slow."""
         if self.is_avoided:
             self._after_probe(is_good=False, now=now)
         self.faults += (1.0 - self.faults) * FAULT_STEP
+        self.record += (1.0 - self.record) * RECORD_STEP
         if self.latency < latency and (self.latency or latency > self._group.limit):
             self.latency = latency
 
     def _after_probe(self, *, is_good: bool, now: float) -> None:
         group = self._group
         if is_good:
-            self._interval, self._probe_at, self._probe_after = 0.0, now, group.calls
+            self._interval, self._probe_at, self._probe_after = 0.0, now, group.calls + len(group)
             return
         self._interval = min(max(2 * self._interval, group.probe), group.probe_limit)
         self._probe_at = max(self._probe_at, now + self._interval)

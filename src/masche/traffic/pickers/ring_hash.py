@@ -1,6 +1,6 @@
 """Ring hash: each endpoint holds many points of a ring, and a key goes to the next point; bounded, if wanted.
 
-D. Karger et al., "Consistent Hashing and Random Trees" (STOC 1997), in the manner of ketama, of Envoy's RING_HASH and of
+D. Karger et al., "Consistent Hashing and Random Trees" (STOC 1997), in the manner of ketama, Envoy's RING_HASH and
 gRFC A42; when one endpoint of n leaves, only its own keys move. ``bound``: V. Mirrokni, M. Thorup, M. Zadimoghaddam,
 "Consistent Hashing with Bounded Loads" (SODA 2018); who has more than ``bound`` times its share under way is skipped.
 """

@@ -2,7 +2,7 @@
 
 M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (IEEE TPDS 12(10), 2001): the longest queue
 falls from O(log n / log log n) to O(log log n) with a second draw, and many callers with the same stale picture do not
-all run to the same endpoint. Weights enter twice: as the odds of being drawn, and as capacity that calls are relative to.
+all run to the same endpoint. Weights enter twice: as the odds of being drawn, and as capacity, which calls relate to.
 """
 
 from bisect import bisect_right
