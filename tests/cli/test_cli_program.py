@@ -57,6 +57,12 @@ def test_every_exit_code_is_documented():
     assert documented == {int(code) for code in Exit}
 
 
+def test_a_command_that_is_nearly_one_is_asked_back():
+    ended = run(sys.executable, "-m", "masche", "aply", "-f", "x.yaml")
+    assert ended.returncode == Exit.USAGE
+    assert "did you mean apply?" in ended.stderr
+
+
 def test_completion_is_printed_for_each_shell_and_completes_commands():
     for shell in ("bash", "zsh", "fish"):
         assert "_MASCHE_COMPLETE" in run(sys.executable, "-m", "masche", "completion", shell).stdout

@@ -64,7 +64,9 @@ class Connection(H11Protocol):
         idle = [one for one in self.connections if isinstance(one, Connection) and one is not self and not one.is_busy]
         held = Counter(_address(one) for one in idle)
         if idle:
-            min(idle, key=lambda one: (-held[_address(one)], one.idle_since)).transport.close()
+            chosen = min(idle, key=lambda one: (-held[_address(one)], one.idle_since))
+            chosen.transport.close()
+            self.connections.discard(chosen)  # it counts no more, although the loop has yet to say that it is lost
 
 
 def _address(connection: Connection) -> str:

@@ -3,6 +3,7 @@
 Invariant: a command is listed only when the package that carries it out is installed.
 """
 
+import difflib
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -52,6 +53,18 @@ class LazyGroup(click.Group):
         """Import and return one."""
         lazy = self.lazy.get(cmd_name)
         return lazy.load() if lazy is not None and lazy.is_there else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was named, or say which one was perhaps meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := difflib.get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.6):
+                said = f"{error.message.rstrip('.')}; did you mean {' or '.join(near)}?"
+                raise click.UsageError(said, ctx) from error
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them from the table alone."""
