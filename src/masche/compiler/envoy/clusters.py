@@ -7,10 +7,11 @@ inside the handshake, before a byte of a request is sent.
 from functools import lru_cache
 
 from masche.compiler.envoy import edge
+from masche.compiler.envoy.balancing import balancing, hash_policy, limits
 from masche.compiler.envoy.carried import through
 from masche.compiler.envoy.parts import ADS, ADS_WAIT, extension, refs_of
 from masche.model.blob import Blob
-from masche.model.view import Algorithm, Cluster, HashOn, OutlierEjection, Protocol, Traffic
+from masche.model.view import Cluster, Protocol, Traffic
 from masche.wire import framing, secret, types
 from masche.wire.messages import Body, Json, any_of, encode
 
@@ -30,15 +31,22 @@ RAW_BUFFER: Body = extension(
     "envoy.transport_sockets.raw_buffer", "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 )
 
-PANIC_PERCENT = 1.0
-"""Below this share of healthy instances all are tried: when nobody is healthy, anyone is better than nobody."""
+_EDS: Body = {
+    "type": "EDS",
+    "eds_cluster_config": {"eds_config": ADS},
+    # Who is no longer an endpoint gets no further request.
+    "ignore_health_on_host_removal": True,
+}
+
+KEEPALIVE_TIMEOUT = 5.0
+"""Seconds within which a ping is answered by a peer that is there."""
 
 HTTP2_UPSTREAM: Body = {
     "max_concurrent_streams": 100,
     "initial_stream_window_size": edge.STREAM_WINDOW_BYTES,
     "initial_connection_window_size": edge.CONNECTION_WINDOW_BYTES,
     "allow_connect": True,
-    "connection_keepalive": {"interval": 10, "timeout": 5},
+    "connection_keepalive": {"interval": 10, "timeout": KEEPALIVE_TIMEOUT},
 }
 """HTTP/2 as a client speaks it; a peer behind a link that went silent is noticed within 15 seconds."""
 
@@ -54,7 +62,8 @@ def cluster(source: Cluster, *, is_carried: bool = False) -> Blob:
         CLUSTER,
         {
             "name": name,
-            **_balancing(source.traffic),
+            **_EDS,
+            **balancing(source.traffic),
             **_limits(source.traffic),
             **_transport(source, is_carried=is_carried),
         },
@@ -63,73 +72,11 @@ def cluster(source: Cluster, *, is_carried: bool = False) -> Blob:
     return framing.blob(types.CLUSTER, name, body, refs_of(origins), eds_name=name)
 
 
-def _balancing(traffic: Traffic) -> Body:
-    return {
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": ADS},
-        # Who is no longer an endpoint gets no further request.
-        "ignore_health_on_host_removal": True,
-        "common_lb_config": {"healthy_panic_threshold": {"value": PANIC_PERCENT}},
-        **_algorithm(traffic),
-    }
-
-
-def _algorithm(traffic: Traffic) -> Body:
-    warm = {"slow_start_window": traffic.slow_start, "min_weight_percent": {"value": 10}}
-    slow_start: Body = {"slow_start_config": warm} if traffic.slow_start else {}
-    match traffic.algorithm:
-        case Algorithm.LEAST_REQUEST:
-            return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 2, **slow_start}}
-        case Algorithm.ROUND_ROBIN:
-            return {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": slow_start}
-        case Algorithm.RANDOM:
-            return {"lb_policy": "RANDOM"}
-        case Algorithm.RING_HASH:
-            return {"lb_policy": "RING_HASH"}
-        case Algorithm.MAGLEV:
-            return {"lb_policy": "MAGLEV"}
-
-
 def _limits(traffic: Traffic) -> Body:
-    breaker, budget = traffic.breaker, traffic.budget
-    threshold: Body = {
-        "max_connections": breaker.max_connections,
-        "max_pending_requests": breaker.max_pending,
-        "max_requests": breaker.max_requests,
-        "retry_budget": {
-            "budget_percent": {"value": budget.percent},
-            "min_retry_concurrency": budget.min_concurrent,
-        },
-    }
     return {
-        "connect_timeout": traffic.connect_timeout,
         "per_connection_buffer_limit_bytes": edge.BUFFER_BYTES,
-        "upstream_connection_options": {
-            "tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 30, "keepalive_interval": 5}
-        },
-        "circuit_breakers": {"thresholds": [threshold]},
-        **_outlier(traffic.outlier),
+        **limits(traffic),
     }
-
-
-def _outlier(outlier: OutlierEjection) -> Body:
-    if not outlier.consecutive_errors:
-        return {}
-    errors = outlier.consecutive_errors
-    ejection: Body = {
-        "consecutive_5xx": errors,
-        "enforcing_consecutive_5xx": 100,
-        "consecutive_gateway_failure": errors,
-        "enforcing_consecutive_gateway_failure": 100,
-        # Statistics over all instances are the control plane's to judge, which sees more than one caller.
-        "enforcing_success_rate": 0,
-        "enforcing_failure_percentage": 0,
-        "interval": outlier.interval,
-        "base_ejection_time": outlier.base_ejection,
-        "max_ejection_time": outlier.base_ejection * 10,
-        "max_ejection_percent": outlier.max_ejected_percent,
-    }
-    return {"outlier_detection": ejection}
 
 
 def _transport(source: Cluster, *, is_carried: bool) -> Body:
@@ -167,28 +114,22 @@ def _alpn(source: Cluster) -> list[str]:
 def _http_options(source: Cluster) -> Body:
     """HTTP/2 between proxies: a third cheaper than HTTP/1.1, and one handshake serves many requests."""
     traffic = source.traffic
-    common: dict[str, Json] = {"max_headers_count": 200}
-    if traffic.idle_timeout:
-        common["idle_timeout"] = traffic.idle_timeout
+    common: dict[str, Json] = {"max_headers_count": 200, "idle_timeout": traffic.idle_timeout}
     if traffic.max_connection_age:
         common["max_connection_duration"] = traffic.max_connection_age
         common["max_connection_duration_jitter"] = {"value": 10}
-    versions: Body = {"http_protocol_options": {}} if _is_http1(source) else {"http2_protocol_options": HTTP2_UPSTREAM}
-    return {"common_http_protocol_options": common, "explicit_http_config": versions, **_hash_policy(traffic)}
+    versions: Body = {"http_protocol_options": {}} if _is_http1(source) else {"http2_protocol_options": _http2(traffic)}
+    return {"common_http_protocol_options": common, "explicit_http_config": versions, **hash_policy(traffic)}
+
+
+def _http2(traffic: Traffic) -> Body:
+    """The usual, with as many pings as the policy asks for."""
+    if traffic.keepalive:
+        ping: Body = {"interval": traffic.keepalive, "timeout": KEEPALIVE_TIMEOUT}
+        return {**HTTP2_UPSTREAM, "connection_keepalive": ping}
+    return {name: value for name, value in HTTP2_UPSTREAM.items() if name != "connection_keepalive"}
 
 
 def _is_http1(source: Cluster) -> bool:
     """An instance without a proxy speaks HTTP/1.1, unless its port says otherwise, and a cluster speaks one version."""
     return source.has_plaintext and source.protocol is Protocol.HTTP
-
-
-def _hash_policy(traffic: Traffic) -> Body:
-    match traffic.hash_on:
-        case None:
-            return {}
-        case HashOn.HEADER:
-            return {"hash_policy": [{"header": {"header_name": traffic.hash_name}}]}
-        case HashOn.COOKIE:
-            return {"hash_policy": [{"cookie": {"name": traffic.hash_name, "ttl": 0}}]}
-        case HashOn.SOURCE_IP:
-            return {"hash_policy": [{"connection_properties": {"source_ip": True}}]}

@@ -34,11 +34,13 @@ def blob(source: Endpoints) -> Blob:
 def _locality(locality: Locality, rank: int) -> bytes:
     """``LocalityLbEndpoints``: locality = 1 (zone = 2, sub_zone = 3), lb_endpoints = 2, load_balancing_weight = 3 and
     priority = 5, which Envoy wants without gaps. A zone and a detour to it must not bear one name, hence the sub-zone.
+
+    There is a locality even without a zone: Envoy reads a weight only beside one, and a hash finds nothing without.
     """
     place = text(2, locality.zone) + text(3, locality.via)
     endpoints = b"".join(map(_endpoint, locality.endpoints))
     weight = locality.weight or max(1, len(locality.endpoints))
-    return (field(1, place) if place else b"") + endpoints + field(3, _number(1, weight)) + _number(5, rank)
+    return field(1, place) + endpoints + field(3, _number(1, weight)) + _number(5, rank)
 
 
 @lru_cache(maxsize=131_072)
