@@ -7,10 +7,11 @@ table that did not change stays the same object, which is how a stream knows wit
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from masche.compiler.east_west import reach
 from masche.compiler.endpoints import endpoints
 from masche.compiler.envoy import endpoints as encoded_endpoints
 from masche.compiler.envoy import listeners as encoded_listeners
-from masche.compiler.envoy import shared
+from masche.compiler.envoy import shared, tunnels
 from masche.compiler.view import view
 from masche.model.blob import Blob
 from masche.model.mesh import Mesh
@@ -131,7 +132,8 @@ class Compilation:
         compiled = self._compile(vantage)
         instances = (self._endpoints_of(key)[1] for key in _endpoint_keys(vantage, compiled.view))
         before = self._shared.get(vantage, Wanted({}))
-        made = Wanted.of((*compiled.blobs, *instances))
+        led_to = tunnels.tables(reach(self.mesh)) if vantage.is_east_west else ()
+        made = Wanted.of((*compiled.blobs, *instances, *led_to))
         self._shared[vantage] = kept = Wanted({kind: _same(table, before.table(kind)) for kind, table in made.items()})
         return kept
 

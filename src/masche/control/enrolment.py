@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from masche.compiler.east_west import ACCOUNT, EAST_WEST, LABEL, is_east_west
 from masche.link.messages import Occupant, ProxyState, ServiceWish
 from masche.model.mesh import Mesh
 from masche.model.ports import Put
@@ -47,7 +48,9 @@ def enrol(mesh: Mesh, state: ProxyState, *, machine: str, is_machine_alive: Call
     created: list[Name] = []
     for occupant in state.occupants:
         _check_owner(mesh, occupant.seat.workload, machine, is_machine_alive)
-        edits.append(Put(resource=_valid(_workload, state, occupant, machine)))
+        workload = _valid(_workload, state, occupant, machine)
+        _check_east_west(mesh, workload)
+        edits.append(Put(resource=workload))
         wish = occupant.service
         if wish is not None and wish.ports:
             name = Name(occupant.seat.workload.namespace, wish.name)
@@ -83,6 +86,17 @@ def _check_owner(mesh: Mesh, name: Name, machine: str, is_machine_alive: Callabl
     if known.status.machine not in {machine, ""} and is_machine_alive(known.status.machine):
         raise EnrolmentError(
             f"Workload {name} is served by machine {known.status.machine}", fix="stop it there or choose another name"
+        )
+
+
+def _check_east_west(mesh: Mesh, workload: Workload) -> None:
+    """Callers only trust a gateway between zones that is of the root namespace and runs as the account for it."""
+    if workload.metadata.labels.get(LABEL) == EAST_WEST and not is_east_west(mesh, workload):
+        root = mesh.config.spec.root_namespace
+        raise EnrolmentError(
+            f"a gateway between zones is of the namespace {root} and runs as {ACCOUNT}: "
+            f"{workload.name} as {workload.spec.service_account} is none",
+            fix=f"start it with `masche gateway --east-west -n {root}`",
         )
 
 
