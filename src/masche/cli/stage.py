@@ -23,6 +23,7 @@ from typing import Any
 
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
 from masche.api.messages import Applied, Document, MeshStatus, ProxyStatus, RolloutState
+from masche.cli.afterwards import Afterwards
 
 SHOP = Path(__file__).with_name("shop")
 NAMESPACE = "shop"
@@ -65,6 +66,10 @@ class Stage:
     _plane_ports: tuple[int, int, int] = (0, 0, 0)
     gateway_port: int = 0
     lost_in_flight: int = 0
+    _afterwards: Afterwards = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._afterwards = Afterwards(self.folder)
 
     @property
     def client(self) -> Client:
@@ -119,6 +124,7 @@ class Stage:
                 cwd=SHOP,
                 start_new_session=True,
             )
+        self._afterwards.note(self._running[name].pid)
 
     def environment(self) -> dict[str, str]:
         """What every process of the stage is started with."""
@@ -167,6 +173,7 @@ class Stage:
             _ended(plane)
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._afterwards.over()
 
     def _end_agent(self) -> None:
         from masche.agent.folders import Folders
