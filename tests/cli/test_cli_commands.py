@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from click.testing import Result
@@ -234,21 +235,87 @@ def test_why_draws_the_chain_and_ends_with_9_when_the_call_is_denied(masche: Mas
     ended(masche("why", "shop/web", "orders"), Exit.OK)
 
 
-def test_top_prints_a_snapshot_with_the_instances_behind_an_edge(masche: Masche, plane: FakePlane):
-    end = t.EdgeEndpoint(workload="shop/orders-1", zone="a", rate=RATE, weight=80)
-    edge = t.Edge(
-        source="shop/web",
-        destination="shop/orders",
-        port=80,
-        protocol="http",
-        rate=RATE,
-        denied_per_second=0.5,
-        endpoints=(end,),
-    )
-    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(edge,))
-    lines = ended(masche("top", "--once", "--endpoints"), Exit.OK).splitlines()
+def orders_edge(**fields: object) -> t.Edge:
+    known: dict[str, object] = {
+        "source": "shop/web",
+        "destination": "shop/orders",
+        "port": 80,
+        "protocol": "http",
+        "rate": RATE,
+        "denied_per_second": 0.5,
+    }
+    return t.Edge(**(known | fields))  # type: ignore[arg-type]  # a table of keywords
+
+
+def test_top_prints_a_snapshot_of_every_edge(masche: Masche, plane: FakePlane):
+    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(orders_edge(),))
+    lines = ended(masche("top", "--once"), Exit.OK).splitlines()
     assert lines[1].split() == ["shop/web", "shop/orders", "80", "12.5", "99.99%", "1.2", "3.4", "5.6", "0.5", "mTLS"]
-    assert lines[2].split() == ["shop/orders-1", "12.5", "99.99%", "1.2", "3.4", "5.6", "80%"]
+
+
+def test_top_shows_how_each_instance_stands_and_why(masche: Masche, plane: FakePlane):
+    silent = t.Rate(requests_per_second=0.0, success=1.0, p50_ms=0.0, p95_ms=0.0, p99_ms=0.0)
+    near = t.CallerView(zone="a", weight=100, latency_ms=3.0, service_ms=2.0, network_ms=1.0)
+    far = t.CallerView(zone="b", weight=12, latency_ms=30.0, service_ms=2.0, network_ms=28.0, reason="the way is slow")
+    ends = (
+        t.EdgeEndpoint(workload="shop/orders-1", zone="a", rate=RATE, weight=12, callers=(near, far)),
+        t.EdgeEndpoint(workload="shop/orders-2", zone="b", rate=RATE, weight=80, callers=(near,)),
+        t.EdgeEndpoint(
+            workload="shop/orders-3",
+            zone="c",
+            rate=silent,
+            is_ejected=True,
+            state=t.InstanceState.EJECTED,
+            until_at=time.time() + 5,
+            reason="5 errors in a row",
+        ),
+    )
+    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(orders_edge(endpoints=ends),))
+    lines = ended(masche("top", "--once", "--instances"), Exit.OK).splitlines()
+    rows = [line.rstrip().split(maxsplit=9) for line in lines[2:]]
+    assert rows[0] == ["shop/orders-1", "a", "12.5", "99.99%", "1.2", "5.6", "12%", "ADMITTED"]
+    assert rows[2] == ["callers", "in", "b", "~30.0", "28.0", "2.0", "12%", "ADMITTED:", "the", "way is slow"]
+    assert rows[3] == ["shop/orders-2", "b", "12.5", "99.99%", "1.2", "5.6", "1.0", "2.0", "80%", "ADMITTED"]
+    assert rows[4][:8] == ["shop/orders-3", "c", "0.0", "-", "-", "-", "100%", "EJECTED"]
+    assert rows[4][8] == "until"
+    assert rows[4][9].endswith(": 5 errors in a row")
+    printed = json.loads(ended(masche("top", "--instances", "-o", "json"), Exit.OK))
+    assert printed["edges"][0]["endpoints"][2]["state"] == "EJECTED"
+
+
+def test_top_says_first_that_a_service_has_no_healthy_instance(masche: Masche, plane: FakePlane):
+    panic = "shop/orders:80: no healthy instance; calls go to all 2 of them"
+    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(orders_edge(panic=panic), orders_edge(panic=panic)))
+    assert ended(masche("top", "--once"), Exit.OK).splitlines()[0] == panic
+    assert ended(masche("top", "--once", "--instances"), Exit.OK).splitlines()[2].rstrip().endswith("PANIC")
+
+
+def test_top_shows_the_links_between_zones_and_what_is_steered(masche: Masche, plane: FakePlane):
+    direct = t.ZoneLink(
+        source="a", destination="b", rate=RATE, share=0.25, network_ms=201.0, usual_ms=2.1, lost=0.015, is_bad=True
+    )
+    around = t.ZoneLink(source="a", destination="b", via="c", rate=RATE, share=0.75, network_ms=5.0)
+    shift = t.ZoneShift(
+        service="shop/orders:80",
+        caller_zone="a",
+        shares=(t.ZoneShare(zone="b", share=0.25), t.ZoneShare(zone="b", via="c", share=0.75)),
+    )
+    plane.between = t.Zones(at=1.0, window=10.0, links=(direct, around), shifts=(shift,))
+    lines = [line.split() for line in ended(masche("top", "--zones", "--once"), Exit.OK).splitlines()]
+    assert lines[1] == ["a", "b", "12.5", "25.00%", "99.99%", "1.2", "5.6", "201.0", "2.1", "1.50%", "bad"]
+    assert lines[2] == ["a", "b", "c", "12.5", "75.00%", "99.99%", "1.2", "5.6", "5.0", "-", "-", "good"]
+    assert lines[5] == ["shop/orders:80", "a", "b", "25%,", "b", "75%", "via", "c"]
+    assert json.loads(ended(masche("top", "--zones", "-o", "json"), Exit.OK))["links"][1]["via"] == "c"
+
+
+def test_top_shows_instances_or_zones(masche: Masche):
+    assert "choose" in masche("top", "--zones", "--instances").stderr
+
+
+def test_status_says_that_a_service_has_no_healthy_instance(masche: Masche, plane: FakePlane):
+    panic = "shop/orders:80: no healthy instance; calls go to all 2 of them"
+    plane.mesh_status = m.MeshStatus(plane=msgspec.structs.replace(NO_FACTS, panics=(panic,)), proxies=())
+    assert panic in ended(masche("status"), Exit.OK).splitlines()
 
 
 def test_events_are_listed_oldest_first(masche: Masche, plane: FakePlane):

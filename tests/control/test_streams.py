@@ -264,3 +264,17 @@ def request() -> bytes:
     from masche.identity import keys
 
     return keys.signing_request(keys.generate())
+
+
+@pytest.mark.parametrize(("phase", "severity"), [("DRAINING", "info"), ("READY", "warning")])
+async def test_the_end_of_a_stream_is_a_warning_only_where_the_proxy_should_stay(
+    mesh: Plant, phase: str, severity: str
+) -> None:
+    async with mesh.agent() as agent:
+        await agent.enrols(sidecar("web", phase=phase))
+        async with FakeProxy(mesh.channel(), "web-proxy") as proxy:
+            await subscribed(proxy)
+            await proxy.until(lambda: proxy.names(CLUSTER))
+        await eventually(lambda: mesh.happened("stream-closed"))
+    closed = [event for event in mesh.parts.events.after(0) if event.kind == "stream-closed"]
+    assert [event.severity for event in closed] == [severity]

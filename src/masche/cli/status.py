@@ -47,6 +47,8 @@ def _say_plane(plane: "PlaneFacts") -> None:
         say(f"{leases.held_back} expired leases are held back: {leases.reason}", "yellow")
     elif not leases.is_counting:
         say(f"leases are not counted: {leases.reason}", "yellow")
+    for panic in plane.panics:
+        say(panic, "red")
     for diagnostic in plane.findings:
         click.echo(finding(diagnostic))
 

@@ -21,6 +21,7 @@ def check(status: MeshStatus, *, now: float, mesh: Mesh) -> CheckReport:
         _certificates(status, now),
         _exposed(status),
         _unhealthy(status),
+        _panics(status),
         *_permissive(mesh),
         *_resources(status),
     ]
@@ -122,6 +123,17 @@ def _unhealthy(status: MeshStatus) -> Finding:
         ok="all",
         level=Level.WARNING,
         fix="see the application's own log",
+    )
+
+
+def _panics(status: MeshStatus) -> Finding:
+    return _finding(
+        "panic",
+        "Every service that has instances has a healthy one",
+        status.plane.panics,
+        ok="none calls instances that are all unhealthy or ejected",
+        level=Level.ERROR,
+        fix="`masche top --instances` and `masche events` say what is the matter with each instance",
     )
 
 

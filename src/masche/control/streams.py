@@ -197,10 +197,17 @@ class AdmittedStream:
         """The stream has ended."""
         self.ended()
         self.world.left(self.proxy, self)
+        severity = "info" if self._is_leaving else "warning"
         self.events.add(
-            kind="stream-closed", severity="warning", about=self.proxy.name, message=f"{self.proxy.name}: {why}"
+            kind="stream-closed", severity=severity, about=self.proxy.name, message=f"{self.proxy.name}: {why}"
         )
         self.world.pulse.beat()
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether the proxy is on its way out, or out: then nobody has to look after its stream."""
+        registration = self.world.registrations.get(self.proxy.name)
+        return registration is None or all(each.state.phase == "DRAINING" for each in registration.state.occupants)
 
     def _look(self) -> None:
         if self.has_settled():
