@@ -1,37 +1,60 @@
-from masche.agent import meter
+import json
+from collections.abc import Mapping
+
+from masche.agent import meter, pages
 from masche.agent.meter import UNMATCHED, Meter
 from masche.agent.metrics import labelled
 from masche.link.messages import EdgeReport
 from masche.model.refs import Name, PortRef
 from masche.telemetry.histogram import Histogram
-from masche.telemetry.prometheus import Sample, parse
 
 ORDERS = PortRef("shop", "orders", 80)
 WEB = Name("shop", "web-1")
 
 
-def _page(ok: int, failed: int = 0, *, fast: int = 0, slow: int = 0, denied: int = 0) -> list[Sample]:
+OUT = f"reporter.source.source.spiffe://td/ns/shop/sa/web.destination.{ORDERS.path}"
+DETOUR = "envoy://detour/10.0.0.1:15006@10.0.9.1:15008"
+
+
+def _page(ok: int, failed: int = 0, *, fast: int = 0, slow: int = 0, denied: int = 0, more: str = "") -> pages.Page:
     edge = f'reporter="source",source="spiffe://td/ns/shop/sa/web",destination="{ORDERS.path}"'
     inbound = 'reporter="destination",source="spiffe://td/ns/shop/sa/front",destination="inbound/shop/web-1/8080"'
     text = f"""# TYPE envoy_mesh_requests_total counter
 envoy_mesh_requests_total{{{edge},code="200",grpc="",flags="-"}} {ok}
 envoy_mesh_requests_total{{{edge},code="503",grpc="",flags="UF"}} {failed}
 envoy_mesh_requests_total{{reporter="source",source="",destination="passthrough",code="200",grpc="",flags=""}} 5
-envoy_mesh_instance_requests_total{{destination="{ORDERS.path}",instance="10.0.0.1:15006",code="200"}} {ok}
-envoy_mesh_instance_requests_total{{destination="{ORDERS.path}",instance="10.0.0.1:15006",code="503"}} {failed}
-envoy_mesh_request_us_bucket{{{edge},le="1000"}} {fast}
-envoy_mesh_request_us_bucket{{{edge},le="2000"}} {fast}
-envoy_mesh_request_us_bucket{{{edge},le="100000"}} {fast + slow}
-envoy_mesh_request_us_bucket{{{edge},le="+Inf"}} {fast + slow}
-envoy_mesh_request_us_sum{{{edge}}} {fast * 900 + slow * 90000}
-envoy_mesh_request_us_count{{{edge}}} {fast + slow}
+{_tries("10.0.0.1:15006", "200", "-", ok)}
+{_tries("10.0.0.1:15006", "503", "-", failed)}
 envoy_mesh_requests_total{{{inbound},code="403",grpc="",flags=""}} {denied}
 envoy_mesh_denied_total{{source="spiffe://td/ns/shop/sa/front",destination="inbound/shop/web-1/8080",rule="-"}} {denied}
 envoy_server_live{{}} 1
 envoy_cluster_manager_warming_clusters{{}} 0
 envoy_cluster_outlier_detection_ejections_active{{envoy_cluster_name="a"}} 1
+{more}
 """
-    return list(parse(text))
+    buckets = {f"mesh.request_us.{OUT}": {(900, 10): fast, (90_000, 1_000): slow}}
+    return pages.parse(text.encode(), _histograms(buckets))
+
+
+def _tries(instance: str, code: str, flags: str, count: int) -> str:
+    labels = f'destination="{ORDERS.path}",instance="{instance}",code="{code}",flags="{flags}"'
+    return f"envoy_mesh_instance_requests_total{{{labels}}} {count}"
+
+
+def _open(what: str, instance: str, count: int) -> str:
+    labels = f'envoy_cluster_name="{ORDERS.path}",envoy_endpoint_address="{instance}"'
+    return f"envoy_cluster_endpoint_{what}{{{labels}}} {count}"
+
+
+def _histograms(named: Mapping[str, Mapping[tuple[int, int], int]]) -> bytes:
+    """As Envoy writes them, with what we do not read among it."""
+
+    def one(name: str, buckets: Mapping[tuple[int, int], int]) -> dict[str, object]:
+        totals = [{"lower_bound": low, "width": width, "count": n} for (low, width), n in buckets.items() if n]
+        return {"name": name, "totals": totals, "intervals": [], "percentiles": [{"cumulative": 1.5, "interval": None}]}
+
+    details = [one(name, buckets) for name, buckets in named.items()]
+    return json.dumps({"stats": [{"histograms": {"supported_percentiles": [0, 25], "details": details}}]}).encode()
 
 
 def _outbound(found: tuple[EdgeReport, ...]) -> EdgeReport:
@@ -45,7 +68,7 @@ def test_a_reading_is_what_came_since_the_last_one() -> None:
     edge = _outbound(meter.edges(reading, WEB))
     assert (edge.service, edge.codes, edge.flags) == (ORDERS, {200: 5, 503: 1}, {"UF": 1})
     latency = Histogram(edge.latency.buckets, sum_us=edge.latency.sum_us)
-    assert (latency.count, latency.mean) == (6, 90000)
+    assert (latency.count, latency.mean) == (6, 90_500)
     assert 2000 <= latency.quantile(0.5) <= 100_000
 
 
@@ -89,10 +112,61 @@ def test_what_is_not_of_the_mesh_is_no_edge() -> None:
 
 def test_endpoints_are_counted_apart_and_an_ejected_one_is_named() -> None:
     reading = Meter().read(_page(10, 2), process=7, is_inherited=False)
-    [called, cut] = meter.endpoints(reading, frozenset({(ORDERS, "10.0.0.2:15006")}))
+    [called, cut] = meter.endpoints(reading, frozenset({(ORDERS, "10.0.0.2:15006", "")}))
     assert (called.endpoint, called.requests, called.errors, called.is_ejected) == ("10.0.0.1:15006", 12, 2, False)
     assert (cut.endpoint, cut.requests, cut.is_ejected) == ("10.0.0.2:15006", 0, True)
     assert (reading.is_live, reading.has_warming, reading.has_ejected) == (True, False, True)
+
+
+def test_only_tries_that_were_given_up_without_an_answer_are_timeouts() -> None:
+    tries = {("0", "UT"): 1, ("0", "-"): 2, ("0", "UF"): 4, ("0", "UC"): 8, ("504", "-"): 16, ("200", "-"): 32}
+    lines = "\n".join(_tries("10.0.0.3:15006", code, flags, count) for (code, flags), count in tries.items())
+    found = meter.endpoints(Meter().read(_page(0, more=lines), process=7, is_inherited=False), frozenset())
+    seen = next(each for each in found if each.endpoint == "10.0.0.3:15006")
+    assert (seen.requests, seen.errors, seen.timeouts) == (63, 31, 3)
+
+
+def test_an_instance_that_only_holds_requests_is_reported() -> None:
+    page = _page(0, more=_open("rq_active", "10.0.0.4:15006", 3))
+    [seen] = meter.endpoints(Meter().read(page, process=7, is_inherited=False), frozenset())
+    assert (seen.endpoint, seen.active, seen.requests) == ("10.0.0.4:15006", 3, 0)
+
+
+def test_a_detour_is_told_from_the_direct_way_to_the_same_instance() -> None:
+    lines = "\n".join((_tries(DETOUR, "200", "-", 7), _open("rq_active", DETOUR, 1), _open("cx_active", DETOUR, 1)))
+    reading = Meter().read(_page(5, more=lines), process=7, is_inherited=False)
+    direct, detour = meter.endpoints(reading, frozenset(), {"10.0.0.1:15006": 2_000})
+    assert (direct.endpoint, direct.via, direct.requests) == ("10.0.0.1:15006", "", 5)
+    assert (detour.endpoint, detour.via, detour.requests) == ("10.0.0.1:15006", "10.0.9.1:15008", 7)
+    assert (detour.active, detour.rtt_us) == (1, 0)
+
+
+def test_round_trips_are_those_of_endpoints_with_a_connection() -> None:
+    page = _page(0, more=_open("cx_active", "10.0.0.5:5432", 1))
+    times = {"10.0.0.5:5432": 1_500, "10.0.0.6:5432": 9_000}
+    [seen] = meter.endpoints(Meter().read(page, process=7, is_inherited=False), frozenset(), times)
+    assert (seen.service, seen.endpoint, seen.rtt_us) == (ORDERS, "10.0.0.5:5432", 1_500)
+
+
+def test_the_tags_of_a_histogram_are_found_although_names_contain_dots_and_words_of_ours() -> None:
+    peer = "spiffe://td/ns/shop/sa/a.destination.b"
+    names = {
+        f"mesh.request_us.reporter.destination.source.{peer}.destination.inbound/shop/web.destination.1/8080": {
+            (1, 1): 1
+        },
+        f"mesh.instance_us.destination.{ORDERS.path}.instance.10.0.0.1:15006": {(1, 1): 1},
+        f"mesh.instance_service_us.destination.{ORDERS.path}.instance.{DETOUR}": {(1, 1): 1},
+        "mesh.request_us.reporter.source.source..destination.passthrough": {(1, 1): 1},
+        "mesh.connection_ms.reporter.source.source..destination.passthrough": {(1, 1): 1},
+        "mesh.request_us": {(1, 1): 1},
+    }
+    found = [dict(labels) for _, labels in pages.parse(b"", _histograms(names)).distributions]
+    assert found == [
+        {"destination": "inbound/shop/web.destination.1/8080", "reporter": "destination", "source": peer},
+        {"destination": ORDERS.path, "instance": "10.0.0.1:15006"},
+        {"destination": ORDERS.path, "instance": DETOUR},
+        {"destination": "passthrough", "reporter": "source", "source": ""},
+    ]
 
 
 def test_labels_are_put_into_every_sample_and_comments_stay() -> None:

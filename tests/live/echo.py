@@ -1,7 +1,8 @@
 """A recording backend: answers HTTP/1.1, h2c, gRPC and bytes with who it is and what it received, as JSON.
 
 What it does beside that is asked for in the request: ``x-echo-set-header`` sets headers of the answer, and the query
-makes it fail or sleep (``responseCode``, ``succeedAfter`` tries of one ``uuid``, ``delay``, ``delayRetry``).
+makes it fail, sleep or talk (``responseCode``, ``succeedAfter`` tries of one ``uuid``, ``delay``, ``delayRetry``,
+``padding``).
 """
 
 import asyncio
@@ -49,6 +50,11 @@ class Received:
         found = _PEER.search(dict(self.headers).get("x-forwarded-client-cert", ""))
         return found[1] if found else ""
 
+    @property
+    def padding(self) -> int:
+        """How many bytes longer than it has to be its answer is to be."""
+        return int(parse_qs(urlsplit(self.path).query).get("padding", ["0"])[0])
+
     def values(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key == name.lower()]
 
@@ -65,6 +71,7 @@ class Instance:
     port: int
     log: list[Received]
     tries: Counter[str] = field(default_factory=Counter)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     def receive(self, method: str, host: str, path: str, headers: Headers, protocol: str) -> Received:
         got = Received(
@@ -99,6 +106,16 @@ class Instance:
     # -- protocols ------------------------------------------------------------------------------------------------
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until its end, or ours."""
+        if mine := asyncio.current_task():
+            self.serving.add(mine)
+            mine.add_done_callback(self.serving.discard)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             first = await reader.read(65536)
             if first.startswith(PREFACE[: len(first)]) and first:
@@ -134,7 +151,7 @@ class Instance:
                 writer.transport.abort()
                 return
             status, more_headers = answer
-            body = got.json()
+            body = got.json() + b" " * got.padding
             lines = [f"HTTP/1.1 {status} X", f"content-length: {len(body)}", "content-type: application/json"]
             lines += [f"{name}: {value}" for name, value in more_headers]
             writer.write("\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else body))
@@ -193,15 +210,25 @@ class Backends:
 
     log: list[Received] = field(default_factory=list)
     _servers: dict[tuple[str, int], asyncio.Server] = field(default_factory=dict)
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def open(self, address: str, port: int, workload: str, namespace: str) -> None:
         """Listen there; what is open already stays as it is."""
         if (address, port) not in self._servers:
-            instance = Instance(workload, namespace, port, self.log)
+            instance = Instance(workload, namespace, port, self.log, serving=self._serving)
             self._servers[address, port] = await asyncio.start_server(instance.serve, address, port, reuse_address=True)
+
+    async def close_one(self, address: str, port: int) -> None:
+        """Listen there no longer."""
+        if server := self._servers.pop((address, port), None):
+            server.close()
 
     async def close(self) -> None:
         for server in self._servers.values():
             server.close()
+        serving = tuple(self._serving)
+        for each in serving:
+            each.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
         self._servers.clear()
         self.log.clear()

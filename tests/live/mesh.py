@@ -183,6 +183,11 @@ class Live:
         """Let an application answer there."""
         self._plane.run(self.backends.open(address, port, "app-1", "test"))
 
+    def close_application(self, of: Standing) -> None:
+        """Let the application of a Workload no longer be there."""
+        for port in of.seat.ports:
+            self._plane.run(self.backends.close_one(of.seat.app_address, port.app_port))
+
     def _tell(self) -> None:
         wanted = {proxy.node_id: Wanted.of(self.blobs(each)) for proxy, each in self._seated()}
         self._plane.tell(wanted)

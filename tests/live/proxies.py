@@ -5,12 +5,24 @@ import json
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from masche.agent.envoy import find
 from masche.wire import bootstrap
 
 DEADLINE = 15.0
+T = TypeVar("T")
+
+
+def eventually(found: Callable[[], T | None], within: float = DEADLINE) -> T:
+    """Wait until there is something, and return it."""
+    end = time.monotonic() + within
+    while not (it := found()):
+        assert time.monotonic() < end, f"nothing within {within} s"
+        time.sleep(0.02)
+    return it
 
 
 class Proxy:

@@ -7,30 +7,23 @@ agent before us has totals that somebody may have reported: its first reading co
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf
 
+from masche.agent.pages import Buckets, Key, Page
 from masche.link.messages import EdgeReport, EndpointReport, Histogram
 from masche.model.refs import Name, PortRef
 from masche.telemetry import histogram, names
 from masche.telemetry.prometheus import Sample
 from masche.wire import stats
 
-Labels = tuple[tuple[str, str], ...]
-Key = tuple[str, Labels]
-
-_HISTOGRAMS = (names.MESH_REQUEST_US, names.MESH_INSTANCE_US)
+_ACTIVE, _CONNECTED = "envoy_cluster_endpoint_rq_active", "envoy_cluster_endpoint_cx_active"
 _UNKNOWN_CODE = 0
 
 UNMATCHED = "no ALLOW policy matches"
 """The rule of a denial that no rule made."""
 
 
-@dataclass(slots=True)
-class _Distribution:
-    """A histogram as Envoy shows it: how many values do not exceed each bound, and their sum."""
-
-    up_to: dict[float, float] = field(default_factory=dict[float, float])
-    total: float = 0.0
+Way = tuple[PortRef, str, str]
+"""How an instance is reached: the port of its service, its ``host:port``, and the gateway of a detour or ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +33,8 @@ class Reading:
     counters: Mapping[Key, int]
     latencies: Mapping[Key, Histogram]
     gauges: Mapping[str, float]
+    active: Mapping[Way, int] = field(default_factory=dict[Way, int])
+    connected: frozenset[Way] = frozenset()
 
     @property
     def is_live(self) -> bool:
@@ -63,71 +58,66 @@ class Meter:
 
     def __init__(self) -> None:
         self._process = 0
-        self._counters: dict[Key, float] = {}
-        self._distributions: dict[Key, _Distribution] = {}
+        self._counters: Mapping[Key, float] = {}
+        self._distributions: Mapping[Key, Buckets] = {}
 
-    def read(self, page: Iterable[Sample], *, process: int, is_inherited: bool) -> Reading:
-        """Take one page of ``/stats/prometheus``. ``process`` is Envoy's pid."""
+    def read(self, page: Page, *, process: int, is_inherited: bool) -> Reading:
+        """Take one page of totals. ``process`` is Envoy's pid."""
         is_new = process != self._process
         if is_new:
-            self._process, self._counters, self._distributions = process, {}, {}
-        counters, distributions, gauges = _sorted(page)
-        before, before_distributions = self._counters, self._distributions
+            self._process = process
+            self._counters, self._distributions = dict[Key, float](), dict[Key, Buckets]()
+        found = _sort(page.samples)
+        before, distributions = self._counters, self._distributions
         if is_new and is_inherited:
-            before, before_distributions = counters, distributions
-        grown = {key: _growth(value, before.get(key, 0.0)) for key, value in counters.items()}
-        nothing = _Distribution()
-        latencies = {
-            key: _difference(found, before_distributions.get(key, nothing)) for key, found in distributions.items()
-        }
-        self._counters, self._distributions = counters, distributions
+            before, distributions = found.counters, page.distributions
+        self._counters, self._distributions = found.counters, page.distributions
+        grown = ((key, _growth(value, before.get(key, 0.0))) for key, value in found.counters.items())
+        news = ((key, now) for key, now in page.distributions.items() if now != distributions.get(key))
         return Reading(
-            counters={key: value for key, value in grown.items() if value},
-            latencies={key: value for key, value in latencies.items() if value.buckets},
-            gauges=gauges,
+            counters={key: value for key, value in grown if value},
+            latencies={key: _difference(now, distributions.get(key, {})) for key, now in news},
+            gauges=found.gauges,
+            active=found.active,
+            connected=frozenset(found.connected),
         )
 
 
-def _sorted(page: Iterable[Sample]) -> tuple[dict[Key, float], dict[Key, _Distribution], dict[str, float]]:
-    """The page's counters and histograms of the mesh by name and labels, and the sums of everything else by name."""
-    counters: dict[Key, float] = {}
-    distributions: defaultdict[Key, _Distribution] = defaultdict(_Distribution)
-    gauges: defaultdict[str, float] = defaultdict(float)
-    for name, labels, value in page:
-        family, _, part = name.rpartition("_")
-        if family in _HISTOGRAMS:
-            bare = tuple(sorted((label, text) for label, text in labels.items() if label != "le"))
-            if part == "bucket":
-                distributions[family, bare].up_to[_bound(labels.get("le", ""))] = value
-            elif part == "sum":
-                distributions[family, bare].total = value
-        elif name.startswith(stats.PREFIX):
-            counters[name, tuple(sorted(labels.items()))] = value
+@dataclass(slots=True)
+class _Sorted:
+    counters: dict[Key, float] = field(default_factory=dict[Key, float])
+    gauges: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+    active: dict[Way, int] = field(default_factory=dict[Way, int])
+    connected: set[Way] = field(default_factory=set[Way])
+
+
+def _sort(samples: Iterable[Sample]) -> _Sorted:
+    """The mesh's own counters by name and labels, what is open at each endpoint, and sums of all else by name."""
+    found = _Sorted()
+    for name, labels, value in samples:
+        if name.startswith(stats.PREFIX):
+            found.counters[name, tuple(sorted(labels.items()))] = value
+        elif name in {_ACTIVE, _CONNECTED}:
+            way = way_to(labels.get("envoy_cluster_name", ""), labels.get("envoy_endpoint_address", ""))
+            if way and value and name == _ACTIVE:
+                found.active[way] = int(value)
+            elif way and value:
+                found.connected.add(way)
         else:
-            gauges[name] += value
-    return counters, dict(distributions), dict(gauges)
-
-
-def _bound(text: str) -> float:
-    return inf if text == "+Inf" else float(text)
+            found.gauges[name] += value
+    return found
 
 
 def _growth(now: float, before: float) -> int:
     return int(now - before if now >= before else now)
 
 
-def _difference(now: _Distribution, before: _Distribution) -> Histogram:
+def _difference(now: Buckets, before: Buckets) -> Histogram:
     """The values that came since ``before``, in the layout of the link."""
-    if any(now.up_to.get(bound, 0) < count for bound, count in before.up_to.items()):
-        before = _Distribution()
-    counts: list[tuple[float, float, int]] = []
-    low, below = 0.0, 0
-    for bound in sorted(now.up_to):
-        up_to = int(now.up_to[bound] - before.up_to.get(bound, 0))
-        if up_to > below:
-            counts.append((low, bound, up_to - below))
-        low, below = bound, up_to
-    made = histogram.from_bounds(counts, sum_us=max(0.0, now.total - before.total))
+    if any(now.get(bucket, 0) < count for bucket, count in before.items()):
+        before = {}
+    grown = (((low, width), count - before.get((low, width), 0)) for (low, width), count in now.items())
+    made = histogram.from_bounds((low, low + width, count) for (low, width), count in grown if count)
     return Histogram(buckets=made.buckets, sum_us=made.sum_us)
 
 
@@ -215,34 +205,79 @@ def _code(labels: Mapping[str, str]) -> int:
     return int(code) if code.isdecimal() else _UNKNOWN_CODE
 
 
-def endpoints(reading: Reading, ejected: frozenset[tuple[PortRef, str]]) -> tuple[EndpointReport, ...]:
-    """What was seen of each endpoint that was called, and of those that are cut off."""
-    requests: defaultdict[tuple[PortRef, str], int] = defaultdict(int)
-    errors: defaultdict[tuple[PortRef, str], int] = defaultdict(int)
-    latencies: dict[tuple[PortRef, str], Histogram] = {}
-    for (name, pairs), count in reading.counters.items():
-        labels = dict(pairs)
-        if name == names.MESH_INSTANCE_REQUESTS and (key := _instance(labels)):
-            requests[key] += count
-            if _code(labels) == _UNKNOWN_CODE or _code(labels) >= 500:
-                errors[key] += count
-    for (name, pairs), latency in reading.latencies.items():
-        if name == names.MESH_INSTANCE_US and (key := _instance(dict(pairs))):
-            latencies[key] = latency
+def way_to(cluster: str, instance: str) -> Way | None:
+    """Which instance an address as Envoy writes it means; None for one that is of no service of the mesh.
+
+    Of a detour Envoy knows an address inside itself, ``envoy://detour/<endpoint>@<gateway>``.
+    """
+    service = PortRef.parse(cluster)
+    if service is None or instance in {"", "-"}:
+        return None
+    endpoint, _, via = instance.removeprefix("envoy://").rpartition("/")[2].partition("@")
+    return service, endpoint, via
+
+
+@dataclass(slots=True)
+class _Tries:
+    requests: int = 0
+    errors: int = 0
+    timeouts: int = 0
+
+
+def endpoints(
+    reading: Reading, ejected: frozenset[Way], round_trips_us: Mapping[str, int] | None = None
+) -> tuple[EndpointReport, ...]:
+    """What was seen of each endpoint that was called, is open, has been measured, or is cut off.
+
+    ``round_trips_us`` are those of TCP by ``host:port``; a detour has none of its own.
+    """
+    tries = _tries(reading)
+    latencies, service_times = (
+        _timed(reading, family) for family in (names.MESH_INSTANCE_US, names.MESH_INSTANCE_SERVICE_US)
+    )
+    known = round_trips_us or {}
+    round_trips = {way: known[way[1]] for way in reading.connected if way[1] in known and not way[2]}
+    nothing = _Tries()
     return tuple(
         EndpointReport(
-            service=key[0],
-            endpoint=key[1],
-            requests=requests.get(key, 0),
-            errors=errors.get(key, 0),
-            is_ejected=key in ejected,
-            latency=latencies.get(key, Histogram()),
+            service=way[0],
+            endpoint=way[1],
+            via=way[2],
+            requests=(seen := tries.get(way, nothing)).requests,
+            errors=seen.errors,
+            timeouts=seen.timeouts,
+            active=reading.active.get(way, 0),
+            is_ejected=way in ejected,
+            latency=latencies.get(way, Histogram()),
+            service_time=service_times.get(way, Histogram()),
+            rtt_us=round_trips.get(way, 0),
         )
-        for key in sorted(requests.keys() | latencies.keys() | ejected)
+        for way in sorted(tries.keys() | latencies.keys() | reading.active.keys() | round_trips.keys() | ejected)
     )
 
 
-def _instance(labels: Mapping[str, str]) -> tuple[PortRef, str] | None:
-    service = PortRef.parse(labels.get(stats.DESTINATION, ""))
-    instance = _value(labels, stats.INSTANCE)
-    return (service, instance) if service and instance else None
+def _tries(reading: Reading) -> Mapping[Way, _Tries]:
+    found: defaultdict[Way, _Tries] = defaultdict(_Tries)
+    for (name, pairs), count in reading.counters.items():
+        labels = dict(pairs)
+        if name == names.MESH_INSTANCE_REQUESTS and (way := _instance(labels)):
+            seen, code = found[way], _code(labels)
+            seen.requests += count
+            seen.errors += count if code == _UNKNOWN_CODE or code >= 500 else 0
+            seen.timeouts += count if code == _UNKNOWN_CODE and _is_given_up(labels) else 0
+    return found
+
+
+def _is_given_up(labels: Mapping[str, str]) -> bool:
+    """Whether a try without an answer was ended for taking too long: by its own limit (UT), by that of the whole
+    request or by the caller, which both leave no flag on the try. Other flags are failures of a connection."""
+    return _value(labels, stats.FLAGS) in {"", "UT", "DC", "DR"}
+
+
+def _timed(reading: Reading, family: str) -> Mapping[Way, Histogram]:
+    ways = ((_instance(dict(pairs)), each) for (name, pairs), each in reading.latencies.items() if name == family)
+    return {way: each for way, each in ways if way}
+
+
+def _instance(labels: Mapping[str, str]) -> Way | None:
+    return way_to(labels.get(stats.DESTINATION, ""), labels.get(stats.INSTANCE, ""))

@@ -8,25 +8,17 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
-from masche.agent import admin, meter
-from masche.agent.meter import Meter
+from masche.agent import admin, meter, pages
+from masche.agent.meter import Meter, Way
 from masche.agent.sidecar import Sidecar
 from masche.agent.uplink import Uplink
 from masche.link.messages import CertificateReport, ProxyReport, Report
 from masche.link.service import RefusedError
-from masche.model.refs import PortRef
-from masche.telemetry.prometheus import parse
 
 INTERVAL = 1.0
-
-_FILTER = quote(
-    r"^(mesh\.|server\.live|cluster_manager\.warming_clusters|listener_manager\.total_listeners_warming"
-    r"|cluster\..*\.ejections_active)"
-)
 
 
 class Reporter:
@@ -90,12 +82,11 @@ class Reporter:
         )
         pid = sidecar.supervisor.pid
         try:
-            answer = await admin.ask(sidecar.place.admin, f"/stats/prometheus?usedonly&filter={_FILTER}")
-        except admin.AdminError:
+            page = await _page(sidecar.place.admin)
+        except (admin.AdminError, msgspec.DecodeError):
             return bare
-        page = parse(answer.body.decode(errors="replace"))
         reading = self._meters[sidecar.proxy].read(page, process=pid, is_inherited=sidecar.supervisor.is_inherited)
-        ejected = await _ejected(sidecar.place.admin) if reading.has_ejected else frozenset[tuple[PortRef, str]]()
+        ejected = await _ejected(sidecar.place.admin) if reading.has_ejected else frozenset[Way]()
         return msgspec.structs.replace(
             bare,
             edges=meter.edges(reading, sidecar.name),
@@ -105,13 +96,29 @@ class Reporter:
         )
 
 
+async def _page(socket: Path) -> pages.Page:
+    numbers = await admin.ask(socket, pages.NUMBERS)
+    histograms = await admin.ask(socket, pages.HISTOGRAMS)
+    return pages.parse(numbers.body, histograms.body)
+
+
 class _Socket(msgspec.Struct):
     address: str = ""
     port_value: int = 0
 
 
+class _Internal(msgspec.Struct):
+    endpoint_id: str = ""
+
+
 class _Address(msgspec.Struct):
     socket_address: _Socket = msgspec.field(default_factory=_Socket)
+    envoy_internal_address: _Internal | None = None
+
+    def __str__(self) -> str:
+        socket, inside = self.socket_address, self.envoy_internal_address
+        host = f"[{socket.address}]" if ":" in socket.address else socket.address
+        return inside.endpoint_id if inside else f"{host}:{socket.port_value}"
 
 
 class _Health(msgspec.Struct):
@@ -132,18 +139,17 @@ class _Clusters(msgspec.Struct):
     cluster_statuses: tuple[_Cluster, ...] = ()
 
 
-async def _ejected(socket: Path) -> frozenset[tuple[PortRef, str]]:
+async def _ejected(socket: Path) -> frozenset[Way]:
     """The endpoints that Envoy's outlier detection has cut off."""
     try:
         found = msgspec.json.decode((await admin.ask(socket, "/clusters?format=json")).body, type=_Clusters)
     except (admin.AdminError, msgspec.DecodeError):
         return frozenset()
     return frozenset(
-        (service, f"{host.address.socket_address.address}:{host.address.socket_address.port_value}")
+        way
         for cluster in found.cluster_statuses
-        if (service := PortRef.parse(cluster.name))
         for host in cluster.host_statuses
-        if host.health_status.failed_outlier_check
+        if host.health_status.failed_outlier_check and (way := meter.way_to(cluster.name, str(host.address)))
     )
 
 

@@ -7,11 +7,13 @@ verified certificates or from small fixed sets, never from what a client sent.
 
 Counters of HTTP, one increment per finished request (of instances: per try, repeats included):
     requests_total          reporter, source, destination, code, grpc, flags
-    instance_requests_total destination, instance, code       (reporter source only: one line per upstream address)
+    instance_requests_total destination, instance, code, flags (reporter source only: one line per upstream address)
     denied_total            source, destination, rule         (reporter destination only; beside requests_total)
 Histograms of HTTP, in microseconds:
-    request_us              reporter, source, destination     (first byte in to last byte out, as this proxy saw it)
+    request_us              reporter, source, destination     (first byte in to last byte out, as this proxy saw it; not
+                                                              of an answer that was cut off, nor of a small refusal)
     instance_us             destination, instance             (request out to first byte of the answer back)
+    instance_service_us     destination, instance             (of that, what the instance's own proxy said it took)
 Counters and a histogram of TCP, at the end of each connection:
     connections_total       reporter, source, destination, flags
     received_bytes_total    reporter, source, destination     (from the caller)
@@ -25,8 +27,10 @@ Tags:
                  "" when nothing was chosen; reporter destination: ``inbound/<ns>/<workload>/<application port>``
     code         the HTTP status, "0" (of a try: "") when the caller went away before there was one
     grpc         the gRPC status number, "" for a call that is not gRPC
-    flags        Envoy's response flags ("-" for none): UF connect failure, UO overflow, URX retries spent, ...
-    instance     address and port of the upstream that answered last, "" for none
+    flags        Envoy's response flags ("-" for none): UF connect failure, UO overflow, URX retries spent, ... Of a try
+                 without a code: UT one that its own limit ended, "-" one that the whole request's limit, or the caller,
+                 ended; the others never reached an application or lost it
+    instance     address and port of the upstream that was tried, "" for none
     rule         the rule that refused the call, ``shop/allow-web rules[0]``; "" when no ALLOW policy matched
 """
 
@@ -38,6 +42,7 @@ INSTANCE_REQUESTS = "instance_requests_total"
 DENIED = "denied_total"
 REQUEST_US = "request_us"
 INSTANCE_US = "instance_us"
+INSTANCE_SERVICE_US = "instance_service_us"
 CONNECTIONS = "connections_total"
 RECEIVED_BYTES = "received_bytes_total"
 SENT_BYTES = "sent_bytes_total"
@@ -51,6 +56,10 @@ GRPC = "grpc"
 FLAGS = "flags"
 INSTANCE = "instance"
 RULE = "rule"
+
+SERVICE_HEADER = "x-masche-service-us"
+"""The response header in which an inbound proxy tells an authenticated caller's proxy what the application took: the
+microseconds from the request's first byte to the first byte of the answer. No application ever sees or sets it."""
 
 REPORTER_SOURCE = "source"
 REPORTER_DESTINATION = "destination"

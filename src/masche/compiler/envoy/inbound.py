@@ -18,7 +18,7 @@ from masche.model.blob import Blob
 from masche.model.refs import Origin
 from masche.model.vantage import Seat, SeatPort
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
-from masche.wire import framing, secret, types
+from masche.wire import framing, secret, stats, types
 from masche.wire.messages import Body, Json, any_of, encode
 
 LISTENER = "envoy.config.listener.v3.Listener"
@@ -144,7 +144,7 @@ def _filters(
     manager = connection_manager(
         name,
         by_table(name),
-        rbac.HTTP_FILTERS,
+        (*((_SERVICE_TIME,) if is_mtls else ()), *rbac.HTTP_FILTERS),
         logs,
         router=ROUTER,
         early_header_mutation_extensions=_VOICES,
@@ -155,6 +155,9 @@ def _filters(
     )
     return [manager]
 
+
+_SERVICE_TIME = reports.service_time()
+"""First of the chain, so that it is the last to touch an answer; only a caller that proved who it is learns it."""
 
 _AFTER_DATA: dict[str, Json] = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 16 * 1024}
 """Envoy judges a connection at its first byte, so until then the application, which may speak first, is not asked.
@@ -187,8 +190,8 @@ def tables(inbound: Inbound, seat: Seat, port: SeatPort) -> tuple[Blob, ...]:
         ],
         "typed_per_filter_config": rbac.http_rules(policies, port.app_port),
         "request_headers_to_remove": INTERNAL_HEADERS,
-        # An application cannot claim that it was not reached, nor name a rule.
-        "response_headers_to_remove": [UNREACHED, DENIED],
+        # An application cannot claim that it was not reached, nor name a rule, nor say what it took.
+        "response_headers_to_remove": [UNREACHED, DENIED, stats.SERVICE_HEADER],
     }
     return (framing.blob(types.ROUTES, name, encode(_TABLE, body), refs_of(_origins(inbound))),)
 

@@ -11,11 +11,14 @@ from masche.wire import stats
 from masche.wire.messages import Body, Json
 
 _STATS = "envoy.extensions.access_loggers.stats.v3.Config"
+_CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+_MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 _STDOUT = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 
 _POLICY, _RESULT = "shadow_effective_policy_id", "shadow_engine_result"
 
 _WHOLE_US = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
+_SERVICE_US = "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:us)%"
 _UPSTREAM_US = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
 
 _LINE: Body = {
@@ -66,9 +69,14 @@ def outbound_http(identity: str) -> tuple[Body, ...]:
 
 def _instances() -> tuple[Body, ...]:
     tags = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%"}
-    counter = _counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%"})
-    histogram = _histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
-    return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ANSWERED})
+    counter = _counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%", stats.FLAGS: _FLAGS})
+    latency = _histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
+    service_time = _histogram(stats.INSTANCE_SERVICE_US, tags, "Microseconds", f"%RESP({stats.SERVICE_HEADER})%")
+    return (
+        _statistics([counter], []),
+        {**_statistics([], [latency]), "filter": _ANSWERED},
+        {**_statistics([], [service_time]), "filter": _SERVICE_TIME_KNOWN},
+    )
 
 
 @lru_cache(maxsize=4_096)
@@ -91,11 +99,19 @@ def inbound_tcp(destination: str, rbac: str) -> tuple[Body, ...]:
     return (_connections(edge), _denials(edge, rbac), {**_LINES, "filter": refused(rbac)})
 
 
-_OUTCOME = {
-    stats.CODE: "%RESPONSE_CODE%",
-    stats.GRPC: "%GRPC_STATUS_NUMBER%",
-    stats.FLAGS: "%RESPONSE_FLAGS%",
-}
+_FLAGS = "%RESPONSE_FLAGS%"
+_OUTCOME = {stats.CODE: "%RESPONSE_CODE%", stats.GRPC: "%GRPC_STATUS_NUMBER%", stats.FLAGS: _FLAGS}
+
+
+def service_time() -> Body:
+    """Return the HTTP filter of an inbound listener that tells the caller's proxy how long the application took."""
+    said: Body = {
+        "append": {
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            "header": {"key": stats.SERVICE_HEADER, "value": _SERVICE_US},
+        }
+    }
+    return extension("envoy.filters.http.header_mutation", _MUTATION, {"mutations": {"response_mutations": [said]}})
 
 
 def _at_least(status: int) -> Body:
@@ -104,13 +120,29 @@ def _at_least(status: int) -> Body:
 
 
 _ANSWERED = _at_least(100)
-"""Holds when there was an answer; without one there is no duration to report."""
+"""Holds of a try when there was an answer; without one there is no duration to report."""
+
+
+def _where(expression: str) -> Body:
+    return {
+        "extension_filter": extension("envoy.access_loggers.extension_filters.cel", _CEL, {"expression": expression})
+    }
+
+
+_ENDED = _where("response.flags == 0 || response.code >= 500")
+"""Holds when the answer has an end: what was cut off after its beginning has a flag, and the code it began with."""
+
+_LONGEST_US = 24 * 3600 * 1_000_000
+_SAID_US = f"int(response.headers['{stats.SERVICE_HEADER}'])"
+_SERVICE_TIME_KNOWN = _where(f"upstream.tls_version == 'TLSv1.3' && {_SAID_US} >= 0 && {_SAID_US} <= {_LONGEST_US}")
+"""Holds when a peer that proved who it is said what it took. Of a connection in the clear there is no TLS version, and
+of what is no number no value: then the expression has none either, and that is not true."""
 
 
 def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
     counter = _counter(stats.REQUESTS, {**edge, **_OUTCOME})
     histogram = _histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US)
-    return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ANSWERED})
+    return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ENDED})
 
 
 def _edge(reporter: str, source: str, destination: str) -> dict[str, str]:
@@ -144,7 +176,7 @@ def _stat(name: str, tags: dict[str, str]) -> Body:
 
 def _connections(edge: dict[str, str]) -> Body:
     counters = [
-        _counter(stats.CONNECTIONS, {**edge, stats.FLAGS: "%RESPONSE_FLAGS%"}),
+        _counter(stats.CONNECTIONS, {**edge, stats.FLAGS: _FLAGS}),
         _counter(stats.RECEIVED_BYTES, edge, "%BYTES_RECEIVED%"),
         _counter(stats.SENT_BYTES, edge, "%BYTES_SENT%"),
     ]

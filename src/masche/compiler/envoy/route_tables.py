@@ -17,7 +17,7 @@ from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes
 from masche.model.blob import Blob
 from masche.model.refs import Origin, Ref
 from masche.model.view import GatewayListener, Outbound, Policy, Route
-from masche.wire import framing, types
+from masche.wire import framing, stats, types
 from masche.wire.framing import field, text
 from masche.wire.messages import Body, encode
 
@@ -45,7 +45,7 @@ NEVER_PROXIED = (
 _IGNORE_PORT = b"\x70\x01"
 """``RouteConfiguration.ignore_port_in_host_matching`` (number 14), true."""
 
-_HIDDEN = text(5, UNREACHED) + b"".join(text(8, name) for name in INTERNAL_HEADERS)
+_HIDDEN = text(5, UNREACHED) + text(5, stats.SERVICE_HEADER) + b"".join(text(8, name) for name in INTERNAL_HEADERS)
 """Words between proxies: ``response_headers_to_remove`` (number 5) and ``request_headers_to_remove`` (number 8)."""
 
 _TABLE = "envoy.config.route.v3.RouteConfiguration"
