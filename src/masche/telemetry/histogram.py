@@ -5,11 +5,15 @@ with five bits). A bucket answers with its middle, so the error is at most half 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import ceil, inf
 
 RELATIVE_ERROR = 1 / 64
 LARGEST_US = 1 << 40
 """Larger values (twelve days) count as this one."""
+
+MOST_PARTS = 8
+"""In so many parts, at the most, a bucket of another layout is divided."""
 
 _BITS = 5
 _STEPS = 1 << _BITS
@@ -120,25 +124,27 @@ def from_bounds(counts: Iterable[tuple[float, float, int]], *, sum_us: float | N
     A count is spread evenly over the bucket in as many parts as we have buckets there, at most 8; an open last bucket
     counts at its lower bound. Without ``sum_us`` the middles are summed.
     """
-    made = Histogram()
+    buckets: dict[int, int] = {}
+    middles = 0.0
     for low, high, count in counts:
-        for value, share in _spread(low, high, count):
-            made.record(value, share)
-    if sum_us is not None:
-        made.sum_us = int(sum_us)
-    return made
+        if count <= 0:
+            continue
+        indices = _indices(low, high, min(MOST_PARTS, count))
+        share, rest = divmod(count, len(indices))
+        for part, index in enumerate(indices):
+            if more := share + (part < rest):
+                buckets[index] = buckets.get(index, 0) + more
+        middles += count * (low if high == inf else (low + high) / 2)
+    return Histogram(buckets, sum_us=int(middles if sum_us is None else sum_us))
 
 
-def _spread(low: float, high: float, count: int) -> Iterable[tuple[float, int]]:
-    if count <= 0:
-        return
+@lru_cache(maxsize=1 << 14)
+def _indices(low: float, high: float, most: int) -> tuple[int, ...]:
+    """Our buckets at the middles of at most so many equal parts. A proxy has the same few bounds every second."""
     if high == inf:
-        yield low, count
-        return
-    parts = min(8, count, bucket(high) - bucket(low) or 1)
-    share, rest = divmod(count, parts)
-    for part in range(parts):
-        yield low + (high - low) * (part + 0.5) / parts, share + (part < rest)
+        return (bucket(low),)
+    parts = min(most, bucket(high) - bucket(low) or 1)
+    return tuple(bucket(low + (high - low) * (part + 0.5) / parts) for part in range(parts))
 
 
 def cumulative(histogram: Histogram, limits_us: Sequence[float]) -> list[int]:
