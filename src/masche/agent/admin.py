@@ -7,6 +7,8 @@ import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -19,6 +21,22 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+class _SocketAddress(msgspec.Struct):
+    port_value: int = 0
+
+
+class _Address(msgspec.Struct):
+    socket_address: _SocketAddress = msgspec.field(default_factory=_SocketAddress)
+
+
+class _Listener(msgspec.Struct):
+    local_address: _Address = msgspec.field(default_factory=_Address)
+
+
+class _Listeners(msgspec.Struct):
+    listener_statuses: tuple[_Listener, ...] = ()
 
 
 async def ask(socket: Path, target: str, *, method: str = "GET", within: float = 2.0) -> Answer:
@@ -36,6 +54,25 @@ async def is_ready(socket: Path) -> bool:
         return (await ask(socket, "/ready", within=1.0)).status == 200
     except AdminError:
         return False
+
+
+async def listening_ports(socket: Path) -> set[int]:
+    """The TCP ports on which Envoy listens now; none when it does not answer."""
+    try:
+        answer = await ask(socket, "/listeners?format=json")
+        found = msgspec.json.decode(answer.body, type=_Listeners)
+    except (AdminError, msgspec.DecodeError):
+        return set()
+    return {one.local_address.socket_address.port_value for one in found.listener_statuses}
+
+
+async def open_requests(socket: Path) -> int:
+    """Requests that the application is still answering, by the gauges of the clusters that lead to it."""
+    try:
+        answer = await ask(socket, r"/stats?filter=^cluster\.inbound.*upstream_rq_active$")
+    except AdminError:
+        return 0
+    return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines() if b":" in line)
 
 
 async def _exchange(socket: Path, target: str, method: str) -> Answer:

@@ -15,24 +15,25 @@ from random import Random
 
 import msgspec
 
-from masche.agent import admin, certificates, environment, local, occupancy, probe
-from masche.agent.envoy import Place, Supervisor, adopt
-from masche.agent.exposed import exposed
+from masche.agent import admin, certificates, environment, local, occupancy
+from masche.agent.berth import Berth
+from masche.agent.envoy import Place, Supervisor
 from masche.agent.folders import Folders, private_folder
 from masche.agent.last_good import LastGood
-from masche.agent.listen import parse_listen
 from masche.agent.local import Claim, SeatStatus
 from masche.agent.occupancy import ClaimError, Record
 from masche.agent.probe import Pulse
 from masche.agent.relay import Relay, Tenant
 from masche.agent.sds import Shelf
-from masche.agent.seats import INBOUND_PORT, PROXY_PORT, PortBook
+from masche.agent.seats import PortBook
 from masche.agent.secrets import Identity
 from masche.agent.uplink import ForProxy, Uplink
+from masche.agent.wellbeing import Wellbeing
+from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
 from masche.link.client import Connected, Disconnected
 from masche.link.messages import Accepted, Directive, Drained, Refused, RenewNow, Roots, Scope, ScopeService
-from masche.model.refs import Name, PortRef
+from masche.model.refs import Name
 from masche.model.vantage import Placement, Seat
 from masche.wire.bootstrap import bootstrap
 
@@ -47,8 +48,6 @@ DRAINED_WITHIN = 12.0
 
 OPEN_REQUESTS_WITHIN = 5.0
 """Seconds that a leave waits for open requests, once no new ones come."""
-
-EXPOSED_INTERVAL = 10.0
 
 Tell = Callable[["local.FromAgent"], None]
 
@@ -79,7 +78,7 @@ class Sidecar:
         self.proxy = occupancy.proxy_id(name, claim.placement)
         self._host = host
         self._tell = tell
-        self._address = claim.address or host.address
+        self._where = whereabouts(claim, host.address)
         self._folder = private_folder(host.folders.seat(str(name)))
         digest = re.sub(r"[^a-z0-9]", "", name.name.rpartition("-")[2])[:12]
         self.place = Place(folder=self._folder, admin=host.folders.sockets / f"{digest or 'envoy'}.admin")
@@ -101,20 +100,16 @@ class Sidecar:
             rng=host.rng,
         )
         self.supervisor = Supervisor(host.binary, self.place, on_restart=self._on_restart)
-        self._local: dict[PortRef, int] = {}
         self._services: tuple[ScopeService, ...] = ()
         self._created: tuple[str, ...] = ()
         self._scoped = asyncio.Event()
         self._refused = asyncio.Event()
         self._refusal: Refused | None = None
         self._drained = asyncio.Event()
-        self._command = 0
-        self._started = asyncio.Event()
-        self._is_draining = False
-        self._exposed: tuple[int, ...] = ()
         is_back = bool(claim.workload) and self._record is not None
-        self.pulse = Pulse(phase=self._record.phase) if is_back and self._record else Pulse()
-        self._seat = self._take_ports()
+        pulse = Pulse(phase=self._record.phase) if is_back and self._record else Pulse()
+        self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell)
+        self._berth = Berth(host.ports, name, claim, self.place, self._where)
 
     def __repr__(self) -> str:
         return f"<Sidecar {self.name} {self.phase} {self.supervisor}>"
@@ -122,17 +117,17 @@ class Sidecar:
     @property
     def phase(self) -> str:
         """STARTING, READY, UNHEALTHY or DRAINING."""
-        return "DRAINING" if self._is_draining else self.pulse.phase
+        return self.wellbeing.phase
 
     @property
     def seat(self) -> Seat:
         """The Seat as the control plane was told."""
-        return self._seat
+        return self._berth.seat
 
     @property
     def exposed(self) -> tuple[int, ...]:
         """Ports of the command that listen beyond loopback."""
-        return self._exposed
+        return self.wellbeing.exposed
 
     @property
     def services(self) -> tuple[ScopeService, ...]:
@@ -141,17 +136,17 @@ class Sidecar:
 
     def status(self) -> SeatStatus:
         """How it is now."""
-        ports = {f"inbound/{port.app_port}": port.mesh_port for port in self._seat.ports}
+        ports = {f"inbound/{port.app_port}": port.mesh_port for port in self.seat.ports}
         return SeatStatus(
             workload=str(self.name),
             proxy=self.proxy,
             phase=self.phase,
-            reason=self.pulse.reason,
+            reason=self.wellbeing.pulse.reason,
             envoy_pid=self.supervisor.pid,
             envoy_restarts=self.supervisor.restarts,
             is_online=self.tenant.is_online,
             not_after=self.identity.not_after,
-            ports={**ports, "proxy": self._seat.proxy_port},
+            ports={**ports, "proxy": self.seat.proxy_port},
             rejections=dict(self.tenant.rejections),
         )
 
@@ -172,7 +167,7 @@ class Sidecar:
             group.create_task(self.supervisor.run())
             await self._until_serving()
             self._say_ready()
-            group.create_task(self._watch_command())
+            group.create_task(self.wellbeing.watch())
 
     async def _scoped_wait(self) -> None:
         await self._scoped.wait()
@@ -182,9 +177,9 @@ class Sidecar:
 
         An Envoy that still runs has all it needs: it is adopted at once, whoever is there.
         """
-        if self._is_adopting and self._record:
+        if self._berth.is_adopting and self._record:
             self._created = self._record.created
-            self._take_local(self._record.services)
+            self._open_for(self._record.services)
             self._put()
             return
         self._put()
@@ -216,9 +211,10 @@ class Sidecar:
         record = self._record
         if self._host.uplink.is_connected or record is None or not self.identity.is_valid:
             return False
-        if not self.last_good.has_listeners() or not self._take_local(record.services):
+        if not self.last_good.has_listeners():
             return False
-        return self._seat == record.seat
+        self._open_for(record.services)
+        return self.seat == record.seat
 
     async def _until_serving(self) -> None:
         if self.identity.not_after == 0:
@@ -232,67 +228,19 @@ class Sidecar:
         """Envoy says ready when it has a configuration; that may be one from before our local ports were known."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LISTENERS_WITHIN):
-                while not self._wanted_ports() <= await _listening_ports(self.place.admin):  # noqa: ASYNC110 - Envoy is asked
+                while not self._berth.wanted <= await admin.listening_ports(self.place.admin):  # noqa: ASYNC110 - Envoy is asked
                     await asyncio.sleep(0.05)
 
-    def _wanted_ports(self) -> set[int]:
-        inbound = {port.mesh_port for port in self._seat.ports}
-        proxy = {self._seat.proxy_port} if self._seat.proxy_port else set[int]()
-        return inbound | proxy | {port.port for port in self._seat.local_ports}
-
     def _say_ready(self) -> None:
-        variables = environment.variables(self.claim.namespace, self._services, self._local)
-        proxied = environment.proxied(self._seat.proxy_port) if self._seat.proxy_port else {}
-        self._tell(local.Ready(workload=str(self.name), environment={**variables, **proxied}, created=self._created))
+        variables = environment.variables(self.claim.namespace, self._services, self._berth.local)
+        proxied = environment.proxied(self.seat.proxy_port) if self.seat.proxy_port else {}
+        listens = tuple(f"{self.seat.bind}:{port.mesh_port}" for port in self.seat.ports)
+        environ = {**variables, **proxied}
+        self._tell(local.Ready(workload=str(self.name), environment=environ, created=self._created, listens=listens))
 
-    # -- ports --------------------------------------------------------------------------------------------------------
-
-    def _take_ports(self) -> Seat:
-        ports, claim = self._host.ports, self.claim
-        is_gateway = claim.placement is Placement.GATEWAY
-        living = adopt(self.place)
-        if living:
-            living.close()
-        bind = parse_listen(claim.listen).address if is_gateway else self._address
-        mesh_ports = {
-            one.port: ports.take(
-                f"{self.name}#inbound/{one.port}",
-                address=bind,
-                preferred=INBOUND_PORT if index == 0 else 0,
-                is_in_use=living is not None,
-            )
-            for index, one in enumerate(claim.ports)
-        }
-        proxy = 0
-        if not is_gateway:
-            proxy = ports.take(f"{self.name}#proxy", preferred=PROXY_PORT, is_in_use=living is not None)
-        self._is_adopting = living is not None
-        self._mesh_ports, self._proxy_port, self._bind = mesh_ports, proxy, bind
-        ports.save()
-        return self._make_seat()
-
-    def _take_local(self, services: tuple[ScopeService, ...]) -> bool:
-        """Give each service that may be called a local port; say whether the Seat changed."""
-        if self.claim.placement is Placement.GATEWAY:
-            self._services = services
-            return True
-        for service in services:
-            key = f"{self.name}#{service.port.path}"
-            self._local[service.port] = self._host.ports.take(key, is_in_use=self._is_adopting)
-        self._host.ports.save()
+    def _open_for(self, services: tuple[ScopeService, ...]) -> None:
         self._services = services
-        self._seat = self._make_seat()
-        return True
-
-    def _make_seat(self) -> Seat:
-        return occupancy.seat_of(
-            self.name,
-            self.claim,
-            bind=self._bind,
-            mesh_ports=self._mesh_ports,
-            proxy_port=self._proxy_port,
-            local=self._local,
-        )
+        self._berth.open_for(services)
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -300,12 +248,12 @@ class Sidecar:
         self._host.uplink.put(
             occupancy.proxy_state(
                 self.claim,
-                self._seat,
+                self.seat,
                 zone=self._host.zone,
-                address=self._address,
+                address=self._where.advertised,
                 phase=self.phase,
-                reason=self.pulse.reason,
-                is_exposed=bool(self._exposed),
+                reason=self.wellbeing.pulse.reason,
+                is_exposed=bool(self.exposed),
                 version=self._host.envoy_version,
             )
         )
@@ -315,9 +263,9 @@ class Sidecar:
         if self._services or self._scoped.is_set():
             record = Record(
                 claim=self.claim,
-                seat=self._seat,
+                seat=self.seat,
                 services=self._services,
-                phase=self.pulse.phase,
+                phase=self.wellbeing.pulse.phase,
                 created=self._created,
             )
             write_private(self._folder / "seat.json", msgspec.json.encode(record))
@@ -347,11 +295,11 @@ class Sidecar:
                 pass
 
     def _on_scope(self, services: tuple[ScopeService, ...]) -> None:
-        before = self._seat
-        self._take_local(services)
+        before = self.seat
+        self._open_for(services)
         is_first = not self._scoped.is_set()
         self._scoped.set()
-        if self._seat != before:
+        if self.seat != before:
             self._put()
         elif is_first:
             self._write_record()
@@ -370,58 +318,18 @@ class Sidecar:
             zone=self.claim.zone or self._host.zone,
             xds_socket=str(self._host.folders.relay_socket),
             admin_socket=str(self.place.admin),
+            source=self._where.source,
         )
-
-    # -- the command --------------------------------------------------------------------------------------------------
 
     def command_started(self, pid: int) -> None:
         """The command runs: from now on it is probed and looked at."""
-        self._command = pid
-        self._started.set()
-
-    async def _watch_command(self) -> None:
-        if self.claim.placement is Placement.GATEWAY:
-            self._on_pulse(self.pulse.after(""))
-            return
-        await self._started.wait()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._probe())
-            group.create_task(self._look())
-
-    async def _probe(self) -> None:
-        port = self.claim.ports[0].port if self.claim.ports else 0
-        ask = probe.parse(self.claim.health, "127.0.0.1", port) if port else None
-        if ask is None:
-            self._on_pulse(self.pulse.after(""))
-            return
-        while True:
-            self._on_pulse(self.pulse.after(await ask()))
-            await asyncio.sleep(self.pulse.interval)
-
-    def _on_pulse(self, pulse: Pulse) -> None:
-        has_changed = pulse.phase != self.pulse.phase
-        self.pulse = pulse
-        if has_changed and not self._is_draining:
-            self._put()
-            self._tell(local.Phase(phase=pulse.phase, reason=pulse.reason))
-
-    async def _look(self) -> None:
-        while True:
-            found = exposed(self._command, [one.port for one in self.claim.ports])
-            ports = tuple(sorted({one.port for one in found}))
-            for one in found:
-                if one.port not in self._exposed:
-                    self._tell(local.Exposed(port=one.port, address=one.address))
-            if ports != self._exposed:
-                self._exposed = ports
-                self._put()
-            await asyncio.sleep(EXPOSED_INTERVAL if self.pulse.phase == "READY" else probe.INTERVAL)
+        self.wellbeing.command_started(pid)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     async def drain(self) -> bool:
         """Take the workload out of traffic; say whether the control plane confirmed that every caller has it."""
-        self._is_draining = True
+        self.wellbeing.is_draining = True
         self._drained.clear()
         self._put()
         if self._host.uplink.is_connected:
@@ -431,7 +339,7 @@ class Sidecar:
         await self.supervisor.drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(OPEN_REQUESTS_WITHIN):
-                while await _open_requests(self.place.admin):  # noqa: ASYNC110 - as above
+                while await admin.open_requests(self.place.admin):  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.05)
         return self._drained.is_set()
 
@@ -458,37 +366,3 @@ async def _first(events: set[asyncio.Event], within: float) -> None:
     finally:
         for each in waits:
             each.cancel()
-
-
-class _SocketAddress(msgspec.Struct):
-    port_value: int = 0
-
-
-class _Address(msgspec.Struct):
-    socket_address: _SocketAddress = msgspec.field(default_factory=_SocketAddress)
-
-
-class _Listener(msgspec.Struct):
-    local_address: _Address = msgspec.field(default_factory=_Address)
-
-
-class _Listeners(msgspec.Struct):
-    listener_statuses: tuple[_Listener, ...] = ()
-
-
-async def _listening_ports(socket: Path) -> set[int]:
-    try:
-        answer = await admin.ask(socket, "/listeners?format=json")
-        found = msgspec.json.decode(answer.body, type=_Listeners)
-    except (admin.AdminError, msgspec.DecodeError):
-        return set()
-    return {one.local_address.socket_address.port_value for one in found.listener_statuses}
-
-
-async def _open_requests(socket: Path) -> int:
-    """Requests that the application is still answering, by the gauges of the clusters that lead to it."""
-    try:
-        answer = await admin.ask(socket, r"/stats?filter=^cluster\.inbound.*upstream_rq_active$")
-    except admin.AdminError:
-        return 0
-    return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines() if b":" in line)
