@@ -5,27 +5,47 @@ ever allows what it cannot see.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import inf
 
 from masche.compiler.peer import effective
 from masche.compiler.policy import policies
 from masche.compiler.protocol import ports, protocol
 from masche.compiler.selection import matches
+from masche.compiler.times import idle_times
+from masche.compiler.trafficpolicy import traffic
+from masche.model.calling import AdaptiveConcurrency, Traffic
 from masche.model.mesh import Mesh
-from masche.model.refs import PortRef
+from masche.model.refs import Name, Origin, PortRef
 from masche.model.vantage import Vantage
 from masche.model.view import Inbound, InboundPort, Protocol
 
 
 def inbound(mesh: Mesh, vantage: Vantage) -> Inbound:
     """Return the receiving side of a vantage."""
+    spoken = _ports(mesh, vantage)
     authentication = effective(mesh, namespace=vantage.namespace, labels=dict(vantage.labels))
     return Inbound(
         mtls=authentication.mode,
         port_mtls=authentication.ports,
-        ports=_ports(mesh, vantage),
+        ports=spoken,
         policies=policies(mesh, vantage),
-        origins=authentication.origins,
+        origins=(*authentication.origins, *_limiting(mesh, spoken)),
     )
+
+
+def _limiting(mesh: Mesh, spoken: Iterable[InboundPort]) -> Iterator[Origin]:
+    """Who wrote how long and how much at a time these ports are willing to work."""
+    settings = traffic(mesh.services, mesh.traffic_policies, mesh.config)
+    owners = dict.fromkeys(ref.owner for port in spoken for ref in port.services)
+    written = (each for owner in owners for each in settings[owner].origins)
+    yield from dict.fromkeys(origin for place, origin in written if place in _LIMITS)
+
+
+_LIMITS = {
+    "timeouts.streamIdle",
+    *(f"adaptiveConcurrency.{each}" for each in ("enabled", "maxConcurrency", "baseLatency")),
+}
 
 
 def _ports(mesh: Mesh, vantage: Vantage) -> tuple[InboundPort, ...]:
@@ -35,14 +55,34 @@ def _ports(mesh: Mesh, vantage: Vantage) -> tuple[InboundPort, ...]:
         if name.namespace == vantage.namespace and service.spec.selector and matches(service.spec.selector, labels):
             for port in ports(service):
                 spoken[port.target].append((PortRef(*name, port.port), protocol(port)))
-    return tuple(
-        InboundPort(
-            target=target,
-            protocol=_agreed({each for _, each in some}),
-            services=tuple(sorted(ref for ref, _ in some)),
-        )
-        for target, some in sorted(spoken.items(), key=lambda item: str(item[0]))
+    settings = traffic(mesh.services, mesh.traffic_policies, mesh.config)
+    return tuple(_port(target, some, settings) for target, some in sorted(spoken.items(), key=lambda one: str(one[0])))
+
+
+def _port(
+    target: int | str, spoken: Sequence[tuple[PortRef, Protocol]], settings: Mapping[Name, Traffic]
+) -> InboundPort:
+    """Several Services may share a port: it waits as long as the most patient says, and is limited by the strictest."""
+    services = tuple(sorted(ref for ref, _ in spoken))
+    policies = [settings[ref.owner] for ref in services]
+    idle, stream_idle = zip(*map(idle_times, policies), strict=True)
+    return InboundPort(
+        target=target,
+        protocol=_agreed({each for _, each in spoken}),
+        services=services,
+        idle_timeout=_longest(idle),
+        stream_idle_timeout=_longest(stream_idle),
+        concurrency=min((each.concurrency for each in policies), key=_leniency),
     )
+
+
+def _longest(times: Iterable[float]) -> float:
+    """The longest of times of which 0 means for ever."""
+    return max(times, key=lambda each: each or inf)
+
+
+def _leniency(concurrency: AdaptiveConcurrency) -> tuple[bool, int]:
+    return not concurrency.enabled, concurrency.max_concurrency
 
 
 def _agreed(protocols: set[Protocol]) -> Protocol:

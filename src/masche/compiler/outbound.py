@@ -14,6 +14,7 @@ from masche.compiler.precedence import specificity
 from masche.compiler.protocol import bare_port, ports, protocol
 from masche.compiler.remember import by_identity
 from masche.compiler.rules import Setting
+from masche.compiler.times import times
 from masche.compiler.trafficpolicy import traffic
 from masche.model.mesh import Mesh
 from masche.model.refs import Origin, PortRef
@@ -84,12 +85,10 @@ def by_precedence(routes: Iterable[Route]) -> tuple[Route, ...]:
 
 def _default(mesh: Mesh, ref: PortRef, setting: Setting) -> Route:
     """Everything goes to the Service itself, and what never reached it is tried again."""
-    timeout, per_try = rules.default_times(setting)
+    action = Forward(backends=(Backend(cluster=ref),), retry=rules.SAFE_RETRY)
     return Route(
         name=f"{ref.owner} default",
         match=RequestMatch(),
-        action=Forward(
-            backends=(Backend(cluster=ref),), timeout=timeout, per_try_timeout=per_try, retry=rules.SAFE_RETRY
-        ),
+        action=times(setting.traffic, setting.protocol).on(action),
         origins=(Origin(mesh.services[ref.owner].ref),),
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from masche.compiler.backends import Unresolved, resolve
+from masche.compiler.times import times
 from masche.model.mesh import Mesh
 from masche.model.refs import Origin, PortRef
 from masche.model.resources.gateway_api import (
@@ -63,6 +64,11 @@ class Setting:
     protocol: Protocol = Protocol.HTTP
     service: PortRef | None = None
     port: int = 0
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether requests come from outside of the mesh."""
+        return self.service is None
 
 
 def routes(route: HTTPRoute, setting: Setting) -> Iterator[Route]:
@@ -197,40 +203,14 @@ def _backend(route: HTTPRoute, ref: HTTPBackendRef, setting: Setting) -> Backend
 def _forward(
     route: HTTPRoute, rule: HTTPRouteRule, filters: _Filters, backends: tuple[Backend, ...], setting: Setting
 ) -> Forward:
-    timeout, per_try = times(rule, setting)
-    return Forward(
+    action = Forward(
         backends=backends,
         host_rewrite=filters.host_rewrite,
         path_rewrite=filters.path_rewrite,
         mirrors=tuple(_mirrors(route, filters.mirrors, setting)),
-        timeout=timeout,
-        per_try_timeout=per_try,
         retry=_retry(rule.retry),
     )
-
-
-def times(rule: HTTPRouteRule, setting: Setting) -> tuple[float, float]:
-    """Return the time of the whole call and of one try: the rule's own, else the Service's; 0 for none."""
-    timeout, per_try = default_times(setting)
-    if rule.timeouts and rule.timeouts.request is not None:
-        timeout, per_try = seconds(rule.timeouts.request), setting.traffic.per_try_timeout
-    if rule.timeouts and rule.timeouts.backend_request is not None:
-        per_try = seconds(rule.timeouts.backend_request)
-    return timeout, per_try
-
-
-def default_times(setting: Setting) -> tuple[float, float]:
-    """Return what holds when no rule says anything.
-
-    What nobody set limits only how long an answer may take to begin (the time of one try), so that downloads and
-    events flow for as long as they like; streams of gRPC may stay silent, too, unless somebody said otherwise.
-    """
-    traffic = setting.traffic
-    if any(place == "timeouts.request" for place, _ in traffic.origins):
-        return traffic.request_timeout, traffic.per_try_timeout
-    if setting.protocol is Protocol.GRPC:
-        return 0.0, traffic.per_try_timeout
-    return 0.0, traffic.per_try_timeout or traffic.request_timeout
+    return times(setting.traffic, setting.protocol, rule, is_edge=setting.is_edge).on(action)
 
 
 def _retry(retry: HTTPRouteRetry | None) -> Retry | None:

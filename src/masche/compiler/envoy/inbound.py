@@ -1,17 +1,18 @@
 """Encode how calls to a workload are received: one listener per application port, and the clusters behind it.
 
 Order of a request: mutual TLS (who calls), connection manager (one spelling of path and headers), RBAC that denies,
-RBAC that allows, router to the application. Policies on requests come with a table of routes (``inbound/<port>``), so
-that a change holds from the next request on, on connections too that are open already. Invariant: under STRICT there is
-no filter chain that reads plaintext, and only the mutual-TLS chain ever says which rule refused.
+RBAC that allows, the limit of requests at a time (what is refused does not count), router to the application. Policies
+on requests come with a table of routes (``inbound/<port>``), so that a change holds from the next request on, on
+connections too that are open already. Invariant: under STRICT there is no filter chain that reads plaintext, and only
+the mutual-TLS chain ever says which rule refused.
 """
 
 from collections.abc import Iterable
 
-from masche.compiler.envoy import edge, rbac, reports
+from masche.compiler.envoy import concurrency, edge, rbac, reports
 from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER, TLS_1_3
 from masche.compiler.envoy.managers import ROUTER, by_table, connection_manager, tcp_proxy
-from masche.compiler.envoy.matches import IDEMPOTENT
+from masche.compiler.envoy.matches import IDEMPOTENT, UPGRADES
 from masche.compiler.envoy.parts import ADS_WAIT, INTERNAL_HEADERS, address, extension, refs_of, without_headers
 from masche.compiler.envoy.retries import UNREACHED
 from masche.model.blob import Blob
@@ -52,9 +53,9 @@ def listener(inbound: Inbound, seat: Seat, port: SeatPort) -> Blob:
     name = f"inbound/{port.app_port}"
     policies = _enforced(inbound)
     mode = dict(inbound.port_mtls).get(port.app_port, inbound.mtls)
-    protocol = _protocol(inbound.ports, port)
-    tls = _chain("mtls", _filters(seat, port, protocol, policies, is_mtls=True), _tls_socket(protocol))
-    plain = _chain("plaintext", _filters(seat, port, protocol, policies, is_mtls=False), RAW_BUFFER)
+    spoken = _spoken(inbound.ports, port)
+    tls = _chain("mtls", _filters(seat, port, spoken, policies, is_mtls=True), _tls_socket(spoken.protocol))
+    plain = _chain("plaintext", _filters(seat, port, spoken, policies, is_mtls=False), RAW_BUFFER)
     body: dict[str, Json] = {
         "name": name,
         "address": address(seat.bind, port.mesh_port, seat.namespace_path),
@@ -89,7 +90,12 @@ _HTTP_2: Body = {
 
 def _protocol(ports: Iterable[InboundPort], port: SeatPort) -> Protocol:
     """What is spoken on a port; one that no Service points at is bytes."""
-    return next((each.protocol for each in ports if each.target in {port.app_port, port.name}), Protocol.TCP)
+    return _spoken(ports, port).protocol
+
+
+def _spoken(ports: Iterable[InboundPort], port: SeatPort) -> InboundPort:
+    unknown = InboundPort(target=port.app_port, protocol=Protocol.TCP)
+    return next((each for each in ports if each.target in {port.app_port, port.name}), unknown)
 
 
 def _origins(inbound: Inbound) -> tuple[Origin, ...]:
@@ -129,11 +135,11 @@ def _tls_socket(protocol: Protocol) -> Body:
 
 
 def _filters(
-    seat: Seat, port: SeatPort, protocol: Protocol, policies: tuple[Policy, ...], *, is_mtls: bool
+    seat: Seat, port: SeatPort, spoken: InboundPort, policies: tuple[Policy, ...], *, is_mtls: bool
 ) -> list[Body]:
     name = f"inbound/{port.app_port}"
     destination = f"inbound/{seat.workload}/{port.app_port}"
-    if not protocol.is_http:
+    if not spoken.protocol.is_http:
         logs = reports.inbound_tcp(destination, rbac.NETWORK_FILTER)
         judges = rbac.network_filters(policies, port.app_port)
         return [
@@ -144,14 +150,14 @@ def _filters(
     manager = connection_manager(
         name,
         by_table(name),
-        (*((_SERVICE_TIME,) if is_mtls else ()), *rbac.HTTP_FILTERS),
+        (*((_SERVICE_TIME,) if is_mtls else ()), *rbac.HTTP_FILTERS, *concurrency.filters(spoken.concurrency)),
         logs,
         router=ROUTER,
         early_header_mutation_extensions=_VOICES,
         # The caller's verified identity replaces whatever a header claims; a plaintext caller has none.
         forward_client_cert_details="SANITIZE_SET" if is_mtls else "SANITIZE",
         set_current_client_cert_details={"uri": True} if is_mtls else None,
-        local_reply_config={"mappers": [*(_DENIALS if is_mtls else ()), _UNREACHED_REPLY]},
+        local_reply_config={"mappers": _replies(spoken, is_mtls=is_mtls)},
     )
     return [manager]
 
@@ -174,12 +180,14 @@ def tables(inbound: Inbound, seat: Seat, port: SeatPort) -> tuple[Blob, ...]:
     name, protocol = f"inbound/{port.app_port}", _protocol(inbound.ports, port)
     if not protocol.is_http:
         return ()
-    grpc = [_route(f"{name}/h2", {"prefix": "/", "grpc": {}}, ())] if protocol is Protocol.HTTP else []
+    spoken = _spoken(inbound.ports, port)
+    idle, stream_idle = spoken.idle_timeout, spoken.stream_idle_timeout
     idempotent: Body = {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(IDEMPOTENT)}}}
     routes = [
-        *grpc,
-        _route(name, {"prefix": "/", "headers": [idempotent]}, ("reset",)),
-        _route(name, {"prefix": "/"}, ()),
+        _route(f"{name}/h2" if protocol is Protocol.HTTP else name, {"prefix": "/", "grpc": {}}, (), stream_idle),
+        _route(name, {"prefix": "/", "headers": [UPGRADES]}, (), stream_idle),
+        _route(name, {"prefix": "/", "headers": [idempotent]}, ("reset",), idle),
+        _route(name, {"prefix": "/"}, (), idle),
     ]
     policies = _enforced(inbound)
     said: Body = {"filter_metadata": {_METADATA: {_IMPLICIT: _implicit_denial(seat, policies)}}}
@@ -200,7 +208,7 @@ def _enforced(inbound: Inbound) -> tuple[Policy, ...]:
     return tuple(policy for policy in inbound.policies if policy.decision is not Decision.AUDIT)
 
 
-def _route(cluster: str, match: Body, conditions: tuple[str, ...]) -> Body:
+def _route(cluster: str, match: Body, conditions: tuple[str, ...], idle_timeout: float) -> Body:
     """Callers decide how long to wait. What the application never saw is sent again once; so is a call without effect
     whose connection the application closed while it was idle, which it could not know of."""
     retry: Body = {
@@ -208,7 +216,8 @@ def _route(cluster: str, match: Body, conditions: tuple[str, ...]) -> Body:
         "num_retries": 1,
         "retry_back_off": {"base_interval": 0.005, "max_interval": 0.05},
     }
-    return {"match": match, "route": {"cluster": cluster, "timeout": 0, "retry_policy": retry}}
+    action: Body = {"cluster": cluster, "timeout": 0, "idle_timeout": idle_timeout, "retry_policy": retry}
+    return {"match": match, "route": action}
 
 
 def _implicit_denial(seat: Seat, policies: tuple[Policy, ...]) -> str:
@@ -227,6 +236,16 @@ _DENIALS = (
     _reply(reports.refused_by_none(rbac.HTTP_FILTER), DENIED, f"%METADATA(ROUTE:{_METADATA}:{_IMPLICIT})%"),
 )
 """Say which rule refused: the DENY rule that matched, or that no ALLOW policy did, and which there were."""
+
+
+def _replies(spoken: InboundPort, *, is_mtls: bool) -> list[Body]:
+    """What is added to answers that are the proxy's own."""
+    refused = (_REFUSED_REPLY,) if spoken.concurrency.enabled else ()
+    return [*(_DENIALS if is_mtls else ()), _UNREACHED_REPLY, *refused]
+
+
+_REFUSED_REPLY = _reply(concurrency.REFUSED, UNREACHED, "1")
+"""There are as many requests as the instance can carry: nothing was sent, either."""
 
 _UNREACHED_REPLY = _reply({"response_flag_filter": {"flags": ["UF", "UO"]}}, UNREACHED, "1")
 """The application refused the connection, or had too many: nothing was sent, so a caller may ask another instance."""

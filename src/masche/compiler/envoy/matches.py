@@ -3,6 +3,8 @@
 Invariant: paths are compared after normalisation, without their query, and a prefix ends at a segment.
 """
 
+from enum import Enum
+
 from masche.compiler.envoy.parts import regex
 from masche.model.view import PathKind, RequestMatch, ValueKind, ValueMatch
 from masche.wire.messages import Body, Json
@@ -13,14 +15,39 @@ IDEMPOTENT = ("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE")
 AUTHORITY = ":authority"
 
 
-def route_match(match: RequestMatch, methods: tuple[str, ...] = ()) -> dict[str, Json]:
-    """Return a RouteMatch; ``methods`` narrows it further, to one of several."""
-    headers = [_header(value) for value in match.headers]
+UPGRADES: Json = {"name": "upgrade", "present_match": True}
+"""A header by which a request asks for another protocol, WebSocket say, on whatever version of HTTP it came."""
+
+
+class Taken(Enum):
+    """Which of the requests that a Route matches one of Envoy's routes takes."""
+
+    ALL = "all"
+    IDEMPOTENT = "idempotent"
+    GRPC = "grpc"
+    UPGRADES = "upgrades"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether bytes may flow for as long as both sides like."""
+        return self in {Taken.GRPC, Taken.UPGRADES}
+
+
+def route_match(match: RequestMatch, taken: Taken = Taken.ALL) -> dict[str, Json]:
+    """Return a RouteMatch, narrowed to the requests that are ``taken``."""
+    headers: list[Json] = [_header(value) for value in match.headers]
     if match.method:
         headers.append(_header(ValueMatch(name=":method", kind=ValueKind.EXACT, value=match.method)))
-    if methods:
-        headers.append({"name": ":method", "string_match": {"safe_regex": regex("|".join(methods))}})
     body: dict[str, Json] = dict(_path(match))
+    match taken:
+        case Taken.IDEMPOTENT:
+            headers.append({"name": ":method", "string_match": {"safe_regex": regex("|".join(IDEMPOTENT))}})
+        case Taken.UPGRADES:
+            headers.append(UPGRADES)
+        case Taken.GRPC:
+            body["grpc"] = {}
+        case Taken.ALL:
+            pass
     if headers:
         body["headers"] = headers
     if match.query:

@@ -1,8 +1,8 @@
 """Encode one Route of a View as the routes of Envoy that carry it out.
 
-Mostly one for one. Two are written where idempotent requests are repeated more often than others, and several where
-backends of one rule rewrite paths differently. Invariant: the first of Envoy's routes that matches does what the Route
-says, and a Route that matches always does something, be it a refusal.
+A few for one: idempotent requests are repeated more often than others, and streams last longer; and there are more
+where backends of one rule rewrite paths differently. Invariant: the first of Envoy's routes that matches does what the
+Route says, and a Route that matches always does something, be it a refusal.
 """
 
 from functools import lru_cache
@@ -10,9 +10,9 @@ from itertools import accumulate
 from typing import assert_never
 
 from masche.compiler.envoy.cors import cors
-from masche.compiler.envoy.matches import IDEMPOTENT, route_match
+from masche.compiler.envoy.matches import Taken, route_match
 from masche.compiler.envoy.parts import fraction, header_changes
-from masche.compiler.envoy.retries import depends_on_method, retry_policy
+from masche.compiler.envoy.retries import cases, repeats
 from masche.compiler.envoy.rewrites import path_redirect, path_rewrite
 from masche.model.refs import PortRef
 from masche.model.view import Backend, Forward, Mirror, Redirect, Refuse, Route
@@ -76,25 +76,17 @@ def _forward(source: Route, action: Forward, authority: str) -> list[Body]:
         return [{"match": route_match(source.match), "direct_response": refusal(500, "no backend takes this request")}]
     host = action.host_rewrite or authority
     return [
-        {"match": {**match, **share}, **_step(source, action, some, host, is_idempotent=again)}
-        for match, again in _by_method(source, action)
+        {"match": {**route_match(source.match, taken), **share}, **_step(source, action, some, host, taken)}
+        for taken in cases(source.match.method, action)
         for share, some in _by_share(backends)
     ]
 
 
-def _step(source: Route, action: Forward, backends: tuple[Backend, ...], host: str, *, is_idempotent: bool) -> Body:
+def _step(source: Route, action: Forward, backends: tuple[Backend, ...], host: str, taken: Taken) -> Body:
     """Redirect, when the backends are one that does; else forward."""
     if backends[0].cluster and backends[0].redirect:
         return {"redirect": _redirect(source, backends[0].redirect)}
-    return {"route": _route_action(source, action, backends, host, is_idempotent=is_idempotent)}
-
-
-def _by_method(source: Route, action: Forward) -> list[tuple[Body, bool]]:
-    """Tell idempotent requests from others, when it matters and the match has not decided it."""
-    method = source.match.method
-    if method or not depends_on_method(action):
-        return [(route_match(source.match), method in IDEMPOTENT)]
-    return [(route_match(source.match, IDEMPOTENT), True), (route_match(source.match), False)]
+    return {"route": _route_action(source, action, backends, host, taken)}
 
 
 def _by_share(backends: tuple[Backend, ...]) -> list[tuple[Body, tuple[Backend, ...]]]:
@@ -110,14 +102,11 @@ def _by_share(backends: tuple[Backend, ...]) -> list[tuple[Body, tuple[Backend, 
     return [(share, (backend,)) for share, backend in zip([*shares, {}], backends, strict=True)]
 
 
-def _route_action(
-    source: Route, action: Forward, backends: tuple[Backend, ...], host: str, *, is_idempotent: bool
-) -> Body:
+def _route_action(source: Route, action: Forward, backends: tuple[Backend, ...], host: str, taken: Taken) -> Body:
     body: dict[str, Json] = {
         **_clusters(backends, host),
         **path_rewrite(backends[0].path_rewrite or action.path_rewrite, source.match),
-        **retry_policy(action, is_idempotent=is_idempotent),
-        "timeout": action.timeout,
+        **repeats(action, taken, source.match.method),
     }
     if any(backend.cluster is None for backend in backends):
         body["cluster_not_found_response_code"] = "INTERNAL_SERVER_ERROR"
