@@ -18,7 +18,6 @@ class MoveKind(StrEnum):
     READMITTED = "readmitted"
     ZONE = "zone-moved"
     DETOUR = "detoured"
-    PANIC = "panic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,157 +1,187 @@
-"""From the latency that callers measured to weights: a slow instance gets less, but enough for recovery to be seen.
+"""From what callers saw to Steering: weights of instances, ejections, shares of zones and detours.
 
-An instance's weight is 100 times (best / its own)^2, damped; squared, because with two random choices a weight in mere
-proportion leaves a slow instance most of its queue. Weights stay between 1 and 100, so whatever is measured an instance
-keeps a hundredth of a fair share, and one that is not asked at all drifts back towards the best. Pure.
+It remembers between reports, and decides once per interval for all ports at once, so that a slow link is seen by every
+service that uses it. Invariant: whatever was seen, in whatever order, weights stay between 1 and 100, shares between 1
+and 1000, and no port is left without an instance. Pure: time comes from outside.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
+from masche.compiler.steer.costs import passages, summed
+from masche.compiler.steer.desk import Desk
+from masche.compiler.steer.laggards import Laggards
+from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Decision, Move, MoveKind
+from masche.compiler.steer.prospects import prospect
 from masche.compiler.steer.seen import Key, Seen
 from masche.compiler.steer.standing import Link, Standing
-from masche.compiler.steer.terrain import Terrain
+from masche.compiler.steer.terrain import Ground, Terrain
+from masche.compiler.steer.verdicts import Bench
 from masche.model.refs import PortRef
-from masche.model.steering import Steer, Steering
-from masche.model.view import SteeringMode
+from masche.model.steering import NO_STEERING, Steer, Steering
+from masche.model.view import SteeringMode, Traffic
 
-DAMPING = 0.3
-"""The share of a new report in the moving average."""
+INTERVAL = 0.9
+"""Seconds, at least, between two steps of weights, zones and detours."""
 
-ALIKE = 1.3
-"""An instance that was steered counts as equal again within this factor of the best."""
-
-NOTICEABLE = 2.0
-"""One that was not is steered only above this factor: what lies between the two is noise, and moves nothing."""
-
-STEP = 0.1
-"""Weights are published when one moved by more than this share."""
-
-SILENCE = 3.0
-"""Seconds without an answer after which an instance drifts back towards the best."""
-
-DRIFT = 0.15
-"""How far it drifts in a second."""
-
-FAIR, LEAST = 100, 1
-
-NOTICED = FAIR // 2
-"""A weight that falls below this is worth an event, and one that comes back above it as well."""
+MICROSECONDS = 1_000_000
+LONGEST_WAIT = 15.0
+"""Seconds that a call without a timeout is taken to have waited when it was given up."""
 
 
 @dataclass(slots=True)
-class _Instance:
-    latency_us: float
-    heard_at: float
+class _Port:
+    """What is remembered of one port beside what the callers of each zone see."""
+
+    bench: Bench = field(default_factory=Bench)
+    laggards: Laggards = field(default_factory=Laggards)
 
 
 @dataclass(slots=True)
 class Steersman:
-    """Remembers latencies between reports. Times are monotonic seconds."""
+    """Give it what was ``saw``, and let it ``steer`` once per interval. Times are monotonic seconds."""
 
-    _instances: dict[Key, dict[str, _Instance]] = field(default_factory=dict[Key, dict[str, _Instance]])
-    _published: dict[Key, Mapping[str, int]] = field(default_factory=dict[Key, Mapping[str, int]])
-    _is_moved: bool = False
+    _pending: dict[Key, list[Seen]] = field(default_factory=dict[Key, list[Seen]])
+    _desks: dict[Key, Desk] = field(default_factory=dict[Key, Desk])
+    _ports: dict[PortRef, _Port] = field(default_factory=dict[PortRef, _Port])
+    _links: Links = field(default_factory=Links)
+    _terrain: Terrain = field(default_factory=lambda: Terrain(ports={}))
+    _steering: Steering = NO_STEERING
+    _stepped_at: float = float("-inf")
+    _is_whole: bool = True
+
+    # -- what is heard ----------------------------------------------------------------------------------------------
 
     def saw(self, key: Key, seens: Iterable[Seen], *, now: float) -> None:
-        """Take what callers of one zone saw of one port in one interval."""
-        known = self._instances.setdefault(key, {})
-        for seen in seens:
-            if seen.answers <= 0:
-                continue
-            instance = known.setdefault(seen.workload, _Instance(seen.latency_us, now))
-            instance.latency_us += DAMPING * (seen.latency_us - instance.latency_us)
-            instance.heard_at = now
+        """Take what callers of one zone saw of one port; it counts at the next ``steer``."""
+        del now  # reports count when the interval ends, so that their order and delay within it do not matter
+        self._pending.setdefault(key, []).extend(seens)
 
     def ports(self) -> tuple[PortRef, ...]:
         """The ports that something is known of: what a Terrain must cover."""
-        return tuple(sorted({port for port, _ in self._instances}))
+        return tuple(sorted({port for port, _ in (*self._pending, *self._desks)} | self._ports.keys()))
+
+    # -- what is decided --------------------------------------------------------------------------------------------
 
     def steer(self, terrain: Terrain, *, now: float) -> Decision:
-        """Look at all that was seen: what to publish, and the sentences that say why."""
-        self._forget(terrain)
+        """Decide: what to publish, and the sentences that say why. To be called once a second.
+
+        When it is called sooner, because of an ejection, verdicts are judged at once, and all else when it is time.
+        """
+        self._terrain = terrain
+        self._is_whole = now - self._stepped_at >= INTERVAL
+        self._stepped_at = now if self._is_whole else self._stepped_at
+        self._forget()
+        self._count(now=now)
         moves: list[Move] = []
-        for key, known in self._instances.items():
-            weights = _weights(known, self._published.get(key, {}), now=now)
-            if _differ(self._published.get(key, {}), weights):
-                moves += _told(key, self._published.get(key, {}), weights)
-                self._published[key] = weights
-                self._is_moved = True
-        if not self._is_moved:
-            return Decision()
-        self._is_moved = False
-        return Decision(steering=self._steering(terrain), moves=tuple(moves))
+        for port in sorted({port for port, _ in self._desks}):
+            ground = terrain.ports[port]
+            is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
+            moves += (replace(move, is_dry_run=is_dry_run) for move in self._decide(port, ground, now=now))
+        steering = Steering(steers=dict(self._steers()))
+        if steering == self._steering:
+            return Decision(moves=tuple(moves))
+        self._steering = steering
+        return Decision(steering=steering, moves=tuple(moves))
 
-    def _forget(self, terrain: Terrain) -> None:
-        for key, known in list(self._instances.items()):
-            ground = terrain.ports.get(key[0])
-            present = {site.workload for site in ground.sites} if ground else set[str]()
-            if not present or known.keys() - present:
-                self._instances[key] = {name: each for name, each in known.items() if name in present}
-            if ground is None:
-                del self._instances[key]
-                self._is_moved = self._is_moved or self._published.pop(key, None) is not None
+    def _forget(self) -> None:
+        """Let go of ports that are gone or that nobody wants steered."""
+        steered = {
+            port for port, ground in self._terrain.ports.items() if ground.traffic.steering is not SteeringMode.OFF
+        }
+        self._pending = {key: seens for key, seens in self._pending.items() if key[0] in steered}
+        self._desks = {key: desk for key, desk in self._desks.items() if key[0] in steered and not desk.is_idle}
+        self._ports = {port: each for port, each in self._ports.items() if port in steered}
 
-    def _steering(self, terrain: Terrain) -> Steering:
-        return Steering(
-            steers={
-                key: Steer(weights=tuple(sorted(weights.items())))
-                for key, weights in self._published.items()
-                if any(weight != FAIR for weight in weights.values())
-                and terrain.ports[key[0]].traffic.steering is SteeringMode.ON
-            }
-        )
+    def _count(self, *, now: float) -> None:
+        heard = [(zone, summed(seens)) for (_, zone), seens in sorted(self._pending.items())]
+        self._links.heard((each for zone, intervals in heard for each in passages(zone, intervals)), at=now)
+        self._links.trim(now=now)
+        for (key, seens), (_, intervals) in zip(sorted(self._pending.items()), heard, strict=True):
+            ground = self._terrain.ports[key[0]]
+            desk = self._desks.setdefault(key, Desk(*key))
+            desk.costs.heard(intervals, wait_us=_wait(ground.traffic) * MICROSECONDS, at=now)
+            self._ports.setdefault(key[0], _Port()).bench.heard(seens, at=now)
+        for (port, _), desk in self._desks.items():
+            desk.costs.keep(self._present(port), now=now)
+        for port, each in self._ports.items():
+            each.bench.keep(self._present(port), now=now)
+        self._pending = {}
+
+    def _present(self, port: PortRef) -> frozenset[str]:
+        return self._terrain.ports[port].names
+
+    def _decide(self, port: PortRef, ground: Ground, *, now: float) -> Iterator[Move]:
+        desks = {key: desk for key, desk in self._desks.items() if key[0] == port}
+        yield from self._judge(port, ground, list(desks.values()), now=now)
+        if not self._is_whole:
+            return
+        bench = self._ports[port].bench
+        avoiding = frozenset(zone for (_, zone), desk in desks.items() if desk.spread.bad)
+        for (_, zone), desk in sorted(desks.items()):
+            yield from desk.weigh(ground, bench, self._links, now=now)
+            outlook = prospect(self._terrain, port, zone, desk, self._links, avoiding=avoiding, now=now)
+            if outlook is not None:
+                yield from desk.spread.step(outlook, now=now)
+
+    def _judge(self, port: PortRef, ground: Ground, desks: list[Desk], *, now: float) -> Iterator[Move]:
+        each = self._ports.setdefault(port, _Port())
+        slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in desks], now=now)
+        moves = each.bench.judge(port, ground, slow, now=now)
+        for move in moves:
+            if move.kind in {MoveKind.EJECTED, MoveKind.PROBING}:
+                for desk in desks:
+                    desk.costs.forget(move.about)
+        yield from moves
+
+    def _steers(self) -> Iterator[tuple[Key, Steer]]:
+        for (port, zone), desk in sorted(self._desks.items()):
+            if self._terrain.ports[port].traffic.steering is SteeringMode.ON:
+                steer = desk.steer(self._ports[port].bench)
+                if steer != Steer():
+                    yield (port, zone), steer
+
+    # -- what is asked ----------------------------------------------------------------------------------------------
 
     def instances(self, port: PortRef) -> tuple[Standing, ...]:
         """How every instance of a port stands with the callers of each zone."""
+        ground = self._terrain.ports.get(port)
+        if ground is None or port not in self._ports:
+            return ()
+        bench = self._ports[port].bench
+        is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
         return tuple(
-            Standing(
-                workload=name,
-                zone="",
-                caller_zone=key[1],
-                weight=self._published.get(key, {}).get(name, FAIR),
-                latency_us=each.latency_us,
-            )
-            for key, known in sorted(self._instances.items())
-            if key[0] == port
-            for name, each in sorted(known.items())
+            replace(standing, is_dry_run=is_dry_run)
+            for (other, _), desk in sorted(self._desks.items())
+            if other == port
+            for standing in desk.standings(ground, bench, self._links)
         )
+
+    def shares(self, port: PortRef) -> dict[str, tuple[tuple[str, int], ...]]:
+        """How the calls of each caller zone are spread over zones now, per mille, where steering moved some."""
+        return {zone: desk.spread.zones() for (other, zone), desk in sorted(self._desks.items()) if other == port}
 
     def links(self) -> tuple[Link, ...]:
         """How the ways between zones stand."""
-        return ()
+        return tuple(
+            Link(
+                source=source,
+                target=target,
+                via=via,
+                network_us=route.network_us,
+                usual_us=route.usual_us,
+                lost=route.lost,
+                is_bad=self._is_avoided(source, target),
+            )
+            for (source, target, via), route in sorted(self._links.routes.items())
+        )
+
+    def _is_avoided(self, source: str, target: str) -> bool:
+        desks = (desk for (_, zone), desk in self._desks.items() if zone == source)
+        return any(target in desk.spread.bad or desk.spread.is_detoured(target) for desk in desks)
 
 
-def _told(key: Key, before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[Move]:
-    port, zone = key
-    callers = f" for callers of zone {zone}" if zone else ""
-    for workload, weight in after.items():
-        was = before.get(workload, FAIR)
-        if weight < NOTICED <= was:
-            sentence = f"{workload} answers {port} late: it gets {max(LEAST, weight)} % of a fair share{callers}"
-            yield Move(kind=MoveKind.WEIGHT, severity="warning", about=workload, sentence=sentence)
-        elif was < NOTICED <= weight:
-            sentence = f"{workload} answers {port} as fast as the others again{callers}"
-            yield Move(kind=MoveKind.WEIGHT, about=workload, sentence=sentence)
-
-
-def _weights(known: Mapping[str, _Instance], before: Mapping[str, int], *, now: float) -> Mapping[str, int]:
-    if not known:
-        return {}
-    best = min(instance.latency_us for instance in known.values())
-    for instance in known.values():
-        if now - instance.heard_at > SILENCE:
-            instance.latency_us += DRIFT * (best - instance.latency_us)
-    return {name: _weight(best, each.latency_us, was=before.get(name, FAIR)) for name, each in known.items()}
-
-
-def _weight(best: float, own: float, *, was: int) -> int:
-    if own <= best * (NOTICEABLE if was == FAIR else ALIKE):
-        return FAIR
-    return max(LEAST, round(FAIR * (best / own) ** 2))
-
-
-def _differ(old: Mapping[str, int], new: Mapping[str, int]) -> bool:
-    names = old.keys() | new.keys()
-    return any(abs(new.get(n, FAIR) - old.get(n, FAIR)) > STEP * max(old.get(n, FAIR), LEAST) for n in names)
+def _wait(traffic: Traffic) -> float:
+    """How long a caller waits before it gives up."""
+    return traffic.per_try_timeout or traffic.request_timeout or LONGEST_WAIT

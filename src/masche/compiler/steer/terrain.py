@@ -33,6 +33,11 @@ class Ground:
     sites: tuple[Site, ...]
     traffic: Traffic = UNSAID
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The instances' names."""
+        return frozenset(site.workload for site in self.sites)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terrain:

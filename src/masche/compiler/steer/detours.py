@@ -1,0 +1,149 @@
+"""Whether calls to a zone pass a third zone's gateway: tried with a few calls, taken when clearly faster, and left
+again soon after the direct way is well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from masche.compiler.steer.hysteresis import Mark
+from masche.compiler.steer.moves import Move, MoveKind
+from masche.compiler.steer.outlook import MARGIN_US, Outlook, ZoneCost, ratio
+from masche.compiler.steer.words import duration, percent, way
+from masche.model.steering import Detour
+
+TRIAL = 2
+"""The share that measures a detour, in percent of the calls to the zone."""
+
+STRIDE = 50
+"""Points by which the share changes at most in a step."""
+
+ALL = 100
+
+FASTER, AS_FAST = 1.6, 1.2
+"""A detour is taken when the direct way costs so many times more, and left when it costs no more than the second."""
+
+SUSPECT = 3.0
+"""A direct way that costs so many times what it usually does makes a trial worth while."""
+
+LONG_US = 20_000.0
+"""So does one whose network takes longer than this, now and then."""
+
+TRIED, PAUSE, RARELY = 4.0, 60.0, 300.0
+"""Seconds that a trial lasts, until one that failed is tried again, and until one is tried without a suspicion."""
+
+WORTH = 50
+"""A zone that takes fewer per mille of the calls is not worth a detour."""
+
+
+@dataclass(slots=True)
+class Passing:
+    """The way by which one zone is reached now: ``via`` "" is direct; ``share`` percent pass the detour."""
+
+    via: str = ""
+    share: int = 0
+    since: float = 0.0
+    mark: Mark = field(default_factory=lambda: Mark(enter=FASTER, leave=AS_FAST))
+    tried: dict[str, float] = field(default_factory=dict[str, float])
+
+    def cost(self, cost: ZoneCost) -> float:
+        """What calls to the zone cost by the way that most of them take."""
+        measured = cost.detours.get(self.via, 0.0)
+        return measured if self.share >= STRIDE and measured else cost.direct_us
+
+    def detour(self, zone: str) -> Detour | None:
+        """The detour in force."""
+        return Detour(zone=zone, via=self.via, share=self.share) if self.share else None
+
+    def step(self, zone: str, outlook: Outlook, *, share: float, is_bad: bool, now: float) -> Iterator[Move]:
+        """Decide once. ``share`` per mille of the calls go to the zone, which is bad for other reasons or not."""
+        cost = outlook.costs.get(zone, ZoneCost())
+        if self.share and self.via not in outlook.gateways:
+            yield self._left(zone, outlook, f"zone {self.via} has no gateway any more", now=now)
+        if not self.share:
+            if share >= WORTH:
+                yield from self._tried(zone, outlook, cost, is_bad=is_bad, now=now)
+        elif self.share == TRIAL:
+            yield from self._judged(zone, outlook, cost, now=now)
+        else:
+            yield from self._held(zone, outlook, cost, now=now)
+
+    def _tried(self, zone: str, outlook: Outlook, cost: ZoneCost, *, is_bad: bool, now: float) -> Iterator[Move]:
+        """Start a trial if there is a reason to."""
+        candidates = outlook.gateways - {zone, outlook.zone} if outlook.rules.detours else frozenset[str]()
+        open_ = [each for each in candidates if now - self.tried.get(each, -RARELY) >= self._pause(cost, is_bad=is_bad)]
+        if not open_ or not self._is_suspect(cost, open_, is_bad=is_bad):
+            return
+        known = {**cost.predicted, **cost.detours}
+        self.via = min(open_, key=lambda each: (known.get(each) or float("inf"), each))
+        self.share, self.since = TRIAL, now
+        yield _move(
+            outlook,
+            f"{TRIAL} % of the calls of zone {outlook.zone} to {zone} pass the gateway of {self.via}, to see whether "
+            f"that is faster than {way(outlook.zone, zone)}, which takes {duration(cost.direct_us)}",
+        )
+
+    def _pause(self, cost: ZoneCost, *, is_bad: bool) -> float:
+        return PAUSE if is_bad or _is_unusual(cost) else RARELY
+
+    def _is_suspect(self, cost: ZoneCost, candidates: list[str], *, is_bad: bool) -> bool:
+        predicted = [cost.predicted[each] for each in candidates if cost.predicted.get(each)]
+        if predicted and ratio(cost.direct_us, min(predicted)) >= FASTER:
+            return True
+        hopeful = len(predicted) < len(candidates)
+        return hopeful and (is_bad or _is_unusual(cost) or cost.network_us > LONG_US)
+
+    def _judged(self, zone: str, outlook: Outlook, cost: ZoneCost, *, now: float) -> Iterator[Move]:
+        """Take or leave what a trial showed."""
+        measured = cost.detours.get(self.via, 0.0)
+        gain = ratio(cost.direct_us, measured)
+        if gain >= FASTER:
+            self.mark = self.mark if self.mark.since else Mark(enter=FASTER, leave=AS_FAST)
+            self.mark.heard(gain, now=now)
+            if self.mark.is_bad:
+                self.share = STRIDE
+                yield self._taken(zone, outlook, cost, STRIDE)
+        elif now - self.since >= TRIED:
+            yield self._left(zone, outlook, "that is not clearly faster" if measured else "nothing came back", now=now)
+
+    def _held(self, zone: str, outlook: Outlook, cost: ZoneCost, *, now: float) -> Iterator[Move]:
+        """Keep it, take more of it, or go back by steps."""
+        measured = cost.detours.get(self.via, 0.0)
+        gain = ratio(cost.direct_us, measured) if cost.direct_us else FASTER
+        self.mark.heard(gain, now=now)
+        if self.mark.is_bad:
+            limit = ALL if not cost.is_silent else max(ALL - 10, self.share - TRIAL)
+            moved = min(limit, self.share + STRIDE) - self.share
+            self.share += moved
+            if moved >= TRIAL:
+                yield self._taken(zone, outlook, cost, moved)
+        elif self.share > STRIDE:
+            self.share -= STRIDE
+            yield _move(outlook, f"{STRIDE} % of the calls of zone {outlook.zone} to {zone} are back on the direct way")
+        else:
+            why = f"{way(outlook.zone, zone)} takes {duration(cost.direct_us)} again"
+            yield self._left(zone, outlook, why, now=now)
+
+    def _taken(self, zone: str, outlook: Outlook, cost: ZoneCost, moved: int) -> Move:
+        measured = cost.detours.get(self.via, cost.direct_us)
+        times = cost.direct_us / max(measured, 1.0)
+        direct, detour = way(outlook.zone, zone), way(outlook.zone, zone, self.via)
+        return _move(
+            outlook,
+            f"{percent(moved * 10)} of the calls of zone {outlook.zone} to {zone} moved to the gateway of {self.via}, "
+            f"because {direct} takes {duration(cost.direct_us)}, {times:.1f}x {detour}",
+        )
+
+    def _left(self, zone: str, outlook: Outlook, why: str, *, now: float) -> Move:
+        sentence = f"calls of zone {outlook.zone} to {zone} no longer pass the gateway of {self.via}, because {why}"
+        self.tried[self.via] = now
+        self.via, self.share = "", 0
+        return _move(outlook, sentence)
+
+
+def _is_unusual(cost: ZoneCost) -> bool:
+    is_more = cost.network_us - cost.usual_us > MARGIN_US and cost.network_us >= SUSPECT * cost.usual_us
+    return cost.lost > 0.1 or is_more
+
+
+def _move(outlook: Outlook, what: str) -> Move:
+    return Move(kind=MoveKind.DETOUR, about=outlook.subject, sentence=f"{outlook.subject}: {what}")

@@ -1,0 +1,58 @@
+"""Whether something is bad, decided so that it cannot flap: two thresholds, a time for each, and a longer one after
+every relapse. Pure: the ratio and the time come from outside.
+"""
+
+from dataclasses import dataclass
+
+STRONG = 3.0
+"""From this ratio on nobody waits."""
+
+BAD_FOR, GOOD_FOR = 2.0, 2.0
+"""Seconds for which a weaker ratio must hold before it counts."""
+
+RELAPSE, WELL = 60.0, 120.0
+"""Seconds within which turning bad again is a relapse, and after which relapses are forgotten."""
+
+WORST = 5
+"""A return waits at most GOOD_FOR times two to this power: about a minute."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """Bad from the ratio ``enter`` on, good again at ``leave`` or below; what lies between changes nothing."""
+
+    enter: float = 2.0
+    leave: float = 1.3
+    is_bad: bool = False
+    since: float = 0.0
+    _contrary_since: float | None = None
+    _relapses: int = 0
+
+    def heard(self, ratio: float, *, now: float) -> bool:
+        """Take a ratio, and say whether it changed the mark."""
+        is_contrary = ratio <= self.leave if self.is_bad else ratio >= self.enter
+        if not is_contrary:
+            self._contrary_since = None
+            return False
+        if self._contrary_since is None:
+            self._contrary_since = now
+        if now - self._contrary_since < self._wait(ratio):
+            return False
+        self._turn(now=now)
+        return True
+
+    def _wait(self, ratio: float) -> float:
+        if self.is_bad:
+            return GOOD_FOR * 2**self._relapses
+        return 0.0 if ratio >= STRONG else BAD_FOR
+
+    def _turn(self, *, now: float) -> None:
+        if not self.is_bad and self.since:
+            good_for = now - self.since
+            if good_for <= RELAPSE:
+                self._relapses = min(WORST, self._relapses + 1)
+            elif good_for > WELL:
+                self._relapses = 0
+        self.is_bad = not self.is_bad
+        self.since = now if self._contrary_since is None else self._contrary_since
+        self._contrary_since = None

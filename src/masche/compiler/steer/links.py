@@ -1,0 +1,112 @@
+"""What the network alone costs between two zones, by each way: the caller's time minus the callee's own.
+
+Taken over all services and instances of a zone as a median, so that one slow server is not mistaken for a slow route,
+and over three intervals as a median again, so that one odd interval is not mistaken for a change.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from masche.compiler.steer.window import Window, median
+
+Way = tuple[str, str, str]
+"""The zone of the callers, the zone of the instances, and the zone of the gateway between ("" for none)."""
+
+LOSS_US = 1_000_000.0
+"""What a call that nobody answered costs, at least: a second."""
+
+RISE = 0.002
+"""How fast what is usual follows when the network stays slow, per interval: it doubles in six minutes."""
+
+HEAVIEST = 50
+"""No single instance counts for more answers than this in an interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """One instance's calls by one way in one interval; ``network_us`` below zero when it is unknown."""
+
+    network_us: float
+    answers: int
+    calls: int
+    lost: int
+
+
+@dataclass(slots=True)
+class Route:
+    """One way. ``usual_us`` is 0.0 until something is known."""
+
+    network: Window = field(default_factory=lambda: Window(enough=6))
+    loss: Window = field(default_factory=lambda: Window(enough=10))
+    usual_us: float = 0.0
+
+    @property
+    def network_us(self) -> float:
+        """What is known of the network's part; 0.0 when nothing is."""
+        return self.network.median
+
+    @property
+    def lost(self) -> float:
+        """The share of calls that nobody answered."""
+        return self.loss.mean
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough was heard to choose by it."""
+        return self.network.count >= 3 or (self.loss.count >= 3 and self.lost > 0.5)
+
+    @property
+    def cost_us(self) -> float:
+        """What a call costs on this way, with a loss at its price."""
+        return self.network_us + self.lost * LOSS_US
+
+    def heard(self, passages: list[Passage], *, at: float) -> None:
+        """Take an interval."""
+        timed = [(each.network_us, min(each.answers, HEAVIEST)) for each in passages if each.network_us >= 0.0]
+        if count := sum(weight for _, weight in timed):
+            self.network.add(median(timed), count, at=at)
+        self._lose(passages, at=at)
+        if self.network.count:
+            self.usual_us = min(self.cost_us, self.usual_us * (1 + RISE)) if self.usual_us else self.cost_us
+
+    def _lose(self, passages: list[Passage], *, at: float) -> None:
+        """One instance may be dead on a sound network: the worst of several does not count."""
+        worst = max(passages, key=lambda each: (each.lost / each.calls, each.calls))
+        counted = [each for each in passages if each is not worst] if len(passages) > 1 else passages
+        calls = sum(each.calls for each in counted)
+        self.loss.add(sum(each.lost for each in counted) / calls, calls, at=at)
+
+
+@dataclass(slots=True)
+class Links:
+    """All ways that somebody used in the last minute."""
+
+    routes: dict[Way, Route] = field(default_factory=dict[Way, Route])
+
+    def heard(self, passages: Iterable[tuple[Way, Passage]], *, at: float) -> None:
+        """Take an interval of all ways."""
+        by_way: dict[Way, list[Passage]] = {}
+        for way, passage in passages:
+            if passage.calls:
+                by_way.setdefault(way, []).append(passage)
+        for way, some in by_way.items():
+            self.routes.setdefault(way, Route()).heard(some, at=at)
+
+    def trim(self, *, now: float) -> None:
+        """Let go of what is old; what is usual on a way is kept while it is used at all."""
+        for way, route in list(self.routes.items()):
+            route.network.trim(now=now)
+            route.loss.trim(now=now)
+            if not route.loss.count:
+                del self.routes[way]
+
+    def get(self, way: Way) -> Route | None:
+        """A way of which enough is known to choose by it, or None."""
+        route = self.routes.get(way)
+        return route if route and route.is_known else None
+
+    def predicted(self, source: str, target: str, via: str) -> float:
+        """What a detour should cost by what its two parts cost; 0.0 when one of them is unknown."""
+        parts = [self.get((source, via, "")), self.get((via, target, ""))]
+        known = [each.cost_us for each in parts if each]
+        return sum(known) if len(known) == len(parts) else 0.0

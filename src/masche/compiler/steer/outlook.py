@@ -1,0 +1,50 @@
+"""What the callers of one zone can choose between for one port: for each zone its share by room, what it could take at
+most, and what its calls cost directly and by each detour.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from masche.model.view import LocalityRules
+
+MARGIN_US = 1000.0
+"""Less time than this moves nothing between zones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZoneCost:
+    """One zone's calls in microseconds, 0.0 unknown: all told, the network's part now and usually, the instances' part.
+
+    ``detours`` are those measured, ``predicted`` those that nobody tried, made of what their two parts cost.
+    ``is_silent``: nobody called there directly of late, so that what is known is old.
+    """
+
+    direct_us: float = 0.0
+    network_us: float = 0.0
+    usual_us: float = 0.0
+    service_us: float = 0.0
+    lost: float = 0.0
+    is_silent: bool = False
+    detours: Mapping[str, float] = field(default_factory=dict[str, float])
+    predicted: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """``base`` and ``limits`` are per mille of this zone's calls; ``rate`` is in calls per second."""
+
+    subject: str
+    zone: str
+    base: Mapping[str, int]
+    limits: Mapping[str, float]
+    costs: Mapping[str, ZoneCost]
+    gateways: frozenset[str]
+    rules: LocalityRules
+    rate: float
+
+
+def ratio(cost: float, reference: float) -> float:
+    """How many times the reference a cost is; 1.0 when either is unknown or the difference is not worth a move."""
+    if cost <= 0.0 or reference <= 0.0 or cost - reference < MARGIN_US:
+        return 1.0
+    return cost / reference

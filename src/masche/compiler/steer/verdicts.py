@@ -1,0 +1,206 @@
+"""Shared verdicts: an instance that one caller cut off is kept from the others, so that each need not find out itself.
+
+A verdict is offered, not imposed: recent successes of other callers veto it, a caller that cuts off most of what it
+calls is not believed, and at most the policy's share of a port's instances is ejected at once, never the last. It ends
+by itself, with a few probing calls before readmission. One state machine per instance:
+ADMITTED -> EJECTED (until) -> PROBING -> ADMITTED, or EJECTED again for longer.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from masche.compiler.steer.moves import Move, MoveKind
+from masche.compiler.steer.seen import Seen
+from masche.compiler.steer.standing import Admission
+from masche.compiler.steer.terrain import Ground
+from masche.model.refs import PortRef
+
+HELD = 3.0
+"""Seconds for which what a caller said counts."""
+
+BELIEVED = 0.5
+"""A caller that has cut off more than this share of the instances it calls has a bad way itself."""
+
+OUTVOTED = 3
+"""So many callers against each one that still succeeds make a verdict all the same."""
+
+PROBED = 3
+"""So many good answers readmit."""
+
+PATIENCE = 5.0
+"""Seconds after which an instance that nobody probed is readmitted."""
+
+LONGEST = 10
+"""An ejection lasts at most so many times the policy's base time."""
+
+LAPSE = 60.0
+"""Seconds without ejection after which the next one is as short as the first."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How one instance stands; ``until`` is the end of its ejection, and of the patience while it is probed."""
+
+    state: Admission = Admission.ADMITTED
+    until: float = 0.0
+    times: int = 0
+    reason: str = ""
+    good: int = 0
+
+
+@dataclass(slots=True)
+class _Voice:
+    """What one caller said last of one instance."""
+
+    at: float
+    is_ejected: bool
+    answered_at: float = float("-inf")
+
+
+@dataclass(slots=True)
+class Bench:
+    """The verdicts on the instances of one port."""
+
+    verdicts: dict[str, Verdict] = field(default_factory=dict[str, Verdict])
+    _voices: dict[str, dict[str, _Voice]] = field(default_factory=dict[str, dict[str, _Voice]])
+
+    # -- what is heard ----------------------------------------------------------------------------------------------
+
+    def heard(self, seens: Iterable[Seen], *, at: float) -> None:
+        """Take what the callers of all zones saw in one interval."""
+        for seen in seens:
+            voice = self._voices.setdefault(seen.workload, {}).setdefault(seen.caller, _Voice(at, is_ejected=False))
+            voice.is_ejected = seen.is_ejected or (voice.at == at and voice.is_ejected)
+            voice.at = at
+            if seen.answers > seen.errors:
+                voice.answered_at = at
+            verdict = self.verdicts.get(seen.workload)
+            if verdict and verdict.state is Admission.PROBING:
+                verdict.good += seen.answers
+
+    def keep(self, present: frozenset[str], *, now: float) -> None:
+        """Forget who is gone and what was said too long ago."""
+        self.verdicts = {name: each for name, each in self.verdicts.items() if name in present}
+        fresh = (
+            (name, {caller: voice for caller, voice in voices.items() if now - voice.at < HELD})
+            for name, voices in self._voices.items()
+            if name in present
+        )
+        self._voices = {name: voices for name, voices in fresh if voices}
+
+    # -- what is decided --------------------------------------------------------------------------------------------
+
+    def judge(self, port: PortRef, ground: Ground, slow: Mapping[str, str], *, now: float) -> tuple[Move, ...]:
+        """Return the moves. ``slow`` maps instances that answer far later than the others to a clause that says so."""
+        self._lapse(now=now)
+        accused = dict(self._accused(ground)) if ground.traffic.outlier.consecutive_errors else {}
+        reasons = {**{name: f"it answers {port} {why}" for name, why in slow.items()}, **accused}
+        moves = [*self._settled(port, ground, reasons, now=now)]
+        room = self._room(ground)
+        for name in self._worst_first(ground, reasons)[:room]:
+            moves.append(self._eject(name, reasons[name], ground, now=now))
+        return tuple(moves)
+
+    def _lapse(self, *, now: float) -> None:
+        """An instance that was well for long has no record."""
+        done = [
+            name
+            for name, each in self.verdicts.items()
+            if each.state is Admission.ADMITTED and now - each.until > LAPSE
+        ]
+        for name in done:
+            del self.verdicts[name]
+
+    def _accused(self, ground: Ground) -> Iterator[tuple[str, str]]:
+        believed = self._believed()
+        for site in ground.sites:
+            voices = self._voices.get(site.workload, {})
+            against = [caller for caller, voice in voices.items() if voice.is_ejected and caller in believed]
+            since = max((voice.at for voice in voices.values()), default=0.0) - HELD
+            pleading = [each for each in voices.values() if not each.is_ejected and each.answered_at > since]
+            if against and len(against) >= OUTVOTED * len(pleading):
+                callers = "a caller" if len(against) == 1 else f"{len(against)} callers"
+                yield site.workload, f"{callers} cut it off and nobody else has answers from it"
+
+    def _believed(self) -> frozenset[str]:
+        """The callers that have not cut off most of what they call; who calls one instance alone is believed."""
+        called: dict[str, list[bool]] = {}
+        for voices in self._voices.values():
+            for caller, voice in voices.items():
+                called.setdefault(caller, []).append(voice.is_ejected)
+        return frozenset(
+            caller for caller, all_of in called.items() if len(all_of) == 1 or sum(all_of) <= BELIEVED * len(all_of)
+        )
+
+    def _settled(self, port: PortRef, ground: Ground, reasons: Mapping[str, str], *, now: float) -> Iterator[Move]:
+        """Move on the verdicts whose time has come."""
+        for name, verdict in sorted(self.verdicts.items()):
+            match verdict.state:
+                case Admission.ADMITTED:
+                    continue
+                case Admission.EJECTED:
+                    if now >= verdict.until:
+                        yield self._probe(name, verdict, port, now=now)
+                case Admission.PROBING:
+                    if name in reasons:
+                        yield self._eject(name, reasons[name], ground, now=now)
+                    elif verdict.good >= PROBED or now >= verdict.until:
+                        yield _readmit(name, verdict, port, now=now)
+                case _:
+                    assert_never(verdict.state)
+
+    def _probe(self, name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:
+        verdict.state, verdict.until, verdict.good = Admission.PROBING, now + PATIENCE, 0
+        self._voices.pop(name, None)
+        return Move(kind=MoveKind.PROBING, about=name, sentence=f"{name} is probed: its time off {port} is served")
+
+    def _room(self, ground: Ground) -> int:
+        """How many more may be ejected."""
+        healthy = [site.workload for site in ground.sites if site.is_healthy]
+        ejected = sum(name in self.ejected for name in healthy)
+        allowed = len(healthy) * ground.traffic.outlier.max_ejected_percent // 100
+        return max(0, min(allowed, len(healthy) - 1) - ejected)
+
+    def _worst_first(self, ground: Ground, reasons: Mapping[str, str]) -> list[str]:
+        """Those that may be ejected now, most accused first."""
+        candidates = [
+            site.workload
+            for site in ground.sites
+            if site.is_healthy and site.workload in reasons and self.state(site.workload) is Admission.ADMITTED
+        ]
+        return sorted(candidates, key=lambda name: (-self._accusers(name), name))
+
+    def _accusers(self, name: str) -> int:
+        return sum(voice.is_ejected for voice in self._voices.get(name, {}).values())
+
+    def _eject(self, name: str, why: str, ground: Ground, *, now: float) -> Move:
+        verdict = self.verdicts.setdefault(name, Verdict())
+        verdict.times = min(verdict.times + 1, LONGEST)
+        seconds = ground.traffic.outlier.base_ejection * verdict.times
+        verdict.state, verdict.until, verdict.reason = Admission.EJECTED, now + seconds, why
+        self._voices.pop(name, None)
+        sentence = f"{name} is taken off for {seconds:g} s, because {why}"
+        return Move(kind=MoveKind.EJECTED, severity="warning", about=name, sentence=sentence)
+
+    # -- what is asked ----------------------------------------------------------------------------------------------
+
+    def state(self, name: str) -> Admission:
+        """How an instance stands."""
+        verdict = self.verdicts.get(name)
+        return verdict.state if verdict else Admission.ADMITTED
+
+    @property
+    def ejected(self) -> frozenset[str]:
+        """Who takes no calls now."""
+        return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.EJECTED)
+
+    @property
+    def probing(self) -> frozenset[str]:
+        """Who takes a few calls now."""
+        return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.PROBING)
+
+
+def _readmit(name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:
+    verdict.state, verdict.until, verdict.reason = Admission.ADMITTED, now, ""
+    return Move(kind=MoveKind.READMITTED, about=name, sentence=f"{name} is back among the instances of {port}")

@@ -1,0 +1,125 @@
+"""From the cost of each instance to its weight: a slow or failing one gets less, but enough for recovery to be seen.
+
+The weight aimed at is 100 x (best / own)^2: squared, because with two random choices a weight in mere proportion leaves
+a slow instance most of its queue. A difference must exceed what chance would make of so few answers, twice; weights
+move by bounded steps, stay between 1 and 100, and whoever is not asked at all drifts back. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+FAIR, LEAST = 100, 1
+"""Weights in percent of a fair share."""
+
+PROBE = 5
+"""The weight of an instance whose ejection ended just now."""
+
+NOTICEABLE, ALIKE = 1.6, 1.3
+"""Who has a fair share loses it above the first factor of the best, and gets it back within the second."""
+
+MARGIN_US = 300.0
+"""Nobody loses it for less time than this."""
+
+SURE = 2.0
+"""Standard errors by which a difference must exceed chance, if values scatter as much as their mean."""
+
+DOWN, UP = 10, 2
+"""A weight falls at most to a tenth, and at most doubles, in one step."""
+
+DRIFT = 1.25
+"""An unasked instance's weight grows by this factor in a step."""
+
+STEP = 0.1
+"""A weight that would move by no more than this share stays."""
+
+FAULT = 20.0
+"""An instance all of whose calls fail costs so many times more than one that answers."""
+
+FAULTY = 0.05
+"""An instance that fails more than the others by this share is not the best, however fast it fails."""
+
+SPARED = 25
+"""While the others are crowded nobody is pushed below this weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is known of one instance: time per call, how many calls that is, their share of errors, and silence."""
+
+    cost_us: float
+    calls: int
+    errors: float = 0.0
+    is_silent: bool = False
+
+
+def weights(
+    readings: Mapping[str, Reading], before: Mapping[str, int], *, is_crowded: bool = False
+) -> Mapping[str, int]:
+    """Return the next weights of instances that are compared with each other."""
+    heard = {name: each for name, each in readings.items() if each.calls and not each.is_silent}
+    fault = _excess(heard)
+    usual = typical([each.cost_us for name, each in heard.items() if fault[name] < FAULTY])
+    costs = {name: _cost(each, fault[name], usual) for name, each in heard.items()}
+    clean = [name for name in heard if fault[name] < FAULTY]
+    best = min((costs[name] for name in clean), default=0.0)
+    doubted = min((costs[name] * (1.0 + _doubt(heard[name])) for name in clean), default=0.0)
+    made: dict[str, int] = {}
+    for name in readings:
+        was = before.get(name, FAIR)
+        if name in costs:
+            certain = costs[name] * _certainty(heard[name])
+            wanted = _wanted(costs[name], certain, best=best, doubted=doubted, was=was)
+            made[name] = _spared(was) if is_crowded and wanted < was else _step(was, wanted)
+        else:
+            made[name] = min(FAIR, ceil(was * DRIFT))
+    return made
+
+
+def typical(values: Sequence[float]) -> float:
+    """The lower median; 0.0 of nothing."""
+    return sorted(values)[(len(values) - 1) // 2] if values else 0.0
+
+
+def _excess(heard: Mapping[str, Reading]) -> dict[str, float]:
+    """How much more of its calls each instance fails than is usual among them."""
+    usual = typical([each.errors for each in heard.values()])
+    return {
+        name: max(0.0, each.errors - usual) * min(1.0, each.errors * each.calls / SURE) for name, each in heard.items()
+    }
+
+
+def _cost(reading: Reading, fault: float, usual: float) -> float:
+    if fault < FAULTY:
+        return reading.cost_us
+    return max(reading.cost_us, usual, 1.0) * (1.0 + FAULT * fault)
+
+
+def _doubt(reading: Reading) -> float:
+    return SURE / sqrt(reading.calls)
+
+
+def _certainty(reading: Reading) -> float:
+    """The part of a cost that chance would hardly exceed."""
+    doubt = _doubt(reading)
+    return max(1.0 - doubt, (1.0 + doubt) ** -2)
+
+
+def _wanted(own: float, certain: float, *, best: float, doubted: float, was: int) -> int:
+    if best <= 0.0:
+        return FAIR
+    is_fair = own <= best * ALIKE or own - best <= MARGIN_US / 2
+    if was == FAIR:
+        is_fair = certain <= doubted * NOTICEABLE or own - best <= MARGIN_US
+    return FAIR if is_fair else max(LEAST, min(FAIR, round(FAIR * (best / own) ** 2)))
+
+
+def _step(was: int, wanted: int) -> int:
+    if abs(wanted - was) <= STEP * was and wanted != FAIR:
+        return was
+    return max(wanted, was // DOWN, LEAST) if wanted < was else min(wanted, was * UP)
+
+
+def _spared(was: int) -> int:
+    """While the others have too much already, who was relieved takes some of it back."""
+    return was if was >= SPARED else min(SPARED, ceil(was * DRIFT))
