@@ -1,14 +1,14 @@
 // The live graph: services as boxes with a dot per instance, calls as lines that are wider with more of them, coloured by success.
 import { layout, graphlib } from '@dagrejs/dagre';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { edgeId, edges, graph, selected } from './live';
-import type { Edge, Node } from './messages';
-import { millis, perSecond, share, stateTone, tone } from './words';
+import { edgeId, edges, graph, selected, standings } from './live';
+import type { Edge, Node, NodeWorkload } from './messages';
+import { millis, perSecond, share, standingTone, stateTone, tone, type Tone } from './words';
 
 const WIDTH = 158;
 const HEIGHT = 66;
 const PLATE = 106;
-const DOTS_SHOWN = 10;
+const DOTS_SHOWN = 9;
 const LARGEST = 1.25;
 const READABLE = 0.8;
 
@@ -142,11 +142,18 @@ function Box({ placed: { node, x, y } }: { placed: Placed }) {
       <rect width={WIDTH} height={HEIGHT} rx="10" />
       <text class="name" x="14" y="24">{clip(node.name)}</text>
       <text class="dim" x="14" y="40">{node.kind === 'service' ? node.namespace : `${node.kind} · ${node.namespace}`}</text>
-      {dots.map((w, i) => <circle class={`dot ${stateTone(w.state, w.isConnected)}`} cx={18 + i * 12.5} cy="52" r="4.2" key={w.workload}><title>{w.workload} {w.state}</title></circle>)}
+      {dots.map((w, i) => <circle class={`dot ${dotTone(w)}`} cx={18 + i * 12.5} cy="52" r="4.2" key={w.workload}><title>{w.workload} {standings.value.get(w.workload)?.state ?? w.state}</title></circle>)}
       {node.workloads.length > DOTS_SHOWN && <text class="dim" x={16 + DOTS_SHOWN * 12.5} y="56">+{node.workloads.length - DOTS_SHOWN}</text>}
       {!node.workloads.length && node.kind === 'service' && <text class="dim" x="14" y="57">no instances</text>}
     </g>
   );
+}
+
+// Its own health, or what its callers make of it when that is worse.
+function dotTone(workload: NodeWorkload): Tone {
+  const own = stateTone(workload.state, workload.isConnected);
+  const standing = standings.value.get(workload.workload);
+  return own === 'good' && standing ? standingTone(standing) : own;
 }
 
 function clip(name: string): string { return name.length > 16 ? `${name.slice(0, 15)}…` : name; }

@@ -1,8 +1,9 @@
 // Beside the picture: what is selected, or the whole mesh.
-import { ALL, edgeId, edges, events, graph, selected } from './live';
+import { Instances } from './Instances';
+import { ALL, edgeId, edges, events, graph, selected, standings } from './live';
 import type { Edge, Node, NodeWorkload } from './messages';
 import { Plots } from './Plot';
-import { ahead, clock, millis, perSecond, share, stateTone } from './words';
+import { ahead, clock, instanceTone, millis, perSecond, share, short, standingTone, stateTone } from './words';
 
 export function Side() {
   const choice = selected.value;
@@ -21,13 +22,24 @@ function Whole() {
     <>
       <h2>Whole mesh</h2>
       <Plots of={ALL} />
-      <h2>What happened</h2>
+      <Happened />
+    </>
+  );
+}
+
+// The newest first; about these services and instances alone when some are named.
+function Happened({ about }: { about?: string[] }) {
+  const found = about ? events.value.filter((event) => about.includes(event.about.split(':')[0] ?? '')) : events.value;
+  if (about && !found.length) return null;
+  return (
+    <>
+      <h2>What happened{about && ' here'}</h2>
       <ol class="events">
-        {events.value.slice(0, 60).map((event) => (
-          <li class={event.severity} key={event.sequence}><time>{clock(event.at)}</time> {event.message}</li>
+        {found.slice(0, 60).map((event) => (
+          <li class={event.severity} key={event.sequence}><time>{clock(event.at)}</time> <span class="kind">{event.kind}</span> {event.message}</li>
         ))}
       </ol>
-      {!events.value.length && <p class="dim">Nothing yet.</p>}
+      {!found.length && <p class="dim">Nothing yet.</p>}
     </>
   );
 }
@@ -44,17 +56,9 @@ function EdgeFacts({ edge }: { edge: Edge }) {
         {edge.deniedPerSecond > 0 && <><dt>denied</dt><dd>{perSecond(edge.deniedPerSecond)}</dd></>}
       </dl>
       <Plots of={edgeId(edge)} />
-      {edge.endpoints.length > 0 && (
-        <table>
-          <thead><tr><th>instance</th><th>req</th><th>success</th><th>p99</th><th>weight</th></tr></thead>
-          <tbody>{edge.endpoints.map((each) => (
-            <tr key={each.workload} class={each.isEjected ? 'bad' : ''}>
-              <td>{short(each.workload)}</td><td>{perSecond(each.rate.requestsPerSecond)}</td><td>{share(each.rate.success)}</td>
-              <td>{millis(each.rate.p99Ms)}</td><td>{each.isEjected ? 'ejected' : `${each.weight} %`}</td>
-            </tr>))}
-          </tbody>
-        </table>
-      )}
+      {edge.panic && <p class="bad">{edge.panic}</p>}
+      <Instances list={edge.endpoints} />
+      <Happened about={[edge.destination, ...edge.endpoints.map((each) => each.workload)]} />
     </>
   );
 }
@@ -71,6 +75,7 @@ function NodeFacts({ node }: { node: Node }) {
       <h3>Instances</h3>
       {node.workloads.map((each) => <Instance workload={each} key={each.workload} />)}
       {!node.workloads.length && <p class="dim">None.</p>}
+      <Happened about={[node.id, ...node.workloads.map((each) => each.workload)]} />
     </>
   );
 }
@@ -89,9 +94,13 @@ function Callers({ title, list, name }: { title: string; list: Edge[]; name: (ed
 }
 
 function Instance({ workload }: { workload: NodeWorkload }) {
+  const standing = standings.value.get(workload.workload);
   return (
     <div class="instance">
       <b><i class={`dot ${stateTone(workload.state, workload.isConnected)}`} /> {short(workload.workload)}</b> <span class="dim">{workload.state.toLowerCase()}{workload.isConnected ? '' : ', not connected'}</span>
+      {standing && standing.state !== 'ADMITTED' && <span class={instanceTone(standing.state)}> {standing.state}</span>}
+      {standing && standing.weight !== 100 && <span class="dim"> {standing.weight} % of a fair share</span>}
+      {standing?.reason && <div class={standingTone(standing)}>{standing.reason}</div>}
       <div class="dim mono">{workload.identity}</div>
       <div class="dim">certificate for {ahead(workload.certificateExpiresAt, Date.now() / 1000)}, {workload.placement}{workload.zone ? `, zone ${workload.zone}` : ''}</div>
       {workload.isExposed && <div class="warn">listens beyond loopback: it can be reached around the mesh</div>}
@@ -99,5 +108,3 @@ function Instance({ workload }: { workload: NodeWorkload }) {
     </div>
   );
 }
-
-export function short(workload: string): string { return workload.split('/').pop() ?? workload; }

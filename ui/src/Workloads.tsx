@@ -1,8 +1,7 @@
 // Every proxy with its health, certificate and the state of its configuration, in its own words where it refused something.
 import { status } from './live';
 import type { PortFact } from './messages';
-import { short } from './Side';
-import { ahead, stateTone } from './words';
+import { ahead, short, stateTone } from './words';
 
 export function Workloads() {
   const found = status.value;

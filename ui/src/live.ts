@@ -1,6 +1,7 @@
 // The live stream of the control plane, as signals. A lost stream is opened again by the browser; what was last seen stays.
-import { signal } from '@preact/signals';
-import type { Edge, Edges, Event, Graph, MeshStatus } from './messages';
+import { computed, signal } from '@preact/signals';
+import type { Edge, EdgeEndpoint, Edges, Event, Graph, MeshStatus, Zones } from './messages';
+import { gravity } from './words';
 
 export type Connection = 'connecting' | 'live' | 'lost' | 'login';
 
@@ -9,6 +10,18 @@ export const graph = signal<Graph | null>(null);
 export const status = signal<MeshStatus | null>(null);
 export const edges = signal<Edge[]>([]);
 export const events = signal<Event[]>([]);
+export const zones = signal<Zones | null>(null);
+// How each instance stands with those who call it, the worst of them.
+export const standings = computed(() => {
+  const found = new Map<string, EdgeEndpoint>();
+  for (const edge of edges.value) {
+    for (const each of edge.endpoints) {
+      const known = found.get(each.workload);
+      if (!known || gravity(each) > gravity(known)) found.set(each.workload, each);
+    }
+  }
+  return found;
+});
 export const selected = signal<{ kind: 'node' | 'edge'; id: string } | null>(null);
 
 export interface Sample { at: number; rate: number; failed: number; p50: number; p99: number }
@@ -49,6 +62,7 @@ function listen(): void {
   on<Graph>('graph', (message) => { graph.value = message; record(message.at, message.edges); });
   on<MeshStatus>('status', (message) => { status.value = message; });
   on<Edges>('edges', (message) => { record(message.at, message.edges); });
+  on<Zones>('zones', (message) => { zones.value = message; });
   on<Event>('event', (message) => { events.value = [message, ...events.value].slice(0, KEPT_EVENTS); });
 }
 

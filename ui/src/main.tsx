@@ -5,7 +5,10 @@ import { Picture } from './Picture';
 import { Side } from './Side';
 import { perSecond } from './words';
 import { Workloads } from './Workloads';
+import { Zones } from './Zones';
 import './style.css';
+
+const PANICS_SHOWN = 2;
 
 function Top() {
   const plane = status.value?.plane;
@@ -22,6 +25,8 @@ function Top() {
         {behind > 0 && <span class="warn">{behind} taking the new configuration</span>}
         {rejected > 0 && <span class="bad">{rejected} rejected a configuration</span>}
         {plane.leases.heldBack > 0 && <span class="warn">{plane.leases.heldBack} expired leases held back: {plane.leases.reason}</span>}
+        {plane.panics.slice(0, PANICS_SHOWN).map((what) => <span class="bad" key={what}>{what}</span>)}
+        {plane.panics.length > PANICS_SHOWN && <span class="bad">and {plane.panics.length - PANICS_SHOWN} more services</span>}
         {plane.waitingFor.map((what) => <span class="warn" key={what}>waits for {what}</span>)}
       </>}
     </header>
@@ -41,7 +46,7 @@ function Login() {
 
 function App() {
   if (connection.value === 'login') return <Login />;
-  return <><Top /><main><div class="left"><div class="stage"><Picture /></div><Workloads /></div><Side /></main></>;
+  return <><Top /><main><div class="left"><div class="stage"><Picture /></div><Zones /><Workloads /></div><Side /></main></>;
 }
 
 const place = document.getElementById('app');

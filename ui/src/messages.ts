@@ -1,12 +1,27 @@
 // What the API says, as masche.api.messages defines it. Instants are Unix seconds, latencies milliseconds, shares 0 to 1.
 
 export interface Rate { requestsPerSecond: number; success: number; p50Ms: number; p95Ms: number; p99Ms: number }
-export interface EdgeEndpoint { workload: string; zone: string; rate: Rate; weight: number; isEjected: boolean }
+export type InstanceState = 'ADMITTED' | 'EJECTED' | 'PROBING' | 'UNHEALTHY' | 'DRAINING';
+export interface CallerView {
+  zone: string; weight: number; state: InstanceState; untilAt: number; reason: string;
+  latencyMs: number; serviceMs: number; networkMs: number; isDryRun: boolean;
+}
+export interface EdgeEndpoint {
+  workload: string; zone: string; rate: Rate; weight: number; isEjected: boolean;
+  state: InstanceState; untilAt: number; reason: string; callers: CallerView[];
+}
 export interface Edge {
   source: string; destination: string; port: number; protocol: string; rate: Rate; isMtls: boolean;
-  deniedPerSecond: number; endpoints: EdgeEndpoint[];
+  deniedPerSecond: number; endpoints: EdgeEndpoint[]; panic: string;
 }
 export interface Edges { at: number; window: number; edges: Edge[] }
+export interface ZoneLink {
+  source: string; destination: string; via: string; rate: Rate; share: number;
+  networkMs: number; usualMs: number; lost: number; isBad: boolean;
+}
+export interface ZoneShare { zone: string; share: number; via: string }
+export interface ZoneShift { service: string; callerZone: string; shares: ZoneShare[] }
+export interface Zones { at: number; window: number; links: ZoneLink[]; shifts: ZoneShift[] }
 export interface NodeWorkload {
   workload: string; state: string; placement: string; machine: string; zone: string; identity: string;
   certificateExpiresAt: number; isConnected: boolean; isInSync: boolean; isExposed: boolean; lastError: string;
@@ -27,6 +42,6 @@ export interface ProxyStatus {
 export interface Finding { where: string; why: string; fix: string; severity: string }
 export interface PlaneFacts {
   version: string; revision: number; store: string; trustDomain: string; uptime: number;
-  leases: { isCounting: boolean; heldBack: number; reason: string }; waitingFor: string[]; findings: Finding[];
+  leases: { isCounting: boolean; heldBack: number; reason: string }; waitingFor: string[]; findings: Finding[]; panics: string[];
 }
 export interface MeshStatus { plane: PlaneFacts; proxies: ProxyStatus[] }

@@ -1,5 +1,5 @@
 // Numbers as people read them.
-import type { Rate } from './messages';
+import type { EdgeEndpoint, InstanceState, Rate } from './messages';
 
 export function perSecond(value: number): string {
   return value >= 100 ? `${Math.round(value)}/s` : value >= 10 ? `${value.toFixed(0)}/s` : `${value.toFixed(1)}/s`;
@@ -33,3 +33,19 @@ export function stateTone(state: string, isConnected: boolean): Tone {
   if (state === 'READY') return isConnected ? 'good' : 'warn';
   return state === 'UNHEALTHY' ? 'bad' : state === 'DRAINING' ? 'warn' : 'idle';
 }
+const GRAVITY: Record<InstanceState, number> = { ADMITTED: 0, DRAINING: 1, PROBING: 2, UNHEALTHY: 3, EJECTED: 4 };
+// What needs to be looked at first: who is kept off, then who is weighted down.
+export function gravity(each: EdgeEndpoint): number { return GRAVITY[each.state] * 1000 + (1000 - Math.min(1000, each.weight)); }
+export function instanceTone(state: InstanceState): Tone {
+  return state === 'ADMITTED' ? 'good' : state === 'EJECTED' || state === 'UNHEALTHY' ? 'bad' : 'warn';
+}
+// An instance that gets a quarter of a fair share or less is on the way out.
+export function standingTone(each: EdgeEndpoint): Tone {
+  return each.state === 'ADMITTED' && each.weight <= 25 ? 'warn' : instanceTone(each.state);
+}
+export function zoneName(zone: string): string { return zone || 'no zone'; }
+export function percent(value: number): string {
+  const shown = value * 100;
+  return `${Number(shown.toPrecision(2))} %`;
+}
+export function short(workload: string): string { return workload.split('/').pop() ?? workload; }
