@@ -305,6 +305,13 @@ class Mesh:
         self._others.append(process)
         return process
 
+    def east_west(self, name: str, *options: str, data: Path | None = None) -> "subprocess.Popen[bytes]":
+        """Start a gateway between zones."""
+        self._machines.add(data or self.data)
+        process = self._start(name, ["gateway", "--east-west", *options], data=data or self.data)
+        self._others.append(process)
+        return process
+
     def agent(self, data: Path | None = None) -> AgentStatus | None:
         """What the agent of a machine says of itself."""
         return ask_status(Folders(data or self.data))

@@ -1,4 +1,5 @@
-"""``masche gateway``: a seat of the machine's agent that carries out a Gateway, held in the foreground.
+"""``masche gateway``: a seat of the machine's agent that carries out a Gateway, or carries detours between zones, held
+in the foreground.
 
 It has no command: its Envoy is the application. Leaving is the same as everywhere: out of traffic first, Envoy last.
 """
@@ -10,7 +11,19 @@ from contextlib import suppress
 from masche.agent import local
 from masche.agent.claimant import Claimant, NoSeatError, Say
 from masche.agent.listen import ListenError, parse_listen
-from masche.agent.local import Claim, Denied, Drained, Leave, Phase, Progress, Release, Released
+from masche.agent.local import (
+    Claim,
+    ClaimPort,
+    Denied,
+    Drained,
+    Leave,
+    Phase,
+    Progress,
+    Ready,
+    Release,
+    Released,
+)
+from masche.agent.occupancy import EAST_WEST
 from masche.agent.options import AgentOptions, GatewayOptions
 from masche.agent.runner import (
     DRAIN_SECONDS,
@@ -22,6 +35,7 @@ from masche.agent.runner import (
     to_stderr,
     unless_signalled,
 )
+from masche.agent.whereabouts import TUNNEL_PORT
 from masche.model.vantage import Placement
 
 
@@ -29,7 +43,8 @@ def run(options: GatewayOptions, *, say: Say | None = None) -> int:
     """Carry out the Gateway until SIGTERM or SIGINT; returns 0, or 125 when there was no seat."""
     say = say or to_stderr
     try:
-        parse_listen(options.listen)
+        if options.listen or not options.is_east_west:
+            parse_listen(options.listen)
     except ListenError as error:
         say(str(error))
         return MESH_FAILED
@@ -61,13 +76,13 @@ class _Gateway:
         """Claim, serve, leave."""
         claiming = asyncio.create_task(self._claimant.take(self._options.start_timeout, self._say))
         try:
-            await unless_signalled(claiming, self._signals)
+            ready = await unless_signalled(claiming, self._signals)
         except NoSeatError as error:
             self._say(str(error))
             return MESH_FAILED
         except SignalledError as error:
             return 128 + error.number
-        self._say(f"Gateway {self._options.namespace}/{self._options.gateway} listens on {self._options.listen}")
+        self._say(_said(self._options, ready))
         listening = asyncio.create_task(self._claimant.listen())
         await self._signals.get()
         await self._leave()
@@ -109,8 +124,16 @@ class _Gateway:
                 pass
 
 
+def _said(options: GatewayOptions, ready: Ready) -> str:
+    if options.is_east_west:
+        return f"{ready.workload} carries detours between zones, on {', '.join(ready.listens)}"
+    return f"Gateway {options.namespace}/{options.gateway} listens on {options.listen}"
+
+
 def claim_of(options: GatewayOptions) -> Claim:
     """What is asked of the agent: a seat without an application."""
+    if options.is_east_west:
+        return _east_west(options)
     account = options.service_account or options.gateway
     return Claim(
         service=options.gateway,
@@ -122,5 +145,22 @@ def claim_of(options: GatewayOptions) -> Claim:
         placement=Placement.GATEWAY,
         gateway=options.gateway,
         listen=options.listen,
+        pid=os.getpid(),
+    )
+
+
+def _east_west(options: GatewayOptions) -> Claim:
+    """A gateway between zones: its one port is where tunnels are taken."""
+    return Claim(
+        service=EAST_WEST,
+        namespace=options.namespace,
+        service_account=EAST_WEST,
+        ports=(ClaimPort(port=TUNNEL_PORT, name="tunnels", protocol="tcp"),),
+        health="none",
+        zone=options.zone,
+        address=options.address,
+        placement=Placement.GATEWAY,
+        listen=options.listen,
+        is_east_west=True,
         pid=os.getpid(),
     )

@@ -54,7 +54,7 @@ async def join(options: JoinOptions) -> machine.Credential:
     key = keys.generate()
     reply = await joining.join(joining_string, name, key)
     host = f"[{joining_string.host}]" if ":" in joining_string.host else joining_string.host
-    credential = machine.of_reply(keys.private_pem(key), reply, f"{host}:{joining_string.port}")
+    credential = machine.of_reply(keys.private_pem(key), reply, f"{host}:{joining_string.port}", zone=options.zone)
     await asyncio.to_thread(machine.save, folders, credential)
     return credential
 

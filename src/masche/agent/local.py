@@ -23,7 +23,10 @@ class ClaimPort(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
-    """Give me a seat. ``workload`` is set when the seat is known already and its agent was restarted."""
+    """Give me a seat. ``workload`` is set when the seat is known already and its agent was restarted.
+
+    ``bind`` is where the proxy listens and whence it calls, when that is not ``address``.
+    """
 
     service: str
     namespace: str
@@ -35,9 +38,11 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
     zone: str = ""
     address: str = ""
     metrics_port: int = 0
+    bind: str = ""
     placement: Placement = Placement.SIDECAR
     gateway: str = ""
     listen: str = ""
+    is_east_west: bool = False
     workload: str = ""
     pid: int = 0
 
@@ -69,11 +74,12 @@ class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Ready(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
-    """The proxy serves; start the command with these variables added."""
+    """The proxy serves; start the command with these variables added. ``listens`` is where it takes calls."""
 
     workload: str
     environment: dict[str, str]
     created: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
 
 
 class Denied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="denied"):

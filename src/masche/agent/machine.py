@@ -36,7 +36,10 @@ class MachineError(Exception):
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine credential as it is kept. ``joining`` is where it is renewed; instants are seconds since the epoch."""
+    """A machine credential as it is kept, and the zone in which the machine said that it is.
+
+    ``joining`` is where it is renewed; instants are seconds since the epoch.
+    """
 
     machine: str
     trust_domain: str
@@ -48,12 +51,13 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     obtained_at: float
     lifetime: float
     not_after: float
+    zone: str = ""
 
     def __repr__(self) -> str:
         return f"<Credential of {self.machine} in {self.trust_domain} until {self.not_after:.0f}>"
 
 
-def of_reply(key: Secret, reply: JoinReply, joining_address: str) -> Credential:
+def of_reply(key: Secret, reply: JoinReply, joining_address: str, *, zone: str) -> Credential:
     """The credential that a Join or Renew gave for a key that was made here."""
     return Credential(
         machine=reply.machine,
@@ -66,6 +70,7 @@ def of_reply(key: Secret, reply: JoinReply, joining_address: str) -> Credential:
         obtained_at=time.time(),
         lifetime=reply.lifetime,
         not_after=reply.not_after,
+        zone=zone,
     )
 
 
@@ -113,6 +118,11 @@ class Machine:
     def is_joined(self) -> bool:
         """Whether it came in by a token, rather than by living beside its control plane."""
         return self._credential is not None
+
+    @property
+    def zone(self) -> str:
+        """The zone that it joined with, "" for none."""
+        return self._credential.zone if self._credential else ""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -176,7 +186,7 @@ class Machine:
         key = keys.generate()
         bundle = TrustBundle.of_pem(old.trust_domain, old.roots)
         reply = await joining.renew(old.joining, bundle, old.chain, keys.load_private(Secret(old.key.encode())), key)
-        fresh = of_reply(keys.private_pem(key), reply, old.joining)
+        fresh = of_reply(keys.private_pem(key), reply, old.joining, zone=old.zone)
         return fresh if reply.addresses else msgspec.structs.replace(fresh, addresses=old.addresses)
 
     def _replace(self, credential: Credential) -> None:

@@ -4,6 +4,7 @@ A workload's name is made of what it is and which of its kind on this machine, s
 the same one, with its ports, its certificate and its last good configuration.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -18,6 +19,8 @@ from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
 from masche.model.view import Protocol
 
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+EAST_WEST_LABEL, EAST_WEST = "masche.dev/gateway", "east-west"
+"""By its label, and as the account of that name, a gateway between zones is known."""
 
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """An RFC 1123 label."""
@@ -45,8 +48,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: tuple[str, ...] = ()
 
 
-def check(claim: Claim) -> None:
-    """Judge what a claim says of itself, before anything is made for it. Raises ClaimError."""
+def check(claim: Claim, zone: str) -> None:
+    """Judge what a claim says of itself, before anything is made for it, in a machine's zone. Raises ClaimError."""
     is_gateway = claim.placement is Placement.GATEWAY
     for what, name, form in (
         ("service", claim.service, _NAME if is_gateway else _LABEL),
@@ -60,13 +63,25 @@ def check(claim: Claim) -> None:
     if claim.workload and not all(map(_NAME.fullmatch, claim.workload.split("/", 1))):
         raise ClaimError(f"{claim.workload!r} names no workload", fix="write namespace/name")
     port_names(claim.ports)
+    if claim.is_east_west and not (claim.zone or zone):
+        raise ClaimError("a gateway between zones is in a zone", fix="say which with --zone")
+    for what, address in (("--bind", claim.bind), ("--address", claim.address if claim.is_east_west else "")):
+        if address and not _is_address(address):
+            raise ClaimError(f"{what} {address!r} is no IP address", fix="write an address of this machine")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
 
 
 def workload_names(machine: str, claim: Claim) -> Iterable[Name]:
     """The names that this claim may have on this machine, the first free one of which it gets."""
     labels = sorted(claim.labels.items())
     ports = [(port.port, port.name) for port in claim.ports]
-    what = [
+    what: list[object] = [
         machine,
         claim.namespace,
         claim.service,
@@ -76,6 +91,7 @@ def workload_names(machine: str, claim: Claim) -> Iterable[Name]:
         labels,
         ports,
     ]
+    what += [claim.zone] if claim.is_east_west else []
     stem = claim.service[:50].rstrip("-.")
     for index in range(10_000):
         digest = blake2b(msgspec.json.encode([*what, index]), digest_size=8).hexdigest()
@@ -119,7 +135,8 @@ def seat_of(
     """
     names = port_names(claim.ports)
     ports = zip(names, claim.ports, strict=True)
-    only = parse_listen(claim.listen).port if claim.placement is Placement.GATEWAY else 0
+    is_ingress = claim.placement is Placement.GATEWAY and not claim.is_east_west
+    only = parse_listen(claim.listen).port if is_ingress else 0
     return Seat(
         workload=name,
         bind=bind,
@@ -139,8 +156,9 @@ def proxy_state(
         WorkloadPort(name=name, port=port.port, mesh_port=mesh_ports[port.port], protocol=protocol_of(port))
         for name, port in zip(port_names(claim.ports), claim.ports, strict=True)
     )
-    is_gateway = claim.placement is Placement.GATEWAY
-    gateway = {GATEWAY_LABEL: claim.gateway} if is_gateway else {}
+    is_ingress = claim.placement is Placement.GATEWAY and not claim.is_east_west
+    gateway = {GATEWAY_LABEL: claim.gateway} if is_ingress else {}
+    gateway |= {EAST_WEST_LABEL: EAST_WEST} if claim.is_east_west else {}
     occupant = Occupant(
         seat=seat,
         service_account=claim.service_account,
@@ -149,7 +167,7 @@ def proxy_state(
         address=address,
         ports=ports,
         dependencies=claim.dependencies,
-        service=ServiceWish(name=claim.service, ports=ports) if ports else None,
+        service=ServiceWish(name=claim.service, ports=ports) if ports and not claim.is_east_west else None,
         state=State(phase=phase, reason=reason[:4000]),
         exposed=is_exposed,
     )
@@ -157,6 +175,6 @@ def proxy_state(
         proxy=proxy_id(seat.workload, claim.placement),
         placement=claim.placement,
         occupants=(occupant,),
-        gateway=Name(claim.namespace, claim.gateway) if is_gateway else None,
+        gateway=Name(claim.namespace, claim.gateway) if is_ingress else None,
         envoy_version=version,
     )

@@ -44,6 +44,7 @@ class RunOptions:
 
     ``service_account`` "" is the service's name. ``dependencies`` None means every service it may see. ``health`` is
     ``tcp``, ``http:/path``, ``grpc`` or ``none``. ``grace`` is the time between SIGTERM and SIGKILL for the command.
+    ``address`` is where others reach its proxy, ``bind`` where that listens and whence it calls ("": there, too).
     """
 
     data: Path
@@ -57,6 +58,7 @@ class RunOptions:
     health: str = "tcp"
     zone: str = ""
     address: str = ""
+    bind: str = ""
     metrics_port: int = 0
     grace: float = DEFAULT_GRACE
     start_timeout: float = 60.0
@@ -68,13 +70,15 @@ class RunOptions:
 class GatewayOptions:
     """``masche gateway``: carries out the Gateway ``namespace/gateway`` on ``listen``.
 
-    ``listen`` is ``IP``, or ``IP:PORT`` when the Gateway has one listener.
+    ``listen`` is ``IP``, or ``IP:PORT`` when the Gateway has one listener. With ``is_east_west`` it carries detours
+    between zones instead of a Gateway; then ``namespace`` is the mesh's root namespace and ``listen`` may be "".
     """
 
     data: Path
     listen: str
     namespace: str = "default"
     gateway: str = "gateway"
+    is_east_west: bool = False
     service_account: str = ""
     zone: str = ""
     address: str = ""
@@ -86,9 +90,10 @@ class GatewayOptions:
 class JoinOptions:
     """``masche join``: the join string comes from a file or standard input, never from the command line.
 
-    ``token_file`` None reads ``MASCHE_TOKEN_FILE``, else standard input.
+    ``token_file`` None reads ``MASCHE_TOKEN_FILE``, else standard input. ``zone`` is where the machine is.
     """
 
     data: Path
     token_file: Path | None = None
     machine: str = ""
+    zone: str = ""

@@ -68,12 +68,13 @@ def build(options: AgentOptions, folders: Folders) -> Server:
     rng = Random()  # noqa: S311 - jitter and ports, no secrets
     standing = Machine(folders, machine.load(folders), rng=rng)
     reachable = options.address or address.reachable(standing.addresses)
-    uplink = Uplink(standing, version=VERSION, zone=options.zone, addresses=(reachable,), rng=rng)
+    zone = options.zone or standing.zone
+    uplink = Uplink(standing, version=VERSION, zone=zone, addresses=(reachable,), rng=rng)
     binary = envoy.find(options.envoy)
     host = Host(
         folders=folders,
         machine=standing.id,
-        zone=options.zone,
+        zone=zone,
         address=reachable,
         binary=binary,
         envoy_version=envoy.version(binary),

@@ -234,6 +234,7 @@ def _claim_of(options: RunOptions) -> Claim:
         health=options.health,
         zone=options.zone,
         address=options.address,
+        bind=options.bind,
         metrics_port=options.metrics_port,
         pid=os.getpid(),
     )

@@ -7,7 +7,7 @@ Invariant: a key keeps its port for as long as its seat exists, unless another p
 
 import hashlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -55,6 +55,38 @@ class PortBook:
                 self._ports[key] = port
                 return port
         raise NoPortError(f"no free port between {LOWEST} and {HIGHEST} on {address}")
+
+    def take_inbound(
+        self, workload: str, app_ports: Iterable[int], *, address: str, preferred: int, only: int, is_in_use: bool
+    ) -> dict[int, int]:
+        """Return where the proxy takes calls for each port of the application: the first of them on ``preferred`` if
+        that is free, and on ``only``, or not at all, when that is not 0.
+
+        Raises:
+            NoPortError: there is no free port.
+        """
+        found: dict[int, int] = {}
+        for app_port in app_ports:
+            key = f"{workload}#inbound/{app_port}"
+            if only and not found:
+                found[app_port] = self.take_exactly(key, only, address=address, is_in_use=is_in_use)
+            else:
+                wish = 0 if found else preferred
+                found[app_port] = self.take(key, address=address, preferred=wish, is_in_use=is_in_use)
+        return found
+
+    def take_exactly(self, key: str, port: int, *, address: str, is_in_use: bool = False) -> int:
+        """Hold this very port for ``key``, whatever it had before.
+
+        Raises:
+            NoPortError: somebody else has it.
+        """
+        if self._ports.get(key) != port:
+            self.let_go(key)
+        if key not in self._held and not self._hold(key, address, port, is_exclusive=not is_in_use):
+            raise NoPortError(f"port {port} of {address} is taken")
+        self._ports[key] = port
+        return port
 
     def release(self, workload: str) -> None:
         """Forget every port of a seat and save."""

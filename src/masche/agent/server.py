@@ -107,7 +107,7 @@ class Server:
 
         Raises ClaimError, HealthError, NoPortError, OSError.
         """
-        occupancy.check(claim)
+        occupancy.check(claim, self.host.zone)
         parse(claim.health, "127.0.0.1", 1)
         names = (Name(*claim.workload.split("/", 1)),) if claim.workload else workload_names(self.host.machine, claim)
         name = next((one for one in names if one not in self.sidecars), None)

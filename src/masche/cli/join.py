@@ -16,9 +16,10 @@ from masche.cli.options import data_option
     help="File with the join string; standard input without.",
 )
 @click.option("--machine", default="", help="The name of this machine; its host name without.")
+@click.option("--zone", default="", help="The zone in which this machine is.")
 @data_option
 @click.pass_context
-def join(ctx: click.Context, *, token_file: Path | None, machine: str, data: Path) -> None:
+def join(ctx: click.Context, *, token_file: Path | None, machine: str, zone: str, data: Path) -> None:
     """Let this machine into a mesh.
 
     The join string that `masche token create` printed is read from standard input or a file. It is spent once, for a
@@ -27,4 +28,4 @@ def join(ctx: click.Context, *, token_file: Path | None, machine: str, data: Pat
     from masche.agent.join import run
     from masche.agent.options import JoinOptions
 
-    ctx.exit(run(JoinOptions(data=data, token_file=token_file, machine=machine)))
+    ctx.exit(run(JoinOptions(data=data, token_file=token_file, machine=machine, zone=zone)))

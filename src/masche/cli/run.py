@@ -40,6 +40,7 @@ class PortSpec(click.ParamType["Port"]):
 @click.option("--health", default="tcp", show_default=True, help="How it is probed: tcp, http:/path, grpc or none.")
 @click.option("--zone", default="", help="The zone in which it runs.")
 @click.option("--address", default="", help="Where other machines reach this one.")
+@click.option("--bind", default="", help="Where its proxy listens and whence it calls, if not --address.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=0, help="Where the command serves metrics.")
 @click.option("--grace", type=Duration(), default="10s", show_default=True, help="Between SIGTERM and SIGKILL.")
 @click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
@@ -61,6 +62,7 @@ def run(
     health: str,
     zone: str,
     address: str,
+    bind: str,
     metrics_port: int,
     grace: float,
     start_timeout: float,
@@ -88,6 +90,7 @@ def run(
         health=_health(health),
         zone=zone,
         address=address,
+        bind=bind,
         metrics_port=metrics_port,
         grace=grace,
         start_timeout=start_timeout,

@@ -28,13 +28,17 @@ def bootstrap(
     zone: str,
     xds_socket: str,
     admin_socket: str,
+    source: str = "",
+    outlier_log: str = "",
     max_connections: int = DEFAULT_MAX_CONNECTIONS,
     max_heap_bytes: int = DEFAULT_MAX_HEAP_BYTES,
 ) -> bytes:
     """Return the bootstrap of one Envoy, as JSON.
 
     ``node_id`` is the proxy's id, ``cluster`` what it belongs to (a service), ``zone`` may be empty; the sockets are
-    paths of Unix sockets, of at most 107 bytes. Beyond ``max_connections`` new connections are refused, and near
+    paths of Unix sockets, of at most 107 bytes. ``source`` is the address that its calls come from; "" leaves that to
+    the routing table. ``outlier_log`` is the file, if any, that gets a line for each instance which Envoy cuts off or lets
+    back in. Beyond ``max_connections`` new connections are refused, and near
     ``max_heap_bytes`` requests are, before the kernel has to choose a victim.
     """
     body: dict[str, Any] = {
@@ -42,6 +46,7 @@ def bootstrap(
         "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}, "ignore_global_conn_limit": True},
         "dynamic_resources": _dynamic_resources(),
         "static_resources": {"clusters": [_agent(xds_socket)]},
+        "cluster_manager": _cluster_manager(source, outlier_log),
         "bootstrap_extensions": [
             _extension(
                 "envoy.bootstrap.internal_listener", "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
@@ -97,6 +102,11 @@ def _dynamic_resources() -> dict[str, Any]:
         "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": back_off}}],
     }
     return {"ads_config": ads, "cds_config": wait, "lds_config": wait}
+
+
+def _cluster_manager(source: str, outlier_log: str) -> dict[str, Any]:
+    bound = {"upstream_bind_config": {"source_address": {"address": source, "port_value": 0}}} if source else {}
+    return {**bound, **({"outlier_detection": {"event_log_path": outlier_log}} if outlier_log else {})}
 
 
 def _agent(socket: str) -> dict[str, Any]:
