@@ -1,0 +1,63 @@
+"""How an answer says "do not repeat this": the word of a tier that has spent its repeats to the tier above it.
+
+Without it the repeats of tiers multiply (three tiers of four tries: 64 calls for one). The SRE Book's rule (chapter
+"Handling Overload") is that only the layer right above the one that rejects repeats; when it gives up, it answers
+"overloaded; don't retry". We say it in the words that each protocol's clients already obey:
+
+- gRPC: ``grpc-retry-pushback-ms: -1``. gRFC A6: "If the value for pushback is negative or unparseble, then it will be
+  seen as the server asking the client not to retry at all", else it is "how many milliseconds to wait".
+- HTTP: ``x-envoy-ratelimited: true``, with which no Envoy repeats an answer (unless told ``envoy-ratelimited``).
+
+Read are both, whatever the protocol, and ``x-envoy-overloaded``. Only an answer of a verified peer should be believed.
+"""
+
+import re
+from dataclasses import dataclass
+
+from masche.traffic.request import Headers
+
+GRPC_PUSHBACK = "grpc-retry-pushback-ms"
+RATELIMITED = "x-envoy-ratelimited"
+OVERLOADED = "x-envoy-overloaded"
+
+_MILLISECONDS = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pushback:
+    """What the callee asks: repeat after ``after`` seconds, or (None) not at all."""
+
+    after: float | None = None
+
+    @property
+    def forbids(self) -> bool:
+        """Must it not be repeated at all?"""
+        return self.after is None
+
+
+DO_NOT_REPEAT = Pushback()
+
+
+def read(headers: Headers) -> Pushback | None:
+    """What an answer's headers (or trailers) ask; None when they say nothing. One that forbids wins."""
+    found: Pushback | None = None
+    for name, value in headers:
+        if name in {RATELIMITED, OVERLOADED}:
+            return DO_NOT_REPEAT
+        if name == GRPC_PUSHBACK:
+            found = _milliseconds(value)
+            if found.forbids:
+                return found
+    return found
+
+
+def spoken(*, is_grpc: bool) -> Headers:
+    """The header with which an answer tells the caller not to repeat it."""
+    return ((GRPC_PUSHBACK, "-1"),) if is_grpc else ((RATELIMITED, "true"),)
+
+
+def _milliseconds(value: str) -> Pushback:
+    if not _MILLISECONDS.fullmatch(value) or int(value) > _LARGEST:
+        return DO_NOT_REPEAT
+    return Pushback(int(value) / 1000)

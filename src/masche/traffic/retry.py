@@ -1,0 +1,125 @@
+"""Whether a failed attempt is repeated, when, and for how long; and if not, whether the caller may do it instead.
+
+What never reached an application may be repeated whatever it was; an answer, or its absence, only when the method is
+idempotent (RFC 9110, 9.2.2: "A client SHOULD NOT automatically retry a request with a non-idempotent method") and the
+code is listed. Invariants: a repeat never outlasts the deadline, each has paid its token, and a tier that gives up
+after its repeats were of no avail says so upward (``pushback``), so that tiers do not multiply.
+Waiting is "full jitter" (Brooker, "Exponential Backoff And Jitter", AWS 2015): random_between(0, min(cap, base * 2^n)).
+"""
+
+from dataclasses import dataclass
+from enum import Enum, unique
+
+from masche.model.view import Retry
+from masche.traffic.budget import RetryBudget
+from masche.traffic.chance import Chance
+from masche.traffic.deadline import Deadline
+from masche.traffic.outcome import Outcome
+from masche.traffic.pushback import Pushback
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110, 9.2.2: "PUT, DELETE, and safe request methods are idempotent". gRPC calls (POST) never are."""
+
+_CAP = 10
+"""A wait never exceeds so many times the first one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """How one attempt ended. ``reached``: may an application have seen it? ``status``: of the answer, 0 for none."""
+
+    outcome: Outcome
+    reached: bool = True
+    status: int = 0
+    pushback: Pushback | None = None
+
+
+@unique
+class Why(Enum):
+    """Why an attempt is not repeated."""
+
+    FINE = "it needs no repeat"
+    NOT_IDEMPOTENT = "the method is not idempotent and an application may have seen it"
+    NOT_LISTED = "its answer is not one that is repeated"
+    FORBIDDEN = "the callee asked not to repeat it"
+    ATTEMPTS = "all attempts were made"
+    DEADLINE = "the deadline leaves no time"
+    BUDGET = "the budget for repeats is spent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """Repeat after ``after`` seconds, and give the try ``timeout`` seconds at the most. Its token has been taken."""
+
+    after: float
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """Answer the caller with what there is; ``forbids_repeats``: together with ``pushback.spoken``."""
+
+    why: Why
+    sentence: str = ""
+
+    @property
+    def forbids_repeats(self) -> bool:
+        """Must the caller not repeat it either? Yes when this tier has done, or may not do, all that repeating can."""
+        return self.why in {Why.FORBIDDEN, Why.ATTEMPTS, Why.BUDGET, Why.DEADLINE}
+
+
+def is_idempotent(method: str) -> bool:
+    """May a request of this method be made twice?"""
+    return method in IDEMPOTENT
+
+
+def again(
+    attempted: Attempted,
+    *,
+    method: str,
+    repeats: int,
+    rules: Retry,
+    deadline: Deadline,
+    budget: RetryBudget,
+    now: float,
+    rng: Chance,
+    per_try_timeout: float = 0.0,
+) -> Again | GiveUp:
+    """Decide about one ended attempt, after ``repeats`` repeats; an Again has taken its token from the budget."""
+    obstacle = _obstacle(attempted, method=method, repeats=repeats, rules=rules)
+    if obstacle is not None:
+        return GiveUp(why=obstacle, sentence=obstacle.value)
+    after = _wait(attempted, repeats=repeats, base=rules.backoff, rng=rng)
+    starts_at = now + after
+    if deadline.has_passed(now=starts_at):
+        return GiveUp(why=Why.DEADLINE, sentence=Why.DEADLINE.value)
+    if not budget.take(now=now):
+        return GiveUp(why=Why.BUDGET, sentence=budget.why_not(now=now) or Why.BUDGET.value)
+    return Again(after=after, timeout=deadline.per_try(per_try_timeout, now=starts_at))
+
+
+def backoff(repeats: int, *, base: float, rng: Chance) -> float:
+    """Seconds to wait before the next repeat: anything up to ``base``, doubled by each repeat so far, 10 at most."""
+    return rng.random() * base * min(_CAP, 2 ** min(repeats, 10))
+
+
+def _obstacle(attempted: Attempted, *, method: str, repeats: int, rules: Retry) -> Why | None:
+    """The first reason against a repeat that needs neither clock nor budget; what only we may not do comes first."""
+    if not attempted.outcome.is_fault:
+        return Why.FINE
+    if attempted.pushback is not None and attempted.pushback.forbids:
+        return Why.FORBIDDEN
+    if attempted.reached and not is_idempotent(method):
+        return Why.NOT_IDEMPOTENT
+    if attempted.reached and attempted.status and attempted.status not in rules.codes:
+        return Why.NOT_LISTED
+    return Why.ATTEMPTS if repeats >= rules.attempts else None
+
+
+def _wait(attempted: Attempted, *, repeats: int, base: float, rng: Chance) -> float:
+    """What the callee asked for; nothing when nobody was reached for the first time (another instance is at hand)."""
+    if attempted.pushback is not None and attempted.pushback.after is not None:
+        return attempted.pushback.after
+    if not attempted.reached and repeats == 0:
+        return 0.0
+    return backoff(repeats, base=base, rng=rng)

@@ -1,0 +1,132 @@
+"""What was counted and measured lately: sums and quantiles over a sliding window, in fixed memory.
+
+A ``Sum`` keeps a ring of slots, a ``Sketch`` two halves of a log-linear histogram (the layout of HdrHistogram, Tene:
+each doubling is divided in 32 equal buckets). Invariant: nothing counts for longer than the window and one slot (half).
+"""
+
+from math import ceil, frexp
+
+_STEPS = 32
+_SLOTS = 10
+_SMALLEST = 1e-6
+
+
+class Sum:
+    """The sum of what was added in the last ``window`` seconds; it forgets a tenth of the window at a time."""
+
+    __slots__ = ("_at", "_slots", "_total", "_width")
+
+    def __init__(self, window: float) -> None:
+        self._width = window / _SLOTS
+        self._slots = [0.0] * (_SLOTS + 1)
+        self._at: int | None = None
+        self._total = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Sum {self._total:g}>"
+
+    def add(self, amount: float, *, now: float) -> None:
+        """Count ``amount``."""
+        self._slide(now)
+        self._slots[int(now // self._width) % len(self._slots)] += amount
+        self._total += amount
+
+    def total(self, *, now: float) -> float:
+        """The sum over the window; what is older than the window and one slot is never in it."""
+        self._slide(now)
+        return self._total
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._slots = [0.0] * len(self._slots)
+        self._total = 0.0
+
+    def _slide(self, now: float) -> None:
+        slot = int(now // self._width)
+        if self._at is None:
+            self._at = slot
+        if slot <= self._at:
+            return
+        for stale in range(self._at + 1, min(slot, self._at + len(self._slots)) + 1):
+            self._slots[stale % len(self._slots)] = 0.0
+        self._at = slot
+        self._total = sum(self._slots)
+
+
+def bucket(seconds: float) -> int:
+    """The index of the bucket of a duration; durations under a microsecond count as one."""
+    fraction, exponent = frexp(max(seconds, _SMALLEST))
+    return exponent * _STEPS + int((fraction - 0.5) * 2 * _STEPS)
+
+
+def lowest(index: int) -> float:
+    """The lowest duration of a bucket, in seconds."""
+    exponent, step = divmod(index, _STEPS)
+    return (0.5 + step / (2 * _STEPS)) * 2.0**exponent
+
+
+class Sketch:
+    """Quantiles of the durations of the last ``window`` seconds (at least half of it), right within 1.6 %."""
+
+    __slots__ = ("_half", "_new", "_old", "_since", "count")
+
+    def __init__(self, window: float) -> None:
+        self._half = window / 2
+        self._new: dict[int, int] = {}
+        self._old: dict[int, int] = {}
+        self._since: float | None = None
+        self.count = 0
+
+    def __repr__(self) -> str:
+        if not self.count:
+            return "<Sketch empty>"
+        p50, p99 = (f"{quantile * 1e3:.3g} ms" for quantile in self.quantiles(0.5, 0.99))
+        return f"<Sketch {self.count} values, p50 {p50}, p99 {p99}>"
+
+    def record(self, seconds: float, *, now: float) -> None:
+        """Count one duration."""
+        self.slide(now=now)
+        index = bucket(seconds)
+        self._new[index] = self._new.get(index, 0) + 1
+        self.count += 1
+
+    def slide(self, *, now: float) -> None:
+        """Forget what is older than the window."""
+        if self._since is None:
+            self._since = now
+        elapsed = now - self._since
+        if elapsed < self._half:
+            return
+        self._old = self._new if elapsed < 2 * self._half else {}
+        self._new = {}
+        self._since = now
+        self.count = sum(self._old.values())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._new, self._old, self._since, self.count = {}, {}, None, 0
+
+    def quantile(self, q: float) -> float:
+        """The duration that the share ``q`` (0 to 1) of all does not exceed, interpolated in its bucket; 0 of none."""
+        return self.quantiles(q)[0]
+
+    def quantiles(self, *qs: float) -> tuple[float, ...]:
+        """Several quantiles in one pass; ``qs`` must ascend."""
+        counts = dict(self._old)
+        for index, count in self._new.items():
+            counts[index] = counts.get(index, 0) + count
+        ordered = sorted(counts.items())
+        found: list[float] = []
+        at = seen = 0
+        for q in qs:
+            rank = max(1, ceil(q * self.count))
+            while at < len(ordered) and seen + ordered[at][1] < rank:
+                seen += ordered[at][1]
+                at += 1
+            found.append(_inside(*ordered[at], rank - seen) if at < len(ordered) else 0.0)
+        return tuple(found)
+
+
+def _inside(index: int, count: int, rank: int) -> float:
+    low, high = lowest(index), lowest(index + 1)
+    return low + (high - low) * rank / count
