@@ -8,6 +8,8 @@ from itertools import chain
 
 from masche.compiler.conditions import UnknownAttributeError, needs_request_identity, when
 from masche.compiler.selection import matches
+from masche.compiler.trafficpolicy import of_defaults
+from masche.compiler.unheeded import unheeded, unheeded_defaults
 from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name
@@ -16,12 +18,14 @@ from masche.model.resources.traffic_policy import TrafficPolicy
 
 
 def policy_statuses(mesh: Mesh) -> Iterator[Status]:
-    """Yield a Status per AuthorizationPolicy and TrafficPolicy."""
+    """Yield a Status per AuthorizationPolicy and TrafficPolicy, and one for the defaults of the mesh."""
     for policy in mesh.authorization_policies.values():
         problems = tuple(chain(_missing_targets(mesh, policy), _selects_nobody(mesh, policy), _not_judged(policy)))
         yield _status(policy, problems)
     for policy in mesh.traffic_policies.values():
-        yield _status(policy, tuple(_missing_targets(mesh, policy)))
+        yield _status(policy, (*_missing_targets(mesh, policy), *unheeded(mesh, policy)))
+    defaults = of_defaults(mesh.config)
+    yield Status(ref=mesh.config.ref, diagnostics=tuple(unheeded_defaults(mesh.config, defaults)))
 
 
 def _status(policy: AuthorizationPolicy | TrafficPolicy, problems: tuple[Diagnostic, ...]) -> Status:

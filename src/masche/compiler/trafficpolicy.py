@@ -101,11 +101,12 @@ def _effective(policies: list[TrafficPolicy], config: MeshConfig) -> Traffic:
 
 def _merge(values: Values, settings: TrafficSettings, origin: Origin) -> None:
     """Take what nobody more specific has set."""
-    for place, value in _written(settings):
+    for place, value in written(settings):
         values.setdefault(place, (value, Origin(origin.ref, f"{origin.where}.{place}")))
 
 
-def _written(settings: TrafficSettings) -> Iterator[tuple[str, Any]]:
+def written(settings: TrafficSettings) -> Iterator[tuple[str, Any]]:
+    """Yield the places that somebody wrote, with their values; times in seconds."""
     document = settings.model_dump(by_alias=True, exclude_none=True, include=set(TrafficSettings.model_fields))
     for place, value in _flat(document):
         yield place, seconds(value) if place in TIMES else value
@@ -119,6 +120,11 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(cast("dict[str, Any]", value), f"{place}.")
         else:
             yield place, value
+
+
+def of_defaults(config: MeshConfig) -> Traffic:
+    """Return what holds where no policy says anything."""
+    return _effective([], config)
 
 
 def _traffic(values: Values) -> Traffic:
@@ -159,9 +165,16 @@ _OFF: Mapping[str, str] = {
 """What 0 means, where it does not mean 0."""
 
 
+_UNSAID: Mapping[str, str] = {
+    "timeouts.request": " until the answer begins; gRPC: none",
+    "timeouts.streamIdle": "; gRPC and upgrades: none",
+}
+"""What holds beside the value, when nobody wrote one."""
+
+
 def _spelled(place: str, value: Any, *, is_set: bool) -> str:
-    if place == "timeouts.streamIdle" and not is_set:
-        return f"{value:g} s; gRPC and upgrades: none"
+    if place in _UNSAID and not is_set:
+        return f"{value:g} s{_UNSAID[place]}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None or (value == 0 and (place in _OFF or place in TIMES)):

@@ -24,20 +24,20 @@ from masche.api.messages import (
     RolloutState,
 )
 from masche.api.plane import Fault, PlaneError
-from masche.compiler.trafficpolicy import traffic
+from masche.compiler.trafficpolicy import told, traffic
 from masche.compiler.view import statuses
 from masche.control.naming import naming
 from masche.control.registrations import Registration
 from masche.control.world import Proxy, World
 from masche.control.writing import stored
 from masche.identity.spiffe import SpiffeId
+from masche.model.calling import UNSAID
 from masche.model.codec import to_json
 from masche.model.diagnostic import Status
 from masche.model.mesh import Mesh, Resource
 from masche.model.refs import Kind, Name, PortRef, Ref
 from masche.model.resources.core import Service
 from masche.model.resources.workload import Workload
-from masche.model.view import Traffic
 from masche.registry.merge import TABLES
 from masche.xds import verdict
 
@@ -109,10 +109,10 @@ class Reading:
 
     def _effective(self, service: Service) -> Iterable[Effective]:
         mesh = self._world.mesh
-        made = traffic(mesh.services, mesh.traffic_policies, mesh.config).get(service.name, Traffic())
+        made = traffic(mesh.services, mesh.traffic_policies, mesh.config).get(service.name, UNSAID)
         for port in service.spec.ports:
             origins = {field: str(origin) for field, origin in made.origins}
-            for field, value in _fields(made):
+            for field, value in told(made):
                 yield Effective(port=port.port, field=field, value=value, origin=origins.get(field, "default"))
 
     def _endpoints(self, service: Service) -> Iterable[EndpointRow]:
@@ -283,25 +283,3 @@ def _conditions(status: Status | None) -> tuple[Condition, ...]:
 def service_of(mesh: Mesh, name: Name) -> str:
     """The Service that a workload belongs to, "" when none selects it."""
     return naming(mesh).services.get(name, "")
-
-
-def _fields(made: Traffic) -> Iterable[tuple[str, str]]:
-    """The policy's fields as TrafficPolicy spells them."""
-    yield "loadBalancing.algorithm", made.algorithm.value
-    if made.hash_on is not None:
-        yield "loadBalancing.hashOn", f"{made.hash_on.value} {made.hash_name}".strip()
-    yield "loadBalancing.slowStart", f"{made.slow_start:g} s"
-    yield "timeouts.connect", f"{made.connect_timeout:g} s"
-    yield "timeouts.request", f"{made.request_timeout:g} s"
-    yield "timeouts.perTry", f"{made.per_try_timeout:g} s"
-    yield "timeouts.idle", f"{made.idle_timeout:g} s"
-    yield "connection.maxAge", f"{made.max_connection_age:g} s"
-    yield "outlierEjection.consecutiveErrors", str(made.outlier.consecutive_errors)
-    yield "outlierEjection.interval", f"{made.outlier.interval:g} s"
-    yield "outlierEjection.baseEjection", f"{made.outlier.base_ejection:g} s"
-    yield "outlierEjection.maxEjectedPercent", f"{made.outlier.max_ejected_percent} %"
-    yield "circuitBreaker.maxConnections", str(made.breaker.max_connections)
-    yield "circuitBreaker.maxPending", str(made.breaker.max_pending)
-    yield "circuitBreaker.maxRequests", str(made.breaker.max_requests)
-    yield "retryBudget.percent", f"{made.budget.percent:g} %"
-    yield "retryBudget.minConcurrent", str(made.budget.min_concurrent)
