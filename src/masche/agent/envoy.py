@@ -30,6 +30,9 @@ LONGEST_DELAY = 0.5
 HEALTHY_AFTER = 10.0
 """An Envoy that lived so long starts the back-off afresh."""
 
+FLUSH_MILLISECONDS = 50
+"""How often Envoy writes its files."""
+
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 
 
@@ -107,6 +110,11 @@ class Place:
         """What it says."""
         return self.folder / "envoy.log"
 
+    @property
+    def outliers(self) -> Path:
+        """Where it writes whom it cuts off and lets back in."""
+        return self.folder / "outliers.log"
+
 
 def start(binary: Path, place: Place) -> Handle:
     """Start an Envoy in a session of its own, so that neither our death nor our terminal reaches it."""
@@ -140,6 +148,8 @@ def arguments(binary: Path, place: Place) -> tuple[str, ...]:
     """The command line. A drain says goodbye at once (GOAWAY, connection: close) and then waits."""
     return (
         *(str(binary), "-c", str(place.bootstrap), "--concurrency", "1", "--disable-hot-restart"),
+        # What it writes is there at once, so that others learn of an instance that it cut off.
+        *("--file-flush-interval-msec", str(FLUSH_MILLISECONDS)),
         *("-l", "warning", "--drain-strategy", "immediate", "--drain-time-s", str(DRAIN_SECONDS)),
     )
 

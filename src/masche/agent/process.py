@@ -29,6 +29,7 @@ from masche.agent.seats import NoPortError, PortBook
 from masche.agent.server import Server
 from masche.agent.sidecar import Host
 from masche.agent.uplink import Uplink
+from masche.agent.verdicts import Verdicts
 from masche.version import VERSION
 
 CANNOT_START = 125
@@ -118,6 +119,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
             await host.relay.start()
             group.create_task(pages.run())
             group.create_task(reporter.run())
+            group.create_task(Verdicts(sidecars=sidecars, tell=host.uplink.tell).run())
             group.create_task(server.host.uplink.run())
             group.create_task(server.run())
             group.create_task(_until_asked(asked))

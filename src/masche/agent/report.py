@@ -6,19 +6,23 @@ and nothing is left out: Envoy's totals go on in the meantime.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
-import msgspec
-
-from masche.agent import admin, meter, pages
-from masche.agent.meter import Meter, Way
+from masche.agent import meter
+from masche.agent.meter import Meter
+from masche.agent.round_trips import round_trips
 from masche.agent.sidecar import Sidecar
+from masche.agent.sight import Sight, look
 from masche.agent.uplink import Uplink
-from masche.link.messages import CertificateReport, ProxyReport, Report
+from masche.link.messages import CertificateReport, MessageError, ProxyReport, Report
 from masche.link.service import RefusedError
 
 INTERVAL = 1.0
+
+MOST_ENTRIES = 1_000
+"""Edges and endpoints of one Report; each may take some 600 bytes, two histograms of it."""
 
 
 class Reporter:
@@ -41,25 +45,30 @@ class Reporter:
 
     async def run(self) -> None:
         """Report for ever."""
-        pending: Report | None = None
+        pending: deque[Report] = deque()
         while True:
             await asyncio.sleep(INTERVAL)
             if not self._uplink.is_connected:
                 continue
-            pending = pending or await self._read()
-            try:
-                await self._uplink.report(pending)
-            except (RefusedError, ConnectionError):
-                continue  # the next second tries again with the same one
-            pending = None
+            pending.extend(() if pending else await self._read())
+            with suppress(RefusedError, ConnectionError):  # the next second tries again with the same ones
+                while pending:
+                    with suppress(MessageError):  # one proxy alone has more to say than a message holds
+                        await self._uplink.report(pending[0])
+                    pending.popleft()
 
-    async def _read(self) -> Report:
+    async def _read(self) -> Sequence[Report]:
         now = asyncio.get_running_loop().time()
         interval = now - self._read_at if self._read_at else INTERVAL
         self._read_at = now
         sidecars = list(self._sidecars())
         self._meters = {one.proxy: self._meters.get(one.proxy) or Meter() for one in sidecars}
-        proxies = [await self._proxy(one) for one in sidecars]
+        seen = [await look(one, self._meters[one.proxy]) for one in sidecars]
+        round_trips_us = await _round_trips(seen)
+        proxies = [self._proxy(each, round_trips_us) for each in seen]
+        return [self._report(interval, part) for part in parts(proxies)]
+
+    def _report(self, interval: float, proxies: Sequence[ProxyReport]) -> Report:
         self._sequence += 1
         return Report(
             machine=self._machine,
@@ -69,112 +78,39 @@ class Reporter:
             proxies=tuple(proxies),
         )
 
-    async def _proxy(self, sidecar: Sidecar) -> ProxyReport:
+    def _proxy(self, sight: Sight, round_trips_us: Mapping[str, int]) -> ProxyReport:
+        sidecar, reading = sight.sidecar, sight.reading
         identity = sidecar.identity
         certificate = CertificateReport(
             workload=sidecar.name, not_after=identity.not_after, serial=identity.serial, error=identity.error[:4000]
         )
-        bare = ProxyReport(
+        return ProxyReport(
             proxy=sidecar.proxy,
             certificates=(certificate,) if identity.not_after or identity.error else (),
             envoy_version=self._version,
             exposed=sidecar.exposed,
-        )
-        pid = sidecar.supervisor.pid
-        try:
-            page = await _page(sidecar.place.admin)
-        except (admin.AdminError, msgspec.DecodeError):
-            return bare
-        reading = self._meters[sidecar.proxy].read(page, process=pid, is_inherited=sidecar.supervisor.is_inherited)
-        ejected = await _ejected(sidecar.place.admin) if reading.has_ejected else frozenset[Way]()
-        return msgspec.structs.replace(
-            bare,
-            edges=meter.edges(reading, sidecar.name),
-            endpoints=meter.endpoints(reading, ejected),
-            is_live=reading.is_live,
-            warming=await _warming(sidecar.place.admin) if reading.has_warming else (),
+            edges=meter.edges(reading, sidecar.name) if reading else (),
+            endpoints=meter.endpoints(reading, sight.ejected, round_trips_us) if reading else (),
+            is_live=reading is not None and reading.is_live,
+            warming=sight.warming,
         )
 
 
-async def _page(socket: Path) -> pages.Page:
-    numbers = await admin.ask(socket, pages.NUMBERS)
-    histograms = await admin.ask(socket, pages.HISTOGRAMS)
-    return pages.parse(numbers.body, histograms.body)
+async def _round_trips(seen: Iterable[Sight]) -> Mapping[str, int]:
+    """What TCP measured to the endpoints that are connected; in a thread, since the kernel may have much to say."""
+    endpoints = {way[1] for each in seen if each.reading for way in each.reading.connected}
+    return await asyncio.to_thread(round_trips, endpoints) if endpoints else {}
 
 
-class _Socket(msgspec.Struct):
-    address: str = ""
-    port_value: int = 0
-
-
-class _Internal(msgspec.Struct):
-    endpoint_id: str = ""
-
-
-class _Address(msgspec.Struct):
-    socket_address: _Socket = msgspec.field(default_factory=_Socket)
-    envoy_internal_address: _Internal | None = None
-
-    def __str__(self) -> str:
-        socket, inside = self.socket_address, self.envoy_internal_address
-        host = f"[{socket.address}]" if ":" in socket.address else socket.address
-        return inside.endpoint_id if inside else f"{host}:{socket.port_value}"
-
-
-class _Health(msgspec.Struct):
-    failed_outlier_check: bool = False
-
-
-class _Host(msgspec.Struct):
-    address: _Address = msgspec.field(default_factory=_Address)
-    health_status: _Health = msgspec.field(default_factory=_Health)
-
-
-class _Cluster(msgspec.Struct):
-    name: str = ""
-    host_statuses: tuple[_Host, ...] = ()
-
-
-class _Clusters(msgspec.Struct):
-    cluster_statuses: tuple[_Cluster, ...] = ()
-
-
-async def _ejected(socket: Path) -> frozenset[Way]:
-    """The endpoints that Envoy's outlier detection has cut off."""
-    try:
-        found = msgspec.json.decode((await admin.ask(socket, "/clusters?format=json")).body, type=_Clusters)
-    except (admin.AdminError, msgspec.DecodeError):
-        return frozenset()
-    return frozenset(
-        way
-        for cluster in found.cluster_statuses
-        for host in cluster.host_statuses
-        if host.health_status.failed_outlier_check and (way := meter.way_to(cluster.name, str(host.address)))
-    )
-
-
-class _Named(msgspec.Struct):
-    name: str = ""
-
-
-class _Warming(msgspec.Struct):
-    cluster: _Named = msgspec.field(default_factory=_Named)
-    name: str = ""
-    warming_state: dict[str, object] | None = None
-
-
-class _Dump(msgspec.Struct):
-    configs: tuple[_Warming, ...] = ()
-
-
-async def _warming(socket: Path) -> tuple[str, ...]:
-    """The names of the clusters and listeners that Envoy has been sent and does not use yet."""
-    found: list[str] = []
-    for resource in ("dynamic_warming_clusters", "dynamic_listeners"):
-        try:
-            answer = await admin.ask(socket, f"/config_dump?resource={resource}")
-            dump = msgspec.json.decode(answer.body, type=_Dump)
-        except (admin.AdminError, msgspec.DecodeError):
-            continue
-        found += [one.cluster.name or one.name for one in dump.configs if one.cluster.name or one.warming_state]
-    return tuple(sorted(found))
+def parts(proxies: Sequence[ProxyReport]) -> Iterator[Sequence[ProxyReport]]:
+    """Divide what is to be reported so that no Report is longer than may be sent; there is always at least one part."""
+    part: list[ProxyReport] = []
+    entries = 0
+    for proxy in proxies:
+        size = len(proxy.edges) + len(proxy.endpoints)
+        if part and entries + size > MOST_ENTRIES:
+            yield part
+            part, entries = [], 0
+        part.append(proxy)
+        entries += size
+    yield part

@@ -318,6 +318,7 @@ class Sidecar:
             zone=self.claim.zone or self._host.zone,
             xds_socket=str(self._host.folders.relay_socket),
             admin_socket=str(self.place.admin),
+            outlier_log=str(self.place.outliers),
             source=self._where.source,
         )
 

@@ -28,6 +28,7 @@ from masche.link.messages import (
     Scope,
     SignReply,
     SignRequest,
+    Verdict,
 )
 from masche.link.service import RefusedError
 
@@ -81,6 +82,10 @@ class Uplink:
     async def sign(self, request: SignRequest) -> SignReply:
         """Have a request signed. Raises RefusedError, ConnectionError."""
         return await self._link.sign(request)
+
+    def tell(self, verdict: Verdict) -> None:
+        """Pass on at once what a proxy decided about an endpoint, if anybody is there."""
+        self._link.tell(verdict)
 
     async def report(self, report: Report) -> ReportReply:
         """Send one Report. Raises RefusedError, ConnectionError."""

@@ -36,6 +36,7 @@ from masche.link.messages import (
     SignReply,
     SignRequest,
     Synced,
+    Verdict,
 )
 from masche.link.service import Peer, RefusedError
 from masche.model.ports import Change, ConflictError, Delete, Edit, StoreError, Writer
@@ -97,6 +98,7 @@ class Agents:
         events: Events,
         gate: Gate,
         count: Callable[[Report], None],
+        judge: Callable[[Verdict, str], None],
         wall: Callable[[], float],
         leaf_lifetime: float,
         signed: Callable[[], None],
@@ -109,6 +111,7 @@ class Agents:
         self._events = events
         self._gate = gate
         self._count = count
+        self._judge = judge
         self._wall = wall
         self._leaf_lifetime = leaf_lifetime
         self._signed = signed
@@ -251,6 +254,8 @@ class Agents:
                 await self._forget_others(session)
             case Heartbeat():
                 self._renew(session)
+            case Verdict():
+                self._judge(message, session.machine)
             case _:
                 assert_never(message)
 

@@ -6,6 +6,7 @@ alone, and a name that the Mesh does not have is counted nowhere.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from masche.control.ejections import Ejections
 from masche.control.flows import Flows
@@ -14,8 +15,8 @@ from masche.control.naming import Naming, naming, reporting
 from masche.control.registrations import Registration
 from masche.control.samples import Samples, Totals, add, add_edge, of_instance
 from masche.control.world import World
-from masche.link.messages import EndpointReport, Occupant, ProxyReport, Report
-from masche.model.refs import Name
+from masche.link.messages import EndpointReport, Occupant, ProxyReport, Report, Verdict
+from masche.model.refs import Name, PortRef
 from masche.telemetry.events import Events
 from masche.telemetry.series import Edge, Series
 
@@ -24,6 +25,35 @@ from masche.telemetry.series import Edge, Series
 class _Certificate:
     not_after: float
     serial: str
+
+
+class Judgement(Protocol):
+    """What a caller says of an instance (``host:port``) at once."""
+
+    @property
+    def proxy(self) -> str:
+        """Whose proxy says it."""
+        ...
+
+    @property
+    def service(self) -> PortRef:
+        """The port that the instance was called for."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """The instance."""
+        ...
+
+    @property
+    def is_ejected(self) -> bool:
+        """Whether the caller keeps off it now."""
+        ...
+
+    @property
+    def cause(self) -> str:
+        """Why, in the proxy's words; "" when it gives none."""
+        ...
 
 
 class Measures:
@@ -58,6 +88,28 @@ class Measures:
         self._edges.add(edges, at=now)
         self._zones.add(zones, at=now)
         self._totals.add(edges)
+
+    def verdict(self, verdict: Verdict, machine: str) -> None:
+        """Hear at once what the next Report of this machine will say as well: a proxy keeps off an endpoint, or not."""
+        instance = naming(self._world.mesh).listeners.get(verdict.endpoint)
+        if instance is not None and reporting(self._world.registrations, verdict.proxy, machine) is not None:
+            target = verdict.service, instance
+            self._ejections.note(target, verdict.proxy, is_ejected=verdict.is_ejected, cause=verdict.cause)
+
+    def judge(self, verdict: Judgement, machine: str) -> None:
+        """A caller cut an instance off or lets it in again, and says so before its next Report."""
+        names = naming(self._world.mesh)
+        registration = reporting(self._world.registrations, verdict.proxy, machine)
+        caller = _caller(registration) if registration else None
+        instance = names.listeners.get(verdict.endpoint)
+        if caller is None or instance is None:
+            return
+        target = (verdict.service, instance)
+        if self._ejections.note(target, verdict.proxy, is_ejected=verdict.is_ejected, cause=verdict.cause):
+            sight = (str(instance), "", verdict.proxy)
+            key = (verdict.service, caller.zone)
+            self.helm.sightings.judge(key, sight, zone=names.zones[instance], is_ejected=verdict.is_ejected)
+            self.helm.hurry()
 
     def _certify(self, proxy: ProxyReport, registration: Registration) -> None:
         for each in proxy.certificates:

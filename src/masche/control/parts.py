@@ -142,6 +142,7 @@ def _agents(
         events=world.events,
         gate=gate,
         count=measures.count,
+        judge=measures.verdict,
         wall=ground.wall,
         leaf_lifetime=ground.options.leaf_ttl,
         signed=counters.signed,

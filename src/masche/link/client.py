@@ -39,6 +39,7 @@ from masche.link.messages import (
     SignReply,
     SignRequest,
     Synced,
+    Verdict,
 )
 from masche.link.service import ADMITTED, SERVICE, RefusedError, refused
 from masche.model.refs import Name
@@ -132,6 +133,14 @@ class LinkClient:
             del self._scopes[key]
         self._say(proxy, messages.encode(ProxyGone(proxy=proxy)))
 
+    def tell(self, verdict: Verdict) -> None:
+        """Say at once that a proxy cut an endpoint off or let it back in; nothing when nobody is there to hear it.
+
+        Only the newest word on an endpoint waits to be said, so that one which changes its mind fills no queue.
+        """
+        if self.is_connected:
+            self._say(f"{verdict.proxy} {verdict.service} {verdict.endpoint} {verdict.via}", messages.encode(verdict))
+
     async def sign(self, request: SignRequest) -> SignReply:
         """Have a workload's certificate signed. Raises RefusedError, ConnectionError."""
         return await self._call("SignCsr", request, SignReply)
@@ -152,8 +161,8 @@ class LinkClient:
             self._failures += 1
             await asyncio.sleep(backoff.pause(self._failures, rng=self._rng))
 
-    def _say(self, proxy: str, message: bytes) -> None:
-        self._unsaid[proxy] = message
+    def _say(self, about: str, message: bytes) -> None:
+        self._unsaid[about] = message
         self._wake.set()
 
     async def _session(self, target: Target) -> str:

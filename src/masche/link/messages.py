@@ -173,7 +173,21 @@ class Directive(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="dire
     why: Text = ""
 
 
-FromAgent = Hello | ProxyState | ProxyGone | Synced | Heartbeat
+class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdict"):
+    """A proxy has cut an endpoint off, or let it back in, this moment; ``cause`` is what its own rules say.
+
+    Sent beside the Reports, which say the same a second later of all endpoints, so one that gets lost is no harm.
+    """
+
+    proxy: Id
+    service: PortRef
+    endpoint: Text
+    via: Text = ""
+    is_ejected: bool
+    cause: Text = ""
+
+
+FromAgent = Hello | ProxyState | ProxyGone | Synced | Heartbeat | Verdict
 FromControl = Accepted | Refused | Scope | Drained | Roots | RenewNow | Directive
 
 
@@ -340,7 +354,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _tag: Final = msgspec.msgpack.Decoder(_Tag)
 _from_agent: Final = msgspec.msgpack.Decoder(FromAgent)
 _from_control: Final = msgspec.msgpack.Decoder(FromControl)
-_AGENT_TAGS: Final = frozenset({"hello", "proxy", "proxy-gone", "synced", "heartbeat"})
+_AGENT_TAGS: Final = frozenset({"hello", "proxy", "proxy-gone", "synced", "heartbeat", "verdict"})
 _CONTROL_TAGS: Final = frozenset({"accepted", "refused", "scope", "drained", "bundle", "renew-now", "directive"})
 
 

@@ -37,9 +37,9 @@ def bootstrap(
 
     ``node_id`` is the proxy's id, ``cluster`` what it belongs to (a service), ``zone`` may be empty; the sockets are
     paths of Unix sockets, of at most 107 bytes. ``source`` is the address that its calls come from; "" leaves that to
-    the routing table. ``outlier_log`` is the file, if any, that gets a line for each instance which Envoy cuts off or lets
-    back in. Beyond ``max_connections`` new connections are refused, and near
-    ``max_heap_bytes`` requests are, before the kernel has to choose a victim.
+    the routing table. ``outlier_log`` is the file, if any, that gets a line for each instance which Envoy cuts off or
+    lets back in. Beyond ``max_connections`` new connections are refused, and near ``max_heap_bytes`` requests are,
+    before the kernel has to choose a victim.
     """
     body: dict[str, Any] = {
         "node": {"id": node_id, "cluster": cluster, "locality": {"zone": zone}},
