@@ -65,9 +65,9 @@ class Balancer:
         picker: Picker | None = None,
         rules: Rules | None = None,
     ) -> None:
-        self._metric: Metric = metric or PeakEwma()
-        self._picker: Picker = picker or TwoChoices()
-        self._rules = rules or Rules()
+        self._metric: Metric = PeakEwma() if metric is None else metric
+        self._picker: Picker = TwoChoices() if picker is None else picker
+        self._rules = Rules() if rules is None else rules
         self._gauges: dict[str, Gauge] = {}
         self._candidates = Candidates(endpoints=(), shares=(), is_panicking=False, valid_until=0.0)
         self._ready = Ready((), (), ())

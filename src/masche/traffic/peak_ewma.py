@@ -59,7 +59,7 @@ class PeakEwma:
         tolerance: float = 1.5,
         penalty: float = 10.0,
         probe: float = 1.0,
-        probe_limit: float = 8.0,
+        probe_limit: float = 5.0,
     ) -> None:
         if tau <= 0 or tolerance <= 1 or penalty < 1 or not 0 < probe <= probe_limit:
             raise ValueError("tau above 0, tolerance above 1, penalty from 1, and probe above 0 and within probe_limit")
@@ -93,14 +93,14 @@ class PeakEwma:
         """Is it of the group still?"""
         return id(gauge) in self._gauges
 
-    def count(self) -> None:
+    def count(self, *, now: float) -> None:
         """Count an answer; once in a round look again at what is typical."""
         self.settled += 1
         self._fresh -= 1
         if self._fresh <= 0:
-            self._look()
+            self._look(now)
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         size = len(self._gauges)
         self._fresh = max(size, 8)
         if self.settled < 2 * size:
@@ -115,7 +115,7 @@ class PeakEwma:
             self.limit = self.reference * self.tolerance
             self.ceiling = max(known[count * 3 // 4], self.reference) * OVERDUE_MARGIN
         for gauge in gauges:
-            gauge.judge()
+            gauge.judge(now=now)
 
 
 class PeakGauge:
@@ -142,12 +142,15 @@ class PeakGauge:
         avoided = ", avoided" if self.is_avoided else ""
         return f"<{latency}, {self.faults:.0%} faults, {self.outstanding} outstanding{avoided}>"
 
-    def judge(self) -> None:
+    def judge(self, *, now: float) -> None:
         """Decide whether it gets probes only, as long as others are better (it is slow or failing), and whether there
         is nothing to be said about it at all.
         """
         group = self._group
+        was_avoided = self.is_avoided
         self.is_avoided = self.latency > group.limit or self.faults >= BLEMISH
+        if self.is_avoided and not was_avoided:
+            self._wait(now)
         self.is_plain = not self.is_avoided and self.latency > 0 and self.record <= group.bound
 
     def cost(self, *, now: float, capacity: float = 1.0) -> float:
@@ -191,8 +194,13 @@ class PeakGauge:
         if len(self._open) > 2 * self.outstanding + 16:
             self._open = deque(each for each in self._open if not each.is_settled)
         if self.is_avoided:
-            self._probe_at = now + (self._interval or group.probe)
-            self._probe_after = group.calls + PROBE_ROUNDS * len(group)
+            self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        """No probe for a while."""
+        group = self._group
+        self._probe_at = now + (self._interval or group.probe)
+        self._probe_after = group.calls + PROBE_ROUNDS * len(group)
 
     def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:
         """Learn from it. A cancelled call tells one thing: that it took at least so long."""
@@ -203,7 +211,7 @@ class PeakGauge:
         if outcome is Outcome.CANCELLED:
             if latency > group.limit and latency > self.latency:
                 self.latency, self._seen_at = latency, now
-                self.judge()
+                self.judge(now=now)
             return
         latency = max(latency, TINY)
         if outcome is Outcome.SUCCESS:
@@ -211,8 +219,8 @@ class PeakGauge:
         else:
             self._blame(latency, now)
         self._seen_at = now
-        self.judge()
-        group.count()
+        self.judge(now=now)
+        group.count(now=now)
 
     def _learn(self, latency: float, now: float) -> None:
         """Peaks at once, decline in time; an avoided instance that answers well declines by the square root."""
@@ -242,6 +250,6 @@ class PeakGauge:
         if is_good:
             self._interval, self._probe_at, self._probe_after = 0.0, now, group.calls + len(group)
             return
-        self._interval = min(max(2 * self._interval, group.probe), group.probe_limit)
-        self._probe_at = max(self._probe_at, now + self._interval)
-        self._probe_after = group.calls + PROBE_ROUNDS * len(group)
+        if not self.outstanding:  # what was under way before it was avoided is no probe
+            self._interval = min(max(2 * self._interval, group.probe), group.probe_limit)
+        self._wait(now)

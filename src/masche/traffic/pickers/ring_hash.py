@@ -15,17 +15,19 @@ from masche.traffic.pickers.picker import NOBODY, Ready
 
 
 class RingHash:
-    """``size``: points on the ring, about (at least one each). ``bound``: 0 for none, else above 1, such as 1.25.
+    """``points``: of an endpoint of weight 1; others have in proportion, at least one. ``bound``: 0 for none, else
+    above 1, such as 1.25.
 
-    Points go by the endpoints' own weights, not by shares that ramp, so that slow start does not move keys about.
+    Points go by an endpoint's own weight alone: not by what the others weigh, or their coming and going would move
+    keys that are not theirs; and not by shares that ramp, or slow start would.
     """
 
-    __slots__ = ("_made_for", "_owners", "_points", "_ready", "bound", "size")
+    __slots__ = ("_made_for", "_owners", "_points", "_ready", "bound", "points")
 
-    def __init__(self, *, size: int = 4096, bound: float = 0.0) -> None:
-        if size < 1 or (bound and bound <= 1):
-            raise ValueError("size from 1; bound above 1, or 0 for none")
-        self.size, self.bound = size, bound
+    def __init__(self, *, points: int = 400, bound: float = 0.0) -> None:
+        if points < 1 or (bound and bound <= 1):
+            raise ValueError("points from 1; bound above 1, or 0 for none")
+        self.points, self.bound = points, bound
         self._ready: Ready | None = None
         self._made_for: tuple[tuple[str, float], ...] = ()
         self._points: list[int] = []
@@ -60,7 +62,7 @@ class RingHash:
 
     def _allowed(self, ready: Ready) -> float:
         """Calls under way that an endpoint with all of the share might have; at least one each is allowed."""
-        if not self.bound:
+        if not self.bound or not ready.shares:
             return 0.0
         under_way = sum(gauge.outstanding for gauge in ready.gauges) + 1
         return max(self.bound * under_way, 1.0 / min(ready.shares))
@@ -84,10 +86,9 @@ class RingHash:
         if made_for == self._made_for:
             return
         self._made_for = made_for
-        unit = self.size / (sum(weight for _, weight in made_for) or 1.0)
         ring = sorted(
             (point, index)
             for index, (name, weight) in enumerate(made_for)
-            for point in points_of(name, max(1, round(weight * unit)))
+            for point in points_of(name, max(1, round(weight * self.points)))
         )
         self._points, self._owners = [point for point, _ in ring], [index for _, index in ring]
