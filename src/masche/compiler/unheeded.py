@@ -90,7 +90,7 @@ def unheeded_defaults(config: MeshConfig, traffic: Traffic) -> Iterator[Diagnost
 
 def _said(policy: TrafficPolicy, place: str, clusters: list[Cluster]) -> Why | None:
     heard = [each for each in clusters if (place, policy.ref) in _origins(each.traffic)]
-    reasons = [_by_value(each.traffic).get(place) or _by_cluster(each, place) for each in heard]
+    reasons = [_by_cluster(each, place) or _by_value(each.traffic).get(place) for each in heard]
     found = [each for each in reasons if each]
     is_everywhere = len(found) == len(reasons)
     return found[0] if found and (policy.spec.target_refs or is_everywhere) else None
