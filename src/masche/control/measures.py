@@ -6,7 +6,6 @@ alone, and a name that the Mesh does not have is counted nowhere.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from masche.control.ejections import Ejections
 from masche.control.flows import Flows
@@ -16,7 +15,7 @@ from masche.control.registrations import Registration
 from masche.control.samples import Samples, Totals, add, add_edge, of_instance
 from masche.control.world import World
 from masche.link.messages import EndpointReport, Occupant, ProxyReport, Report, Verdict
-from masche.model.refs import Name, PortRef
+from masche.model.refs import Name
 from masche.telemetry.events import Events
 from masche.telemetry.series import Edge, Series
 
@@ -25,35 +24,6 @@ from masche.telemetry.series import Edge, Series
 class _Certificate:
     not_after: float
     serial: str
-
-
-class Judgement(Protocol):
-    """What a caller says of an instance (``host:port``) at once."""
-
-    @property
-    def proxy(self) -> str:
-        """Whose proxy says it."""
-        ...
-
-    @property
-    def service(self) -> PortRef:
-        """The port that the instance was called for."""
-        ...
-
-    @property
-    def endpoint(self) -> str:
-        """The instance."""
-        ...
-
-    @property
-    def is_ejected(self) -> bool:
-        """Whether the caller keeps off it now."""
-        ...
-
-    @property
-    def cause(self) -> str:
-        """Why, in the proxy's words; "" when it gives none."""
-        ...
 
 
 class Measures:
@@ -91,13 +61,6 @@ class Measures:
 
     def verdict(self, verdict: Verdict, machine: str) -> None:
         """Hear at once what the next Report of this machine will say as well: a proxy keeps off an endpoint, or not."""
-        instance = naming(self._world.mesh).listeners.get(verdict.endpoint)
-        if instance is not None and reporting(self._world.registrations, verdict.proxy, machine) is not None:
-            target = verdict.service, instance
-            self._ejections.note(target, verdict.proxy, is_ejected=verdict.is_ejected, cause=verdict.cause)
-
-    def judge(self, verdict: Judgement, machine: str) -> None:
-        """A caller cut an instance off or lets it in again, and says so before its next Report."""
         names = naming(self._world.mesh)
         registration = reporting(self._world.registrations, verdict.proxy, machine)
         caller = _caller(registration) if registration else None
@@ -106,7 +69,7 @@ class Measures:
             return
         target = (verdict.service, instance)
         if self._ejections.note(target, verdict.proxy, is_ejected=verdict.is_ejected, cause=verdict.cause):
-            sight = (str(instance), "", verdict.proxy)
+            sight = (str(instance), names.via(verdict.via), verdict.proxy)
             key = (verdict.service, caller.zone)
             self.helm.sightings.judge(key, sight, zone=names.zones[instance], is_ejected=verdict.is_ejected)
             self.helm.hurry()
