@@ -31,8 +31,6 @@ RECORD_STEP = 1 / 32
 """How far one answer moves the longer record of faults, at least; time without news fades it, too."""
 RECORD_ROOM = 0.02
 """With a record twice the median's and this more an instance is suspect, and its latency is no example to others."""
-OVERDUE_MARGIN = 1.05
-"""A call is overdue when it is older than the peers' peaks by this factor."""
 OVERDUE_COST = 4.0
 """What an overdue call multiplies the cost of its instance with, at least."""
 PROBE_ROUNDS = 4
@@ -113,7 +111,7 @@ class PeakEwma:
             count = len(known)
             self.reference = known[max(count // 4, 1 if count > 2 else 0)]
             self.limit = self.reference * self.tolerance
-            self.ceiling = max(known[count * 3 // 4], self.reference) * OVERDUE_MARGIN
+            self.ceiling = max(known[count * 3 // 4], self.reference)
         for gauge in gauges:
             gauge.judge(now=now)
 
