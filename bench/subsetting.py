@@ -11,23 +11,18 @@ instance is given fewer connections than its share, and more of the calls of eac
 """
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import blake2b
-from itertools import islice
-from math import log10
-from pathlib import Path
+from itertools import accumulate, islice
 from random import Random
+
+from plots import line_plot
+from rig.record import RESULTS, Record
 
 from masche.traffic.subsetting import Assignment, Slots, position
 
-RESULTS = Path(__file__).parent / "results"
 MAX_TO_MEAN, CHURN, FEWER = 1.02, 1.2, 98.0
 Shares = dict[int, dict[str, float]]
 """For each caller the instances that it connects to, and the part of its calls that each gets."""
@@ -168,9 +163,10 @@ class Seen:
 
     loads: list[float] = field(default_factory=list[float])
     worst: float = 0.0
-    fewer: float = 100.0
     made: Counter[str] = field(default_factory=Counter[str])
     least: Counter[str] = field(default_factory=Counter[str])
+    made_at: list[int] = field(default_factory=list[int])
+    least_at: list[float] = field(default_factory=list[float])
 
     def churn(self) -> dict[str, float]:
         return {what: self.made[what] / least for what, least in self.least.items() if least}
@@ -189,14 +185,13 @@ def follow(way: Way, steps: Sequence[Step], size: int) -> Seen:
             load.update(shares)
         mean = step.callers / len(step.instances.taken)
         seen.worst = max(seen.worst, max(load.values()) / mean)
-        connections = sum(len(each) for each in after.values())
-        seen.fewer = min(seen.fewer, 100 * (1 - connections / (step.callers * len(step.instances.taken))))
         if not before:
             seen.loads = sorted(load[each] / mean for each in step.instances.taken)
         else:
-            seen.made[step.what] += sum(
-                len(each.keys() - before.get(caller, {}).keys()) for caller, each in after.items()
-            )
+            made = sum(len(each.keys() - before.get(caller, {}).keys()) for caller, each in after.items())
+            seen.made[step.what] += made
+            seen.made_at.append(made)
+            seen.least_at.append(step.least)
             seen.least[step.what] += step.least
         before = after
     return seen
@@ -204,47 +199,42 @@ def follow(way: Way, steps: Sequence[Step], size: int) -> Seen:
 
 # -- what is said -----------------------------------------------------------------------------------------------------
 
-COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#b08900", "#6d597a")
 
-
-def plot(found: dict[str, Seen]) -> str:
-    """Loads of all instances in order, left, and churn on a logarithmic scale, right."""
-    lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 400" font-family="sans-serif" font-size="12">',
-        '<rect width="900" height="400" fill="white"/>',
-        '<text x="20" y="22" font-size="15">Subsetting (simulation of traffic)</text>',
-        '<text x="20" y="46">load of each instance at the start, in means, least to most</text>',
-        '<text x="500" y="46">connections made, in multiples of the least possible (log)</text>',
-    ]
-    for mark in (0.0, 0.5, 1.0, 1.5, 2.0):
-        y = 360 - mark * 145
-        lines.append(f'<path d="M50 {y} H450" stroke="#ddd"/><text x="20" y="{y + 4}">{mark}</text>')
-    for number, (name, seen) in enumerate(found.items()):
-        colour, count = COLOURS[number], len(seen.loads)
-        points = " ".join(
-            f"{50 + 400 * index / (count - 1):.1f},{360 - min(load, 2.1) * 145:.1f}"
-            for index, load in enumerate(seen.loads)
-            if index % 5 == 0 or index == count - 1
-        )
-        lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        y, length = 70 + number * 55, 170 * log10(seen.total() / 0.5)
-        lines.append(
-            f'<text x="500" y="{y}" fill="{colour}">{name}: {seen.total():.2f}, worst load {seen.worst:.3f}</text>'
-        )
-        lines.append(f'<rect x="500" y="{y + 6}" width="{length:.0f}" height="16" fill="{colour}"/>')
-    return "\n".join([*lines, "</svg>", ""])
-
-
-def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+def plots(found: dict[str, Seen]) -> list[str]:
+    """Loads at the start, least to most, and connections made so far, without the two that would hide the others."""
+    line_plot(
+        RESULTS / "subsetting-load.svg",
+        "Load of each instance at the start (simulation of traffic)",
+        "instances, least loaded first",
+        "load, in means",
+        {name: [(float(index), load) for index, load in enumerate(seen.loads)][::5] for name, seen in found.items()},
+    )
+    shown = {name: seen for name, seen in found.items() if name not in {"aperture", "SRE book"}}
+    made = {
+        name: [(float(index), y) for index, y in enumerate(accumulate(seen.made_at))] for name, seen in shown.items()
+    }
+    least = [(float(index), y) for index, y in enumerate(accumulate(found["masche"].least_at))]
+    line_plot(
+        RESULTS / "subsetting-churn.svg",
+        "Connections made through restarts and changes of size (simulation of traffic)",
+        "changes",
+        "connections made so far",
+        {**made, "fair least": least},
+    )
+    return ["subsetting-load.svg", "subsetting-churn.svg"]
 
 
 def main(callers: int, instances: int, size: int) -> None:
+    record = Record(
+        "subsetting",
+        "Subsetting: even load, few connections, little churn",
+        ("src/masche/traffic/subsetting.py", "bench/subsetting.py"),
+        is_simulation=True,
+    )
     steps = list(story(instances, callers, size, Random(1)))
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    print("subsetting, a simulation of traffic (deterministic; no clock is part of any figure)")
-    print(f"{callers} callers, {instances} instances, {size} each, {len(steps)} steps, {machine}, commit {commit()}")
+    print(
+        f"subsetting, a simulation of traffic: {callers} callers, {instances} instances, {size} each, {len(steps)} steps"
+    )
     ways: dict[str, Way] = {
         "masche": masche,
         "ringsteady": ringsteady,
@@ -254,32 +244,31 @@ def main(callers: int, instances: int, size: int) -> None:
     }
     found = {name: follow(way, steps, size) for name, way in ways.items()}
     kinds = list(found["masche"].churn())
-    print(f"{'way':<12}{'max/mean':>9}{'fewer %':>9}{'churn':>8}   " + ", ".join(kinds))
-    for name, seen in found.items():
-        each = "  ".join(f"{seen.churn()[kind]:.2f}" for kind in kinds)
-        print(f"{name:<12}{seen.worst:>9.3f}{seen.fewer:>9.2f}{seen.total():>8.2f}   {each}")
+    rows = [
+        [name, f"{seen.worst:.3f}", f"{seen.total():.2f}", *(f"{seen.churn()[kind]:.2f}" for kind in kinds)]
+        for name, seen in found.items()
+    ]
+    record.table(
+        "Greatest load of an instance in means, worst of all steps; connections made in multiples of the fair least",
+        ["way", "max/mean", "churn", *kinds],
+        rows,
+    )
     ours = found["masche"]
-    is_met = ours.worst <= MAX_TO_MEAN and max(ours.churn().values()) <= CHURN
-    start = 100 * (1 - size / instances)
-    is_met &= start >= FEWER
-    record = {
-        "at": datetime.now(UTC).isoformat(),
-        "commit": commit(),
-        "machine": machine,
-        "kind": "simulation of traffic",
-        "callers": callers,
-        "instances": instances,
-        "size": size,
-        "ways": {
-            name: {"max_to_mean": seen.worst, "churn": seen.total(), "churn_by": seen.churn(), "loads": seen.loads}
-            for name, seen in found.items()
-        },
+    fewer, worst = 100 * size / instances - 100, max(ours.churn().values())
+    record.figure("connections", fewer, unit="%", target="-98 %", is_met=fewer <= -FEWER)
+    record.figure("max_to_mean", round(ours.worst, 3), target="<= 1.02", is_met=ours.worst <= MAX_TO_MEAN)
+    record.figure("churn", round(ours.total(), 2), target="<= 1.2", is_met=ours.total() <= CHURN)
+    record.figure("worst_churn", round(worst, 2), target="<= 1.2", is_met=worst <= CHURN)
+    record.note(
+        "Load is what an instance gets when every caller sends the same, spread by its shares; connections alone are "
+        "whole numbers and less even. Below 1, new instances have fewer connections than their share, and more calls on each."
+    )
+    record.plots = plots(found)
+    record.raw = {
+        name: {"max_to_mean": seen.worst, "churn": seen.total(), "churn_by": seen.churn(), "made": seen.made_at}
+        for name, seen in found.items()
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "subsetting.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "subsetting.svg").write_text(plot(found))
-    figures = f"connections=-{start:.1f}% max_to_mean={ours.worst:.3f} churn={ours.total():.2f}"
-    print(f"RESULT subsetting {figures} worst_churn={max(ours.churn().values()):.2f} {'met' if is_met else 'short'}")
+    record.write()
 
 
 if __name__ == "__main__":
