@@ -65,6 +65,8 @@ class Plane:
         self.history: list[FromAgent] = []
         self.reports: list[Report] = []
         self.services: tuple[PortRef, ...] = ()
+        self.strangers: dict[str, list[tuple[str, int]]] = {}
+        """Endpoints of a service that are nobody's here."""
         self.received: list[bytes] = []
         self.refusals: dict[str, str] = {}
         self.rejections: list[Rejection] = []
@@ -205,7 +207,7 @@ class Plane:
             for state in self.states.values()
             for occupant in state.occupants
             if occupant.labels["app"] == service.service and occupant.state.phase == "READY"
-        ]
+        ] + self.strangers.get(service.service, [])
 
     def state_of(self, service: str) -> ProxyState:
         return next(state for state in self.states.values() if state.occupants[0].labels["app"] == service)
@@ -308,6 +310,13 @@ def outbound(service: PortRef, port: int, identity: str, endpoints: list[tuple[s
         "type": "EDS",
         "connect_timeout": 1.0,
         "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
+        "track_cluster_stats": {"per_endpoint_stats": True},
+        "outlier_detection": {
+            "consecutive_5xx": 3,
+            "interval": 0.5,
+            "base_ejection_time": 1,
+            "max_ejection_percent": 50,
+        },
         "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context},
     }
     return [

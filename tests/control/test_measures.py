@@ -7,7 +7,7 @@ import pytest
 
 from control.plant import Plant, eventually, plant, service, sidecar
 from masche.api.traffic import Edge
-from masche.link.messages import EdgeReport, EndpointReport, Histogram, ProxyReport, Report, Synced
+from masche.link.messages import EdgeReport, EndpointReport, Histogram, ProxyReport, Report, Synced, Verdict
 from masche.model.refs import Name, PortRef
 from masche.telemetry import histogram, names
 from masche.telemetry.prometheus import parse
@@ -133,6 +133,31 @@ async def test_an_instance_is_ejected_while_any_caller_ejects_it(shop: Plant) ->
     assert await is_ejected()
     shop.parts.measures.count(report(endpoints=(instance(23000, 1, 1000),)))
     assert not await is_ejected()
+
+
+async def test_a_verdict_holds_before_the_next_report_and_only_of_the_machines_own_proxies(shop: Plant) -> None:
+    async def state() -> tuple[bool, str]:
+        [edge] = await edges(shop)
+        found = next(each for each in edge.endpoints if each.workload == "shop/orders-2")
+        return found.is_ejected, found.reason
+
+    def says(machine: str, *, is_ejected: bool, cause: str = "") -> None:
+        shop.parts.measures.verdict(
+            Verdict(
+                proxy="web-1-proxy", service=ORDERS, endpoint="127.0.0.1:23000", is_ejected=is_ejected, cause=cause
+            ),
+            machine,
+        )
+
+    shop.parts.measures.count(report(edges=(called({200: 2}),), endpoints=(instance(23000, 1, 1000),)))
+    says("m2", is_ejected=True)
+    assert await state() == (False, "")
+    says("m1", is_ejected=True, cause="consecutive server errors")
+    is_ejected, reason = await state()
+    assert is_ejected
+    assert "consecutive server errors" in reason
+    says("m1", is_ejected=False)
+    assert await state() == (False, "")
 
 
 def seconds(shop: Plant, number: int, *endpoints: EndpointReport) -> None:

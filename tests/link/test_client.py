@@ -12,9 +12,9 @@ from link.plane import DOMAIN, Mutual, Plane, proxy, scope, serve, until
 from masche.identity import keys
 from masche.identity.spiffe import SpiffeId
 from masche.link.client import LinkClient, Target
-from masche.link.messages import Accepted, Heartbeat, Hello, ProxyGone, Report, SignRequest, Synced
+from masche.link.messages import Accepted, Heartbeat, Hello, ProxyGone, Report, SignRequest, Synced, Verdict
 from masche.link.service import RefusedError
-from masche.model.refs import Name
+from masche.model.refs import Name, PortRef
 
 Make = Callable[[Target], LinkClient]
 
@@ -55,6 +55,22 @@ async def test_a_change_is_said_at_once_and_a_leave_too(plane: Plane, address: s
     await until(lambda: len(plane.states()) == 2, "second state")
     client.forget("p1")
     await until(lambda: plane.heard[-1][1] == ProxyGone(proxy="p1"), "gone")
+    await server.stop(0)
+
+
+async def test_a_verdict_is_said_at_once_and_never_after_it_is_old(plane: Plane, address: str, link: Make) -> None:
+    service = PortRef("shop", "orders", 80)
+    first, second = (
+        Verdict(proxy="p1", service=service, endpoint="10.0.0.1:15006", is_ejected=is_ejected)
+        for is_ejected in (True, False)
+    )
+    client = link(Target(address=address))
+    client.tell(first)
+    server = await serve(plane, address)
+    await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced")
+    client.tell(second)
+    await until(lambda: plane.heard[-1][1] == second, "the verdict")
+    assert [m for _, m in plane.heard if isinstance(m, Verdict)] == [second]
     await server.stop(0)
 
 
