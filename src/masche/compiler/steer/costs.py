@@ -6,7 +6,7 @@ own part, TCP's round trip stands for the network, and failing that zones are on
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from math import fsum
+from math import fsum, sqrt
 
 from masche.compiler.steer.links import Passage, Way
 from masche.compiler.steer.seen import Seen
@@ -108,34 +108,66 @@ def passages(zone: str, intervals: Intervals) -> Iterator[tuple[Way, Passage]]:
             yield (zone, each.zone, via), each.passage(home)
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What the network between a caller zone and an instance's did in the same interval."""
+
+    network_us: float = 0.0
+    lost: float = 0.0
+
+
+AT_HOME = Carried()
+"""Within a zone the network counts for nothing."""
+
+
 @dataclass(slots=True)
 class Track:
-    """One instance by one way, over the recent past."""
+    """One instance by one way, over the recent past.
+
+    ``latency`` is the callers' time. ``own`` is the instance's part of it, with what its losses beyond those of the
+    link cost, and ``extra`` is what the network takes to this instance alone, if that is more than to all others.
+    """
 
     zone: str
     latency: Window = field(default_factory=lambda: Window(enough=12))
     service: Window = field(default_factory=lambda: Window(enough=6))
-    errors: Window = field(default_factory=Window)
+    own: Window = field(default_factory=lambda: Window(enough=12))
+    extra: Window = field(default_factory=lambda: Window(enough=6))
+    errors: Window = field(default_factory=lambda: Window(enough=12))
     _active: int = 0
     _ended_at: float = float("-inf")
 
-    def heard(self, interval: Interval, *, wait_us: float, at: float) -> None:
+    def heard(self, interval: Interval, carried: Carried, *, wait_us: float, at: float) -> None:
         """Take an interval; a call that timed out took ``wait_us`` at least."""
-        timed = interval.answers + interval.timeouts
-        if timed:
-            total = interval.answers * interval.latency_us + interval.timeouts * max(wait_us, interval.latency_us)
-            self.latency.add(total / timed, timed, at=at)
-        if interval.answers and interval.service_us:
-            self.service.add(interval.service_us, interval.answers, at=at)
         if interval.calls:
-            self.errors.add(interval.errors / interval.calls, interval.calls, at=at)
+            own_errors = _unexpected(interval.errors, interval, carried)
+            self.errors.add(own_errors / interval.calls, interval.calls, at=at)
+            self._time(interval, carried, wait_us=wait_us, at=at)
             self._active, self._ended_at = interval.active, at
         elif interval.active > 2 * self._active + PILE and at - self._ended_at > STUCK_AFTER:
-            self.latency.add(min(at - self._ended_at, wait_us / MICROSECONDS) * MICROSECONDS, interval.active, at=at)
+            stuck = min(at - self._ended_at, wait_us / MICROSECONDS) * MICROSECONDS
+            self.latency.add(stuck, interval.active, at=at)
+            self.own.add(stuck, interval.active, at=at)
+
+    def _time(self, interval: Interval, carried: Carried, *, wait_us: float, at: float) -> None:
+        timed = interval.answers + interval.timeouts
+        if not timed:
+            return
+        wait = max(wait_us, interval.latency_us)
+        self.latency.add((interval.answers * interval.latency_us + interval.timeouts * wait) / timed, timed, at=at)
+        own = interval.service_us or max(0.0, interval.latency_us - carried.network_us)
+        if interval.answers:
+            beyond = interval.latency_us - own - carried.network_us
+            self.extra.add(beyond if beyond > carried.network_us else 0.0, interval.answers, at=at)
+        if interval.service_us:
+            self.service.add(interval.service_us, interval.answers, at=at)
+        self.own.add(
+            (interval.answers * own + _unexpected(interval.timeouts, interval, carried) * wait) / timed, timed, at=at
+        )
 
     def trim(self, *, now: float) -> bool:
         """Let go of what is old; say whether anything is left."""
-        for each in (self.latency, self.service, self.errors):
+        for each in (self.latency, self.service, self.own, self.extra, self.errors):
             each.trim(now=now)
         return bool(self.latency.count or self.errors.count)
 
@@ -157,12 +189,12 @@ class Costs:
     tracks: dict[str, dict[str, Track]] = field(default_factory=dict[str, dict[str, Track]])
     rate: float = 0.0
 
-    def heard(self, intervals: Intervals, *, wait_us: float, at: float) -> None:
-        """Take an interval."""
+    def heard(self, intervals: Intervals, carried: Callable[[str, str], Carried], *, wait_us: float, at: float) -> None:
+        """Take an interval; ``carried`` says what the network did, by zone and way."""
         for (name, via), interval in intervals.items():
             track = self.tracks.setdefault(name, {}).setdefault(via, Track(interval.zone))
             track.zone = interval.zone
-            track.heard(interval, wait_us=wait_us, at=at)
+            track.heard(interval, carried(interval.zone, via), wait_us=wait_us, at=at)
         self.rate += RATE_DAMPING * (sum(each.calls for each in intervals.values()) - self.rate)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
@@ -178,16 +210,17 @@ class Costs:
         """Forget what an instance was like, because it is given another chance."""
         self.tracks.pop(workload, None)
 
-    def reading(self, workload: str, network: Callable[[Track, str], float], *, now: float) -> Reading:
-        """One instance by all ways, taken as if all its calls had gone by the fastest, each less what its way costs."""
-        ways = self.tracks.get(workload, {})
-        calls = sum(each.calls for each in ways.values())
+    def reading(self, workload: str, network_us: float, *, now: float) -> Reading:
+        """One instance by all ways; ``network_us`` is what the direct one costs now."""
+        ways = [*self.tracks.get(workload, {}).values()]
+        calls = sum(each.calls for each in ways)
         if not calls:
             return Reading(0.0, 0)
-        cost = _pooled([(each, network(each, via) if len(ways) > 1 else 0.0) for via, each in ways.items()])
-        failed = fsum(sorted(each.errors.mean * each.errors.count for each in ways.values()))
-        is_silent = now - max(each.heard_at for each in ways.values()) > SPAN
-        return Reading(cost, calls, failed / calls, is_silent)
+        timed = sum(each.own.count for each in ways)
+        own = fsum(sorted(each.own.count * (each.own.mean + each.extra.median) for each in ways))
+        failed = fsum(sorted(each.errors.mean * each.errors.count for each in ways))
+        is_silent = now - max(each.heard_at for each in ways) > SPAN
+        return Reading(own / timed + network_us if timed else 0.0, calls, failed / calls, is_silent)
 
     def of_zone(self, zone: str) -> list[tuple[str, Track]]:
         """The tracks of a zone's instances, with their ways."""
@@ -210,12 +243,11 @@ class Costs:
         return failed / calls if failed >= 3 and failed > 0.05 * calls else 0.0
 
 
-def _pooled(ways: list[tuple[Track, float]]) -> float:
-    timed = [(track, network) for track, network in ways if track.latency.count]
-    count = sum(track.latency.count for track, _ in timed)
-    first = min((network for _, network in timed), default=0.0)
-    parts = (track.latency.count * max(0.0, track.latency.mean - network + first) for track, network in timed)
-    return fsum(sorted(parts)) / count if count else 0.0
+def _unexpected(failed: int, interval: Interval, carried: Carried) -> float:
+    """Those of the failed calls that the link and chance do not explain."""
+    expected = carried.lost * interval.calls
+    beyond = failed - expected
+    return beyond if beyond > 2.0 * sqrt(expected) else 0.0
 
 
 def _typical(windows: list[Window]) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from masche.compiler.steer.costs import Costs, Track
+from masche.compiler.steer.costs import Costs
 from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.standing import Admission, Standing
@@ -50,7 +50,7 @@ class Desk:
         before = self.weights
         made: dict[str, int] = {}
         for group, names in self._groups(ground, bench).items():
-            readings = {name: self.costs.reading(name, self._network(links), now=now) for name in names}
+            readings = {name: self._reading(name, links, now=now) for name in names}
             self._readings |= readings
             is_crowded = self._is_crowded(group, readings)
             made |= weights(readings, before, is_crowded=is_crowded)
@@ -69,8 +69,14 @@ class Desk:
                 groups.setdefault("" if is_alike else site.zone, []).append(site.workload)
         return groups
 
-    def _network(self, links: Links) -> "_Network":
-        return _Network(self.zone, links)
+    def _reading(self, name: str, links: Links, *, now: float) -> Reading:
+        zone = next((track.zone for track in self.costs.tracks.get(name, {}).values()), "")
+        return self.costs.reading(name, self.network_us(links, zone, ""), now=now)
+
+    def network_us(self, links: Links, zone: str, via: str) -> float:
+        """What the network costs on a way from here; 0.0 when it is unknown."""
+        route = links.get((self.zone, zone, via))
+        return route.network_us if route else 0.0
 
     def _is_crowded(self, group: str, readings: Mapping[str, Reading]) -> bool:
         """Whether those with a fair share got slow since others were relieved."""
@@ -135,21 +141,5 @@ class Desk:
                 reason=verdict.reason if verdict and verdict.reason else reason,
                 latency_us=track.latency.mean if track else 0.0,
                 service_us=track.service.mean if track else 0.0,
-                network_us=_Network(self.zone, links).of(site.zone, ""),
+                network_us=self.network_us(links, site.zone, ""),
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Network:
-    """What the network costs between the callers' zone and an instance's."""
-
-    source: str
-    links: Links
-
-    def __call__(self, track: Track, via: str) -> float:
-        return self.of(track.zone, via)
-
-    def of(self, zone: str, via: str) -> float:
-        """By one way, in microseconds; 0.0 when it is unknown."""
-        route = self.links.get((self.source, zone, via))
-        return route.network_us if route else 0.0

@@ -76,10 +76,11 @@ class Passing:
         known = {**cost.predicted, **cost.detours}
         self.via = min(open_, key=lambda each: (known.get(each) or float("inf"), each))
         self.share, self.since = TRIAL, now
+        direct = duration(max(cost.direct_us, cost.latest_us))
         yield _move(
             outlook,
             f"{TRIAL} % of the calls of zone {outlook.zone} to {zone} pass the gateway of {self.via}, to see whether "
-            f"that is faster than {way(outlook.zone, zone)}, which takes {duration(cost.direct_us)}",
+            f"that is faster than {way(outlook.zone, zone)}, which takes {direct}",
         )
 
     def _pause(self, cost: ZoneCost, *, is_bad: bool) -> float:
@@ -141,7 +142,7 @@ class Passing:
 
 
 def _is_unusual(cost: ZoneCost) -> bool:
-    is_more = cost.network_us - cost.usual_us > MARGIN_US and cost.network_us >= SUSPECT * cost.usual_us
+    is_more = cost.latest_us - cost.usual_us > MARGIN_US and cost.latest_us >= SUSPECT * cost.usual_us
     return cost.lost > 0.1 or is_more
 
 

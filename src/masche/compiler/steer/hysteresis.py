@@ -28,6 +28,10 @@ class Mark:
     _contrary_since: float | None = None
     _relapses: int = 0
 
+    def is_healed(self, *, now: float) -> bool:
+        """Whether it was bad within the last minute."""
+        return not self.is_bad and self.since > 0.0 and now - self.since <= RELAPSE
+
     def heard(self, ratio: float, *, now: float) -> bool:
         """Take a ratio, and say whether it changed the mark."""
         is_contrary = ratio <= self.leave if self.is_bad else ratio >= self.enter

@@ -18,6 +18,9 @@ LOSS_US = 1_000_000.0
 RISE = 0.002
 """How fast what is usual follows when the network stays slow, per interval: it doubles in six minutes."""
 
+SURE = 3.0
+"""When so many losses should have come and none came, a link loses no more (the rule of three)."""
+
 HEAVIEST = 50
 """No single instance counts for more answers than this in an interval."""
 
@@ -34,16 +37,19 @@ class Passage:
 
 @dataclass(slots=True)
 class Route:
-    """One way. ``usual_us`` is 0.0 until something is known."""
+    """One way. ``usual_us`` is 0.0 until something is known; ``latest_*`` are of the last interval."""
 
-    network: Window = field(default_factory=lambda: Window(enough=6))
-    loss: Window = field(default_factory=lambda: Window(enough=10))
+    network: Window = field(default_factory=lambda: Window(enough=2))
+    loss: Window = field(default_factory=lambda: Window(enough=30))
+    _unbroken: int = 0
     usual_us: float = 0.0
+    latest_us: float = 0.0
+    latest_lost: float = 0.0
 
     @property
     def network_us(self) -> float:
         """What is known of the network's part; 0.0 when nothing is."""
-        return self.network.median
+        return self.network.middle
 
     @property
     def lost(self) -> float:
@@ -53,7 +59,7 @@ class Route:
     @property
     def is_known(self) -> bool:
         """Whether enough was heard to choose by it."""
-        return self.network.count >= 3 or (self.loss.count >= 3 and self.lost > 0.5)
+        return self.network.count >= 2 or (self.loss.count >= 3 and self.lost > 0.5)
 
     @property
     def cost_us(self) -> float:
@@ -64,7 +70,8 @@ class Route:
         """Take an interval."""
         timed = [(each.network_us, min(each.answers, HEAVIEST)) for each in passages if each.network_us >= 0.0]
         if count := sum(weight for _, weight in timed):
-            self.network.add(median(timed), count, at=at)
+            self.latest_us = median(timed)
+            self.network.add(self.latest_us, count, at=at)
         self._lose(passages, at=at)
         if self.network.count:
             self.usual_us = min(self.cost_us, self.usual_us * (1 + RISE)) if self.usual_us else self.cost_us
@@ -74,7 +81,11 @@ class Route:
         worst = max(passages, key=lambda each: (each.lost / each.calls, each.calls))
         counted = [each for each in passages if each is not worst] if len(passages) > 1 else passages
         calls = sum(each.calls for each in counted)
-        self.loss.add(sum(each.lost for each in counted) / calls, calls, at=at)
+        self.latest_lost = sum(each.lost for each in counted) / calls
+        self._unbroken = 0 if self.latest_lost else self._unbroken + calls
+        if self._unbroken * self.lost >= SURE:
+            self.loss.clear()
+        self.loss.add(self.latest_lost, calls, at=at)
 
 
 @dataclass(slots=True)

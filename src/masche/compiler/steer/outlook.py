@@ -13,7 +13,8 @@ MARGIN_US = 1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZoneCost:
-    """One zone's calls in microseconds, 0.0 unknown: all told, the network's part now and usually, the instances' part.
+    """One zone's calls in microseconds, 0.0 unknown: all told, the network's part (lately, in the last interval alone,
+    and usually), and the instances' part.
 
     ``detours`` are those measured, ``predicted`` those that nobody tried, made of what their two parts cost.
     ``is_silent``: nobody called there directly of late, so that what is known is old.
@@ -21,6 +22,7 @@ class ZoneCost:
 
     direct_us: float = 0.0
     network_us: float = 0.0
+    latest_us: float = 0.0
     usual_us: float = 0.0
     service_us: float = 0.0
     lost: float = 0.0

@@ -92,6 +92,7 @@ def _cost(terrain: Terrain, zone: str, target: str, costs: Costs, links: Links, 
     return ZoneCost(
         direct_us=_direct(costs, target, route, service),
         network_us=route.cost_us if route else 0.0,
+        latest_us=max(route.cost_us, route.latest_us) if route else 0.0,
         usual_us=route.usual_us if route else costs.latency_us(target, ""),
         service_us=service,
         lost=route.lost if route else 0.0,

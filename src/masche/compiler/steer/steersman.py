@@ -7,8 +7,9 @@ and 1000, and no port is left without an instance. Pure: time comes from outside
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from masche.compiler.steer.costs import passages, summed
+from masche.compiler.steer.costs import AT_HOME, Carried, passages, summed
 from masche.compiler.steer.desk import Desk
 from masche.compiler.steer.laggards import Laggards
 from masche.compiler.steer.links import Links
@@ -101,13 +102,19 @@ class Steersman:
         for (key, seens), (_, intervals) in zip(sorted(self._pending.items()), heard, strict=True):
             ground = self._terrain.ports[key[0]]
             desk = self._desks.setdefault(key, Desk(*key))
-            desk.costs.heard(intervals, wait_us=_wait(ground.traffic) * MICROSECONDS, at=now)
+            wait_us = _wait(ground.traffic) * MICROSECONDS
+            desk.costs.heard(intervals, partial(self._carried, key[1]), wait_us=wait_us, at=now)
             self._ports.setdefault(key[0], _Port()).bench.heard(seens, at=now)
         for (port, _), desk in self._desks.items():
             desk.costs.keep(self._present(port), now=now)
         for port, each in self._ports.items():
             each.bench.keep(self._present(port), now=now)
         self._pending = {}
+
+    def _carried(self, source: str, target: str, via: str) -> Carried:
+        """What the network did in this interval."""
+        route = self._links.routes.get((source, target, via))
+        return Carried(route.latest_us, route.latest_lost) if route else AT_HOME
 
     def _present(self, port: PortRef) -> frozenset[str]:
         return self._terrain.ports[port].names

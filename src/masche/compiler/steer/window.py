@@ -64,6 +64,11 @@ class Window:
         """The weighted median of the intervals' means: one odd interval among three does not move it."""
         return median([(mean, count) for _, count, mean in self._entries])
 
+    @property
+    def middle(self) -> float:
+        """The lower median of the intervals' means, however much was heard in each; 0.0 of nothing."""
+        return median([(mean, 1) for _, _, mean in self._entries])
+
 
 def median(weighted: list[tuple[float, int]]) -> float:
     """The lower weighted median of (value, weight); 0.0 of nothing."""

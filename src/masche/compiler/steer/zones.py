@@ -19,11 +19,11 @@ from masche.model.steering import Detour
 FAST, SLOWLY = 500.0, 100.0
 """The share that moves at most in a step, per mille, with strong and with weak evidence."""
 
-PROBES = 2.0
-"""Calls per second that a bad zone keeps, so that its recovery is seen in seconds ..."""
+PROBES = 1.0
+"""Calls per second that bad zones keep, so that its recovery is seen in seconds ..."""
 
-FEWEST, MOST = 3.0, 8.0
-"""... but so many per mille; less than a hundredth, for whoever looks at the 99th percentile."""
+FEWEST, MOST = 2.0, 5.0
+"""... but so many per mille; much less than a hundredth, for whoever looks at the 99th percentile."""
 
 SILENT = 20.0
 """A bad zone that nobody called of late keeps this, per mille."""
@@ -38,7 +38,10 @@ CROWDED = 2.0
 QUIET = 5.0
 """A move of fewer per mille is not worth the publishing."""
 
-TOLD = 10.0
+LOSSY = 0.1
+"""A link that loses more than this is said to lose, not to be slow."""
+
+TOLD = 20.0
 """A move of fewer per mille is not worth a sentence."""
 
 
@@ -143,7 +146,7 @@ class Spread:
         return wanted, left
 
     def _floor(self, outlook: Outlook, zone: str, count: int) -> float:
-        if outlook.costs.get(zone, ZoneCost()).is_silent:
+        if outlook.costs.get(zone, ZoneCost()).is_silent and not self.is_detoured(zone):
             return SILENT / count
         return min(max(PROBES * WHOLE / max(outlook.rate, 1.0), FEWEST), MOST) / count
 
@@ -184,31 +187,34 @@ class Spread:
     # -- what is said -----------------------------------------------------------------------------------------------
 
     def _told(self, outlook: Outlook, moved: Mapping[str, float], *, now: float) -> Iterator[Move]:
-        gainers = [zone for zone, share in sorted(moved.items()) if share >= TOLD]
+        gainers = [zone for zone, share in sorted(moved.items()) if share >= TOLD / 2]
         for zone, share in sorted(moved.items()):
             if share <= -TOLD and gainers:
                 what = f"{percent(-share)} of zone {outlook.zone} moved from {zone} to {listed(gainers)}"
-                why = self._why(outlook, zone, gainers, now=now)
-                sentence = f"{outlook.subject}: {what}, because {why}"
                 is_bad = zone in self.bad
+                why = self._why_bad(outlook, zone, now=now) if is_bad else self._why_good(outlook, gainers, now=now)
                 yield Move(
                     kind=MoveKind.ZONE,
                     severity="warning" if is_bad else "info",
                     about=outlook.subject,
-                    sentence=sentence,
+                    sentence=f"{outlook.subject}: {what}, {why}",
                 )
 
-    def _why(self, outlook: Outlook, zone: str, gainers: list[str], *, now: float) -> str:
-        if zone not in self.bad:
-            healed = next((each for each in gainers if self._cost(outlook, each)), gainers[0])
-            cost = duration(self._cost(outlook, healed))
-            return f"{self._thing(outlook, healed)} takes {cost} again"
+    def _why_bad(self, outlook: Outlook, zone: str, *, now: float) -> str:
         cost, (best, other) = self._cost(outlook, zone), self._reference(outlook, zone)
-        seconds = max(1.0, now - self.marks[zone].since)
-        return (
-            f"{self._thing(outlook, zone)} takes {duration(cost)}, {cost / max(best, 1.0):.1f}x "
-            f"{self._thing(outlook, other)}, for {seconds:.0f} s"
-        )
+        lost = outlook.costs.get(zone, ZoneCost()).lost
+        seconds = f"for {max(1.0, now - self.marks[zone].since):.0f} s"
+        if lost > LOSSY:
+            return f"because {way(outlook.zone, zone)} loses {percent(lost * WHOLE)} of the calls, {seconds}"
+        times = f"{cost / max(best, 1.0):.1f}x {self._thing(outlook, other)}"
+        return f"because {self._thing(outlook, zone)} takes {duration(cost)}, {times}, {seconds}"
+
+    def _why_good(self, outlook: Outlook, gainers: list[str], *, now: float) -> str:
+        healed = [zone for zone in gainers if self.marks[zone].is_healed(now=now)] if self.marks else []
+        if not healed:
+            return "to share the load out"
+        thing = f"zone {healed[0]}" if healed[0] == outlook.zone else way(outlook.zone, healed[0])
+        return f"because {thing} takes {duration(self._cost(outlook, healed[0]))} again"
 
     def _thing(self, outlook: Outlook, zone: str) -> str:
         """The route to a zone, or its instances when it is they who take most of the time."""
