@@ -12,7 +12,7 @@ _POLICY = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
 
 
 def cors(source: Cors) -> Body:
-    """Return the field ``typed_per_filter_config`` of a route."""
+    """Return what stands in the ``typed_per_filter_config`` of a route."""
     policy: dict[str, Json] = {
         "allow_origin_string_match": [_origin(origin) for origin in source.allow_origins],
         "allow_methods": ", ".join(source.allow_methods),
@@ -22,7 +22,7 @@ def cors(source: Cors) -> Body:
         "max_age": str(source.max_age_seconds),
         "forward_not_matching_preflights": False,
     }
-    return {"typed_per_filter_config": {FILTER: any_of(_POLICY, policy)}}
+    return {FILTER: any_of(_POLICY, policy)}
 
 
 def _origin(origin: str) -> Body:

@@ -6,7 +6,7 @@ nothing. Invariant: whichever way a request takes, it is routed by the same rout
 
 from functools import lru_cache
 
-from masche.compiler.envoy import edge, passthrough, reports
+from masche.compiler.envoy import edge, passthrough, reports, spent
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
 from masche.compiler.envoy.inbound import LISTENER
@@ -53,16 +53,20 @@ def _local(
     if weights:
         chain = tcp_proxy(name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE)
     else:
-        chain = connection_manager(name, by_table(name), [CORS], reports.outbound_http(identity), skip_xff_append=True)
+        said: Body = {"mappers": [spent.REPLY]}
+        logs = reports.outbound_http(identity)
+        chain = connection_manager(
+            name, by_table(name), [CORS, spent.FILTER], logs, skip_xff_append=True, local_reply_config=said
+        )
     return _listener(name, port, chain, namespace_path, refs)
 
 
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
     """Return the explicit proxy, and the internal listener in which its tunnels to HTTP services end."""
     logs = reports.outbound_http(identity)
-    filters = [CORS, *passthrough.FILTERS]
+    filters = [CORS, spent.FILTER, *passthrough.FILTERS]
     table = by_table(PROXY)
-    said: Body = {"mappers": passthrough.REPLIES}
+    said: Body = {"mappers": [*passthrough.REPLIES, spent.REPLY]}
     proxy, inner = (
         connection_manager(name, table, filters, logs, upgrades=upgrades, skip_xff_append=True, local_reply_config=said)
         for name, upgrades in ((PROXY, (WEBSOCKET, CONNECT)), (PROXY_CONNECT, (WEBSOCKET,)))

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import assert_never
 
+from masche.compiler.envoy import spent
 from masche.compiler.envoy.cors import cors
 from masche.compiler.envoy.matches import Taken, route_match
 from masche.compiler.envoy.parts import fraction, header_changes
@@ -48,8 +49,15 @@ def _outer(source: Route) -> Body:
     return {
         "name": source.name,
         **header_changes(source.request_headers, source.response_headers),
-        **(cors(source.cors) if source.cors else {}),
+        **_filters(source),
     }
+
+
+def _filters(source: Route) -> Body:
+    """What filters do on this route alone."""
+    is_repeating = isinstance(source.action, Forward) and source.action.retry and source.action.retry.codes
+    asked: Body = {**(cors(source.cors) if source.cors else {}), **(spent.ASKED if is_repeating else {})}
+    return {"typed_per_filter_config": asked} if asked else {}
 
 
 def _inner(source: Route, authority: str) -> list[Body]:
