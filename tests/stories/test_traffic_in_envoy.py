@@ -73,6 +73,25 @@ def test_no_more_repeats_run_at_a_time_than_the_budget_allows(live: Live):
     assert 20 < web.arrived(target) <= 23, "one request alone was repeated, up to three times"
 
 
+def test_who_repeated_in_vain_says_so_and_what_says_so_is_not_repeated(live: Live):
+    web = Caller(live, "retry-budget")
+    assert web.get().header("x-envoy-ratelimited") is None
+    answer = web.get("/spent?responseCode=503")
+    assert (answer.status, answer.header("x-envoy-ratelimited")) == (503, "1")
+    assert web.arrived("/spent?responseCode=503") == 4
+    answer = web.get("/told?responseCode=503", x_echo_set_header="x-envoy-ratelimited: 1")
+    assert (answer.status, answer.header("x-envoy-ratelimited")) == (503, "1")
+    assert web.arrived("/told?responseCode=503") == 1
+
+
+def test_a_limit_that_is_reached_is_not_tried_again_a_tier_above(live: Live):
+    web = Caller(live, "circuit-breaker")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: web.get("/?delay=800ms"), range(4)))
+    marked = {(answer.status, answer.header("x-envoy-ratelimited")) for answer in answers}
+    assert marked == {(200, None), (503, "1")}
+
+
 def test_a_user_stays_with_one_instance(live: Live):
     web = Caller(live, "sticky")
     users = [f"user-{number}" for number in range(24)]
