@@ -1,0 +1,118 @@
+"""Instances come, go, hang and flap under load. Items I1, I2, I8 and I10; a kill (I2) is among the changes."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from e2e import tiers
+from e2e.calling import status_of
+from e2e.load import CALL_TIMEOUT, Load
+from e2e.mesh import Instance, Mesh, service
+from e2e.waiting import until
+
+IS_LONG = os.environ.get("MASCHE_LONG") == "1"
+ROUNDS = 20 if IS_LONG else 1
+MANY = 10 if IS_LONG else 5
+RATE = 150
+pytestmark = pytest.mark.timeout(3000 if IS_LONG else 120)
+
+
+@pytest.fixture(scope="module")
+def caller(mesh: Mesh) -> Instance:
+    mesh.apply("".join(map(service, ("orders", "hanging", "burst", "flapping"))))
+    found = mesh.run("caller")
+    mesh.await_ready(found)
+    return found
+
+
+def endpoints(caller: Instance, name: str) -> int:
+    return len(caller.admin.endpoints()[f"outbound/shop/{name}/80"])
+
+
+def test_a_rolling_restart_costs_no_call(mesh: Mesh, caller: Instance) -> None:
+    """I1: 4 replicas, each replaced while calls go on, on kept connections and on new ones."""
+    living = [mesh.run("orders", name=f"orders-{number}") for number in range(4)]
+    mesh.await_ready(*living)
+    until(lambda: endpoints(caller, "orders") == 4, "the caller knows all four")
+    url = caller.url("orders")
+    with Load(url, rate=RATE) as kept, Load(url, rate=RATE / 3, is_fresh=True) as fresh:
+        kept.lasts(0.5)
+        for round_ in range(ROUNDS):
+            replaced = living
+            living = [mesh.run("orders", name=f"orders-{round_}-{number}") for number in range(4)]
+            for old, new in zip(replaced, living, strict=True):
+                mesh.await_ready(new)
+                old.terminate()
+            assert {old.wait() for old in replaced} <= {0, 143}
+        until(lambda: set(kept.servers(time.monotonic() - 0.5)) == {new.name for new in living}, "the new ones answer")
+        kept.lasts(0.5)
+    kept.assert_none_failed(at_least=200)
+    fresh.assert_none_failed(at_least=50)
+    for each in living:
+        each.terminate()
+
+
+def test_a_proxy_that_hangs_is_cut_off_and_costs_at_most_what_waited_for_it(mesh: Mesh, caller: Instance) -> None:
+    """I2: SIGSTOP. Nothing refuses, nothing closes; only time tells that it is gone."""
+    living = [mesh.run("hanging", name=f"hanging-{number}") for number in range(4)]
+    mesh.await_ready(*living)
+    until(lambda: endpoints(caller, "hanging") == 4, "the caller knows all four")
+    envoy = living[0].seat.envoy_pid
+    with Load(caller.url("hanging"), rate=RATE) as load:
+        until(lambda: load.servers()["hanging-0"], "it gets calls")
+        os.kill(envoy, signal.SIGSTOP)
+        stopped = time.monotonic()
+        try:
+            load.lasts(11)
+        finally:
+            os.kill(envoy, signal.SIGCONT)
+    failed = [call for call in load.calls if not call.is_good]
+    assert failed, "the fault did not bite"
+    last = max(each.at for each in failed) - stopped
+    assert last <= 10, f"calls were still sent to it after {last:.1f} s"
+    assert len(failed) <= RATE / 4 * CALL_TIMEOUT / 2, f"{len(failed)} calls waited for it"
+    for each in living:
+        each.terminate()
+
+
+def test_from_none_to_many_and_back_no_call_waits_or_fails_without_need(mesh: Mesh, caller: Instance) -> None:
+    """I8: without an instance a call is refused at once; with one or more none fails."""
+    url = caller.url("burst")
+
+    def is_refused_at_once() -> bool:
+        began = time.monotonic()
+        status = status_of(url)
+        return status == 503 and time.monotonic() - began < 0.25
+
+    assert is_refused_at_once()
+    first = mesh.run("burst", name="burst-first")
+    until(lambda: status_of(url) == 200, "it answers")
+    with Load(url, rate=RATE) as load:
+        others = [mesh.run("burst") for _ in range(MANY - 1)]
+        mesh.await_ready(*others)
+        until(lambda: len(load.servers(time.monotonic() - 1)) == MANY, "all of them answer")
+        for each in others:
+            each.terminate()
+        assert {each.wait() for each in others} <= {0, 143}
+        load.lasts(0.3)
+    load.assert_none_failed(at_least=100)
+    first.terminate()
+    until(is_refused_at_once, "calls are refused at once")
+    first.wait()
+    assert is_refused_at_once()
+
+
+def test_instances_that_flap_cost_hardly_a_call(mesh: Mesh, caller: Instance) -> None:
+    """I10: a third of them fails every other second; what is idempotent is repeated elsewhere, within a budget."""
+    mesh.apply(tiers.route("flapping", retry={"codes": [503], "attempts": 2}))
+    steady = [tiers.start(mesh, "flapping", name=f"steady-{number}") for number in range(2)]
+    flapping = tiers.start(mesh, "flapping", name="flapping-0", flaps=True)
+    mesh.await_ready(*steady, flapping)
+    until(lambda: endpoints(caller, "flapping") == 3, "the caller knows all three")
+    with Load(caller.url("flapping"), rate=RATE) as load:
+        load.lasts(60 if IS_LONG else 8)
+    assert load.servers()["flapping-0"] > 20, "the fault did not bite"
+    good = sum(each.is_good for each in load.calls) / len(load.calls)
+    assert good >= 0.999, f"{good:.4%} of {len(load.calls)}"
