@@ -56,6 +56,7 @@ def deterministic(instances: Slots, callers: int, size: int) -> Shares:
     found: Shares = {}
     names = sorted(instances.taken)
     per_round = len(names) // size
+    shuffled = names
     for caller in range(callers):
         if caller % per_round == 0:
             shuffled = list(names)
@@ -165,7 +166,7 @@ class Seen:
     worst: float = 0.0
     worst_count: float = 0.0
     made: Counter[str] = field(default_factory=Counter[str])
-    least: Counter[str] = field(default_factory=Counter[str])
+    least: dict[str, float] = field(default_factory=dict[str, float])
     made_at: list[int] = field(default_factory=list[int])
     least_at: list[float] = field(default_factory=list[float])
 
@@ -181,22 +182,22 @@ def follow(way: Way, steps: Sequence[Step], size: int) -> Seen:
     before: Shares = {}
     for step in steps:
         after = way(step.instances, step.callers, size)
-        load: Counter[str] = Counter()
+        load = dict.fromkeys(step.instances.taken, 0.0)
         for shares in after.values():
-            load.update(shares)
+            for each, share in shares.items():
+                load[each] += share
         mean = step.callers / len(step.instances.taken)
         seen.worst = max(seen.worst, max(load.values()) / mean)
         counts = Counter(each for shares in after.values() for each in shares)
         mean_count = sum(counts.values()) / len(step.instances.taken)
         seen.worst_count = max(seen.worst_count, max(counts.values()) / mean_count)
-        if not before:
-            seen.loads = sorted(load[each] / mean for each in step.instances.taken)
-        else:
+        seen.loads = sorted(load[each] / mean for each in step.instances.taken)
+        if before:
             made = sum(len(each.keys() - before.get(caller, {}).keys()) for caller, each in after.items())
             seen.made[step.what] += made
             seen.made_at.append(made)
             seen.least_at.append(step.least)
-            seen.least[step.what] += step.least
+            seen.least[step.what] = seen.least.get(step.what, 0.0) + step.least
         before = after
     return seen
 
@@ -205,10 +206,10 @@ def follow(way: Way, steps: Sequence[Step], size: int) -> Seen:
 
 
 def plots(found: dict[str, Seen]) -> list[str]:
-    """Loads at the start, least to most, and connections made so far, without the two that would hide the others."""
+    """Loads at the end, least to most, and connections made so far, without the two that would hide the others."""
     line_plot(
         RESULTS / "subsetting-load.svg",
-        "Load of each instance at the start (simulation of traffic)",
+        "Load of each instance after all changes (simulation of traffic)",
         "instances, least loaded first",
         "load, in means",
         {name: [(float(index), load) for index, load in enumerate(seen.loads)][::5] for name, seen in found.items()},

@@ -13,7 +13,7 @@ from masche.traffic.membership import Endpoint, Health, Membership, Rules, SlowS
 from masche.traffic.outcome import Outcome
 from masche.traffic.peak_ewma import PeakEwma
 
-IDS = st.sets(st.sampled_from("abcde"), min_size=1)
+IDS = st.sets(st.sampled_from("abcde"))
 
 
 class Books(RuleBasedStateMachine):
@@ -71,7 +71,7 @@ class Books(RuleBasedStateMachine):
         endpoints = self.balancer.membership.endpoints
         admitted = sum(each.health is Health.ADMITTED for each in endpoints)
         found = self.balancer.candidates(now=self.now)
-        assert found.is_panicking == (admitted == 0 or admitted < 0.5 * len(endpoints))
+        assert found.is_panicking == (len(endpoints) > 0 and (admitted == 0 or admitted < 0.5 * len(endpoints)))
 
 
 TestBooks = Books.TestCase
@@ -136,3 +136,13 @@ def test_the_repr_is_what_an_operator_reads() -> None:
     assert claim is not None
     assert repr(claim) in {f"<Claim {each} under way since 0.000, panic>" for each in "ab"}
     assert "PANIC: too few are available, so all are called" in repr(balancer)
+
+
+def test_what_settles_after_everyone_has_left_is_still_counted_to_its_end() -> None:
+    balancer = Balancer(members("a", "b"))
+    claims = [balancer.claim(now=0.0, rng=Random(seed)) for seed in range(20)]
+    balancer.membership = Membership()
+    for claim in claims:
+        assert claim is not None
+        claim.settle(Outcome.FAILURE, now=0.1)
+    assert repr(balancer) == "<Balancer <TwoChoices>: 0 admitted of 0, 0 calls under way>"

@@ -8,7 +8,7 @@ from collections.abc import Container
 
 from masche.traffic.chance import Chance
 from masche.traffic.load import Gauge, Metric
-from masche.traffic.membership import Candidates, Endpoint, Membership, Rules
+from masche.traffic.membership import Candidates, Endpoint, Health, Membership, Rules
 from masche.traffic.outcome import Outcome
 from masche.traffic.peak_ewma import PeakEwma
 from masche.traffic.pickers.picker import NOBODY, Picker, Ready
@@ -74,11 +74,11 @@ class Balancer:
         self.membership = membership
 
     def __repr__(self) -> str:
-        size = len(self._membership)
-        admitted = len(self._candidates) if not self._candidates.is_panicking else 0
+        endpoints = self._membership.endpoints
+        admitted = sum(each.health is Health.ADMITTED for each in endpoints)
         calls = sum(gauge.outstanding for gauge in self._gauges.values())
         panic = ", PANIC: too few are available, so all are called" if self._candidates.is_panicking else ""
-        return f"<Balancer {self._picker!r}: {admitted} admitted of {size}, {calls} calls under way{panic}>"
+        return f"<Balancer {self._picker!r}: {admitted} admitted of {len(endpoints)}, {calls} calls under way{panic}>"
 
     @property
     def membership(self) -> Membership:

@@ -100,9 +100,8 @@ class PeakEwma:
 
     def _look(self, now: float) -> None:
         size = len(self._gauges)
-        self._fresh = max(size, 8)
-        if self.settled < 2 * size:
-            self._fresh = 1
+        self._fresh = max(size, 8) if self.settled >= 2 * size else 1
+        if not size or self.settled < 2 * size:
             return
         gauges = self._gauges.values()
         self.bound = 2 * sorted(gauge.record for gauge in gauges)[(size - 1) // 2] + RECORD_ROOM
