@@ -21,14 +21,14 @@ class Ejections:
     def note(self, target: Target, proxy: str, *, is_ejected: bool, cause: str = "") -> bool:
         """A proxy says whether it keeps off an instance now; return whether that is news."""
         holders = self._held.get(target, {})
+        was_ejected = proxy in holders
         if is_ejected:
-            self._held.setdefault(target, {})[proxy] = cause or holders.get(proxy, "")
-            return proxy not in holders
-        if holders.pop(proxy, None) is None:
-            return False
-        if not holders:
-            del self._held[target]
-        return True
+            self._held[target] = holders | {proxy: cause or holders.get(proxy, "")}
+        elif was_ejected:
+            self._held[target] = {other: why for other, why in holders.items() if other != proxy}
+            if not self._held[target]:
+                del self._held[target]
+        return was_ejected is not is_ejected
 
     def of(self, port: PortRef) -> tuple[Name, ...]:
         """The instances of a port that some caller keeps off."""
