@@ -1,6 +1,5 @@
 """Who may be called, and with which share."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +67,16 @@ def test_an_id_that_comes_twice_is_refused() -> None:
 def test_a_weight_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         Endpoint(id="a", weight=0.0)
+
+
+def test_a_slow_start_from_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="minimum above 0"):
+        SlowStart(window=10.0, minimum=0.0)
+
+
+def test_an_endpoint_that_begins_in_the_future_has_all_of_its_weight_when_nothing_ramps() -> None:
+    members = Membership.of([Endpoint(id="a", admitted_at=5.0), Endpoint(id="b")])
+    assert shares(members, now=0.0) == {"a": 0.5, "b": 0.5}
 
 
 def test_a_new_endpoint_begins_at_a_tenth_of_its_weight_and_grows_in_the_window() -> None:

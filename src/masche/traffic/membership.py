@@ -44,7 +44,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowStart:
-    """A new endpoint's weight grows in ``window`` seconds (0: at once) linearly from ``minimum`` (0 to 1) of it to all.
+    """A new endpoint's weight grows in ``window`` seconds (0: at once) linearly from ``minimum`` of it (above 0, to 1).
 
     Envoy's slow start mode with aggression 1 and ``min_weight_percent`` 10.
     """
@@ -52,9 +52,13 @@ class SlowStart:
     window: float = 0.0
     minimum: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.window < 0 or not 0 < self.minimum <= 1:
+            raise ValueError("slow start: window from 0, minimum above 0 and not above 1")
+
     def share(self, age: float) -> float:
         """The part of its weight, ``minimum`` to 1, that an endpoint of ``age`` seconds has."""
-        if age >= self.window:
+        if not self.window or age >= self.window:
             return 1.0
         return max(self.minimum, age / self.window)
 
