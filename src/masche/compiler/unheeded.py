@@ -24,7 +24,6 @@ _SHARED_ENDPOINTS = "proxies call every instance, since all callers of a zone ar
 _ONE_BUDGET = "a proxy takes hedges out of the retryBudget, as it does repeats"
 _NO_PERCENTILE = "a proxy hedges after a fixed time and cannot wait for an observed p95, so nothing is hedged"
 _MAX_INSTEAD = "a proxy has one limit of repeats: circuitBreaker.maxRetries stands in the place of the share"
-_ONE_INSTANCE = "the proxy beside a workload sees one source address, so the workload's calls all go to one instance"
 _UNWEIGHTED = "Random ignores weights, so what steering gives to instances of one zone has no effect"
 
 
@@ -42,8 +41,6 @@ def _by_value(traffic: Traffic) -> Mapping[str, Why]:
         )
     if traffic.algorithm is Algorithm.RANDOM:
         found["loadBalancing.algorithm"] = (_UNWEIGHTED, "use LeastRequest, or steering: Off")
-    if traffic.hash_on is HashOn.SOURCE_IP:
-        found[HASH_ON] = (_ONE_INSTANCE, "hash a header or a cookie, unless a Gateway alone calls the Service")
     if traffic.slow_start and traffic.algorithm not in {Algorithm.LEAST_REQUEST, Algorithm.ROUND_ROBIN}:
         found["loadBalancing.slowStart"] = (f"{traffic.algorithm} has no slow start", "use LeastRequest")
     return found
@@ -51,7 +48,7 @@ def _by_value(traffic: Traffic) -> Mapping[str, Why]:
 
 _REQUESTS = (
     "timeouts.request", "timeouts.perTry", "timeouts.idle", "timeouts.streamIdle", "hedging.", "retryBudget.",
-    "adaptiveConcurrency.", "circuitBreaker.maxRequests", "circuitBreaker.maxRetries", "connection.maxAge", HASH_ON,
+    "adaptiveConcurrency.", "circuitBreaker.maxRequests", "circuitBreaker.maxRetries", "connection.maxAge",
 )  # fmt: skip
 """Places, or how they begin, that mean something for requests alone."""
 
@@ -61,7 +58,8 @@ _NAME_ANOTHER = "remove it, or name a Service that speaks HTTP in targetRefs"
 
 def _by_cluster(found: Cluster, place: str) -> Why | None:
     """What one port of a Service cannot heed."""
-    if found.protocol is Protocol.TCP and place.startswith(_REQUESTS):
+    is_of_requests = place.startswith(_REQUESTS) or (place == HASH_ON and found.traffic.hash_on is not HashOn.SOURCE_IP)
+    if found.protocol is Protocol.TCP and is_of_requests:
         return f"port {found.service.port} of {found.service.owner} carries bytes, not requests", _NAME_ANOTHER
     if found.has_plaintext and place.startswith("adaptiveConcurrency."):
         return f"{found.service.owner} has instances without a proxy, which limit nothing", "give them a proxy"

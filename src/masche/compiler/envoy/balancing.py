@@ -8,6 +8,9 @@ from math import ceil
 from masche.model.calling import Algorithm, CircuitBreaker, HashOn, OutlierEjection, RetryBudget, Traffic
 from masche.wire.messages import Body, Json
 
+CALLER = "masche.caller"
+"""The filter state in which a listener for one workload says which."""
+
 PANIC_PERCENT = 1.0
 """Below this share of healthy instances all are tried: when nobody is healthy, anyone is better than nobody."""
 
@@ -129,4 +132,6 @@ def hash_policy(traffic: Traffic) -> Body:
         case HashOn.COOKIE:
             return {"hash_policy": [{"cookie": {"name": traffic.hash_name, "ttl": 0}}]}
         case HashOn.SOURCE_IP:
-            return {"hash_policy": [{"connection_properties": {"source_ip": True}}]}
+            # A proxy beside a workload sees loopback alone, so there the workload is the source.
+            caller: Body = {"filter_state": {"key": CALLER}, "terminal": True}
+            return {"hash_policy": [caller, {"connection_properties": {"source_ip": True}}]}

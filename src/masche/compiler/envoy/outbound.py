@@ -7,11 +7,12 @@ nothing. Invariant: whichever way a request takes, it is routed by the same rout
 from functools import lru_cache
 
 from masche.compiler.envoy import edge, passthrough, reports, spent
+from masche.compiler.envoy.balancing import CALLER
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
 from masche.compiler.envoy.inbound import LISTENER
 from masche.compiler.envoy.managers import CONNECT, WEBSOCKET, by_table, connection_manager, tcp_proxy
-from masche.compiler.envoy.parts import address, extension, refs_of
+from masche.compiler.envoy.parts import address, extension, literal, refs_of
 from masche.compiler.envoy.route_tables import PROXY, PROXY_CONNECT
 from masche.compiler.envoy.routes import INVALID, cluster_name
 from masche.model.blob import Blob
@@ -19,7 +20,7 @@ from masche.model.refs import Ref
 from masche.model.vantage import Seat
 from masche.model.view import Outbound
 from masche.wire import framing, types
-from masche.wire.messages import Body, encode
+from masche.wire.messages import Body, Json, encode
 
 LOOPBACK = "127.0.0.1"
 
@@ -37,7 +38,8 @@ def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> 
     """
     weights = () if outbound.protocol.is_http else _weighted(outbound)
     refs = refs_of(outbound.origins)
-    return _local(outbound.service.path, weights, port, identity, namespace_path=seat.namespace_path, refs=refs)
+    seated = (str(seat.workload), seat.namespace_path)
+    return _local(outbound.service.path, weights, port, identity, seated=seated, refs=refs)
 
 
 @lru_cache(maxsize=LOCAL_LISTENERS_REMEMBERED)
@@ -47,18 +49,37 @@ def _local(
     port: int,
     identity: str,
     *,
-    namespace_path: str,
+    seated: tuple[str, str],
     refs: frozenset[Ref],
 ) -> Blob:
+    workload, namespace_path = seated
     if weights:
-        chain = tcp_proxy(name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE)
+        chain = tcp_proxy(
+            name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE, hash_policy=_BY_CALLER
+        )
     else:
         said: Body = {"mappers": [spent.REPLY]}
         logs = reports.outbound_http(identity)
         chain = connection_manager(
             name, by_table(name), [CORS, spent.FILTER], logs, skip_xff_append=True, local_reply_config=said
         )
-    return _listener(name, port, chain, namespace_path, refs)
+    return _listener(name, port, [_caller(workload), chain], namespace_path, refs)
+
+
+def _caller(workload: str) -> Body:
+    """The network filter that says whose calls these are, for those who want them to stay with one instance."""
+    said: Body = {
+        "object_key": CALLER,
+        "factory_key": "envoy.hashable_string",
+        "format_string": {"text_format_source": {"inline_string": literal(workload)}},
+    }
+    return extension("envoy.filters.network.set_filter_state", _FILTER_STATE, {"on_new_connection": [said]})
+
+
+_BY_CALLER: list[Json] = [{"filter_state": {"key": CALLER}}]
+"""What a connection is hashed by, where the algorithm hashes."""
+
+_FILTER_STATE = "envoy.extensions.filters.network.set_filter_state.v3.Config"
 
 
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
@@ -71,9 +92,10 @@ def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
         connection_manager(name, table, filters, logs, upgrades=upgrades, skip_xff_append=True, local_reply_config=said)
         for name, upgrades in ((PROXY, (WEBSOCKET, CONNECT)), (PROXY_CONNECT, (WEBSOCKET,)))
     )
-    internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [inner]}]}
+    caller = _caller(str(seat.workload))
+    internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [caller, inner]}]}
     return (
-        _listener(PROXY, seat.proxy_port, proxy, seat.namespace_path, frozenset()),
+        _listener(PROXY, seat.proxy_port, [caller, proxy], seat.namespace_path, frozenset()),
         framing.blob(types.LISTENER, PROXY_CONNECT, encode(LISTENER, {**internal, **_INTERNAL})),
     )
 
@@ -91,13 +113,13 @@ def _weighted(outbound: Outbound) -> tuple[tuple[str, int], ...]:
     return backends or ((INVALID, 1),)
 
 
-def _listener(name: str, port: int, network_filter: Body, namespace_path: str, refs: frozenset[Ref]) -> Blob:
+def _listener(name: str, port: int, network_filters: list[Body], namespace_path: str, refs: frozenset[Ref]) -> Blob:
     body: Body = {
         "name": name,
         "address": address(LOOPBACK, port, namespace_path),
         "traffic_direction": "OUTBOUND",
         **edge.LISTENER,
-        "filter_chains": [{"name": "local", "filters": [network_filter]}],
+        "filter_chains": [{"name": "local", "filters": network_filters}],
     }
     return framing.blob(types.LISTENER, name, encode(LISTENER, body), refs)
 
