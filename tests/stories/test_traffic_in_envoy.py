@@ -100,6 +100,11 @@ def test_a_user_stays_with_one_instance(live: Live):
     assert set(first.values()) == {"shop/orders-1", "shop/orders-2", "shop/orders-3"}
 
 
+def test_a_workload_stays_with_one_instance_when_its_address_is_hashed(live: Live):
+    web = Caller(live, "sticky")
+    assert len({web.get(service=STOCK).backend for _ in range(20)}) == 1
+
+
 def test_an_instance_that_is_overloaded_refuses_what_it_cannot_carry(live: Live):
     web = Caller(live, "adaptive-concurrency")
     assert web.get().status == 200
