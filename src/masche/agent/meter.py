@@ -73,7 +73,8 @@ class Meter:
             before, distributions = found.counters, page.distributions
         self._counters, self._distributions = found.counters, page.distributions
         grown = ((key, _growth(value, before.get(key, 0.0))) for key, value in found.counters.items())
-        news = ((key, now) for key, now in page.distributions.items() if now != distributions.get(key))
+        timed = page.distributions.items() if page.distributions is not distributions else ()
+        news = ((key, now) for key, now in timed if now != distributions.get(key))
         return Reading(
             counters={key: value for key, value in grown if value},
             latencies={key: _difference(now, distributions.get(key, {})) for key, now in news},

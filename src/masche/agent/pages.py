@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 from urllib.parse import quote
 
 import msgspec
@@ -71,17 +72,37 @@ class _Histograms(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Histograms)
 
 
+class Reader:
+    """Reads the answers of one Envoy. One that is the same as the last costs nothing but the comparison."""
+
+    def __init__(self) -> None:
+        self._seen = b""
+        self._distributions: Mapping[Key, Buckets] = {}
+
+    def read(self, numbers: bytes, histograms: bytes) -> Page:
+        """Read the answers to ``NUMBERS`` and ``HISTOGRAMS``. Raises msgspec.DecodeError."""
+        seen = blake2b(histograms, digest_size=16).digest()
+        if seen != self._seen:
+            self._distributions = _distributions(histograms)
+            self._seen = seen
+        return Page(
+            samples=prometheus.parse(numbers.decode(errors="replace")),
+            distributions=self._distributions,
+        )
+
+
 def parse(numbers: bytes, histograms: bytes) -> Page:
-    """Read the answers to ``NUMBERS`` and ``HISTOGRAMS``. Raises msgspec.DecodeError."""
+    """Read the answers to ``NUMBERS`` and ``HISTOGRAMS`` once. Raises msgspec.DecodeError."""
+    return Reader().read(numbers, histograms)
+
+
+def _distributions(histograms: bytes) -> Mapping[Key, Buckets]:
     found = (each for entry in _DECODER.decode(histograms).stats for each in entry.histograms.details)
-    return Page(
-        samples=prometheus.parse(numbers.decode(errors="replace")),
-        distributions={
-            key: {(bucket.lower_bound, bucket.width): bucket.count for bucket in each.totals}
-            for each in found
-            if each.totals and (key := _key(each.name))
-        },
-    )
+    return {
+        key: {(bucket.lower_bound, bucket.width): bucket.count for bucket in each.totals}
+        for each in found
+        if each.totals and (key := _key(each.name))
+    }
 
 
 _DESTINATION = r"(?:inbound|outbound)/[^/]+/[^/]+/[0-9]+|[a-z-]*"

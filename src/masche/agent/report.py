@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from masche.agent import meter
-from masche.agent.meter import Meter
 from masche.agent.round_trips import round_trips
 from masche.agent.sidecar import Sidecar
-from masche.agent.sight import Sight, look
+from masche.agent.sight import Sight, Watched, look
 from masche.agent.uplink import Uplink
 from masche.link.messages import CertificateReport, MessageError, ProxyReport, Report
 from masche.link.service import RefusedError
@@ -35,13 +34,13 @@ class Reporter:
         self._uplink = uplink
         self._version = version
         self._sidecars = sidecars
-        self._meters: dict[str, Meter] = {}
+        self._watched: dict[str, Watched] = {}
         self._epoch = secrets.token_hex(8)
         self._sequence = 0
         self._read_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Reporter {self._sequence} reports, {len(self._meters)} proxies>"
+        return f"<Reporter {self._sequence} reports, {len(self._watched)} proxies>"
 
     async def run(self) -> None:
         """Report for ever."""
@@ -62,9 +61,9 @@ class Reporter:
         interval = now - self._read_at if self._read_at else INTERVAL
         self._read_at = now
         sidecars = list(self._sidecars())
-        self._meters = {one.proxy: self._meters.get(one.proxy) or Meter() for one in sidecars}
-        seen = [await look(one, self._meters[one.proxy]) for one in sidecars]
-        round_trips_us = await _round_trips(seen)
+        self._watched = {one.proxy: self._watched.get(one.proxy) or Watched() for one in sidecars}
+        seen = [await look(one, self._watched[one.proxy]) for one in sidecars]
+        round_trips_us = _round_trips(seen)
         proxies = [self._proxy(each, round_trips_us) for each in seen]
         return [self._report(interval, part) for part in parts(proxies)]
 
@@ -96,10 +95,10 @@ class Reporter:
         )
 
 
-async def _round_trips(seen: Iterable[Sight]) -> Mapping[str, int]:
-    """What TCP measured to the endpoints that are connected; in a thread, since the kernel may have much to say."""
+def _round_trips(seen: Iterable[Sight]) -> Mapping[str, int]:
+    """What TCP measured to the endpoints that are connected."""
     endpoints = {way[1] for each in seen if each.reading for way in each.reading.connected}
-    return await asyncio.to_thread(round_trips, endpoints) if endpoints else {}
+    return round_trips(endpoints) if endpoints else {}
 
 
 def parts(proxies: Sequence[ProxyReport]) -> Iterator[Sequence[ProxyReport]]:

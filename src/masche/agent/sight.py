@@ -3,13 +3,14 @@
 The last two are long answers, so they are asked for only when a gauge says that there is something to know.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from masche.agent import admin, meter, pages
 from masche.agent.meter import Meter, Reading, Way
+from masche.agent.pages import Reader
 from masche.agent.sidecar import Sidecar
 
 
@@ -23,14 +24,22 @@ class Sight:
     warming: tuple[str, ...] = ()
 
 
-async def look(sidecar: Sidecar, totals: Meter) -> Sight:
-    """Read the Envoy of one seat, since ``totals`` were read last."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is remembered of one Envoy between two looks."""
+
+    reader: Reader = field(default_factory=Reader)
+    meter: Meter = field(default_factory=Meter)
+
+
+async def look(sidecar: Sidecar, watched: Watched) -> Sight:
+    """Read the Envoy of one seat, and what is new since it was looked at last."""
     socket, pid = sidecar.place.admin, sidecar.supervisor.pid
     try:
-        page = await _page(socket)
+        page = await _page(socket, watched.reader)
     except (admin.AdminError, msgspec.DecodeError):
         return Sight(sidecar=sidecar)
-    reading = totals.read(page, process=pid, is_inherited=sidecar.supervisor.is_inherited)
+    reading = watched.meter.read(page, process=pid, is_inherited=sidecar.supervisor.is_inherited)
     return Sight(
         sidecar=sidecar,
         reading=reading,
@@ -39,10 +48,10 @@ async def look(sidecar: Sidecar, totals: Meter) -> Sight:
     )
 
 
-async def _page(socket: Path) -> pages.Page:
+async def _page(socket: Path, reader: Reader) -> pages.Page:
     numbers = await admin.ask(socket, pages.NUMBERS)
     histograms = await admin.ask(socket, pages.HISTOGRAMS)
-    return pages.parse(numbers.body, histograms.body)
+    return reader.read(numbers.body, histograms.body)
 
 
 class _Socket(msgspec.Struct):
