@@ -116,16 +116,17 @@ def check_panic(make: Make, *, seed: int) -> None:
 
 
 def _longest_by_lot(rate: float, seconds: float, seed: int) -> int:
-    """The longest line when each call goes to an instance drawn by lot, everything else alike."""
+    """The longest line at ten instances when each call goes to one drawn by lot, everything else alike."""
     rng = Random(seed)  # noqa: S311 - a simulation
-    server = VirtualServer(_healthy, workers=4)
-    ends: list[float] = []
+    servers = [VirtualServer(_healthy, workers=4) for _ in range(10)]
+    lines: list[list[float]] = [[] for _ in servers]
     now, longest = 0.0, 0
     for _ in range(int(rate * seconds)):
-        now += rng.expovariate(rate / 10)
-        ends = [end for end in ends if end > now]
-        ends.append(server.serve(now, rng)[0])
-        longest = max(longest, len(ends))
+        now += rng.expovariate(rate)
+        drawn = rng.randrange(10)
+        lines[drawn] = [end for end in lines[drawn] if end > now]
+        lines[drawn].append(servers[drawn].serve(now, rng)[0])
+        longest = max(longest, len(lines[drawn]))
     return longest
 
 
