@@ -73,8 +73,8 @@ def check_failing_fast(make: Make, *, seed: int) -> None:
 
 
 def check_no_herd(make: Make, *, seed: int, callers: int = 50) -> None:
-    """Many callers who see the same do not run together: no line is longer than among callers who draw lots, and
-    when an instance recovers its line stays as short as the others'.
+    """Many callers who see the same do not run together: lines are about as long as among callers who draw lots (not
+    half again as long), also while an instance recovers, and it gets no more than half again its share then.
     """
     servers = {name: VirtualServer(_healthy, workers=4) for name in _names(10)}
     slow = VirtualServer(lambda now, rng: 0.2 if 4 <= now < 8 else _healthy(now, rng), workers=4)
@@ -87,7 +87,9 @@ def check_no_herd(make: Make, *, seed: int, callers: int = 50) -> None:
     done = simulate(choosers, servers, rate=2400, seconds=8, rng=rng, begins=12)
     longest = max(server.most for server in servers.values())
     lots = _longest_by_lot(2400, 8, seed)
-    assert longest <= lots, f"callers do not herd, but a line of {longest} was seen, and {lots} when they draw lots"
+    assert longest <= 1.5 * lots, (
+        f"callers do not herd, but a line of {longest} was seen, and {lots} when they draw lots"
+    )
     share = max(_shares(done, 10).values())
     assert share <= 1.5, f"a recovered instance is not flooded, but one got {share:.2f} fair shares"
 
