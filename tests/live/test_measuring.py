@@ -1,7 +1,6 @@
 """What Envoys measure of each instance, and what nobody can make them measure."""
 
 import socket
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,7 @@ import pytest
 from conformance.cases import a_mesh
 from live import client
 from live.mesh import Live, here
-from live.proxies import Proxy, eventually
-from masche.agent import meter, pages
-from masche.agent.meter import Meter, Reading
-from masche.link import messages
-from masche.link.messages import EndpointReport
+from live.watched import Watched
 from masche.model.refs import Name, PortRef
 from masche.model.yaml import load_many
 from masche.telemetry.histogram import Histogram
@@ -31,62 +26,12 @@ def world(live: Live) -> Live:
     return live
 
 
-class Watched:
-    """What one Envoy says of its instances from now on."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._meter = Meter()
-        self._read()
-
-    def _read(self) -> Reading:
-        page, histograms = (self._proxy.ask(target).encode() for target in (pages.NUMBERS, pages.HISTOGRAMS))
-        return self._meter.read(pages.parse(page, histograms), process=1, is_inherited=True)
-
-    def until_seen(self, service: PortRef, tries: int = 1) -> EndpointReport:
-        """Wait until so many tries at the only instance of a service are counted, and the answers among them timed."""
-        total, latency, service_time = Counter[str](), Histogram(), Histogram()
-
-        def seen() -> EndpointReport | None:
-            found = meter.endpoints(self._read(), frozenset())
-            for each in (each for each in found if each.service == service):
-                total.update(requests=each.requests, errors=each.errors, timeouts=each.timeouts)
-                latency.absorb(_histogram(each.latency))
-                service_time.absorb(_histogram(each.service_time))
-            is_whole = total["requests"] >= tries and latency.count >= total["requests"] - total["errors"]
-            return (
-                EndpointReport(
-                    service=service,
-                    endpoint="",
-                    **total,
-                    latency=messages.Histogram(buckets=latency.buckets, sum_us=latency.sum_us),
-                    service_time=messages.Histogram(buckets=service_time.buckets, sum_us=service_time.sum_us),
-                )
-                if is_whole
-                else None
-            )
-
-        return eventually(seen)
-
-    def until_active(self, service: PortRef) -> int:
-        """Wait until requests to a service wait for their answers, and say how many."""
-
-        def waiting() -> int | None:
-            return next((count for way, count in self._read().active.items() if way[0] == service), None)
-
-        return eventually(waiting)
-
-
 def get(live: Live, service: PortRef, path: str = "/", *headers: tuple[str, str]) -> client.Answer:
     return client.http1(live.standing[WEB].local(service), "GET", path, "x", headers)
 
 
-def _histogram(of: messages.Histogram) -> Histogram:
-    return Histogram(of.buckets, sum_us=of.sum_us)
-
-
-def slowest_us(of: messages.Histogram) -> float:
-    return _histogram(of).quantile(1.0)
+def slowest_us(of: Histogram) -> float:
+    return of.quantile(1.0)
 
 
 def test_a_caller_learns_what_the_instance_took_of_its_own_time(world: Live):
@@ -95,7 +40,7 @@ def test_a_caller_learns_what_the_instance_took_of_its_own_time(world: Live):
     seen = watched.until_seen(ORDERS)
     assert (answer.status, answer.header(SERVICE_HEADER)) == (200, None)
     assert 190_000 <= slowest_us(seen.service_time) <= slowest_us(seen.latency) * 1.1
-    assert sum(seen.service_time.buckets.values()) == sum(seen.latency.buckets.values()) == 1
+    assert seen.service_time.count == seen.latency.count == 1
 
 
 def test_what_an_application_says_it_took_is_replaced_by_what_its_proxy_measured(world: Live):
@@ -110,7 +55,7 @@ def test_a_peer_that_proved_nothing_is_not_believed(world: Live):
     answer = get(world, LEGACY, "/", FORGED)
     seen = watched.until_seen(LEGACY)
     assert (answer.status, answer.header(SERVICE_HEADER)) == (200, None)
-    assert (seen.requests, sum(seen.latency.buckets.values()), seen.service_time.buckets) == (1, 1, {})
+    assert (seen.requests, seen.latency.count, seen.service_time.count) == (1, 1, 0)
 
 
 def test_an_instance_tells_its_time_to_those_who_proved_who_they_are_and_to_nobody_else(world: Live):
@@ -142,7 +87,7 @@ def test_each_try_that_is_given_up_is_a_timeout_of_its_instance(world: Live):
     watched = Watched(world.proxy(WEB))
     assert get(world, ORDERS, "/tries?delay=1000ms").status == 504
     seen = watched.until_seen(ORDERS, tries=3)
-    assert (seen.requests, seen.errors, seen.timeouts, seen.latency.buckets) == (3, 3, 3, {})
+    assert (seen.requests, seen.errors, seen.timeouts, seen.latency.count) == (3, 3, 3, 0)
 
 
 def test_a_request_that_runs_out_of_time_is_a_timeout_of_the_instance_that_it_waited_for(world: Live):
