@@ -16,13 +16,22 @@ from collections.abc import Iterable
 from itertools import islice
 from math import inf
 
+from masche.traffic.budget import Allowance
 from masche.traffic.ejection import Cause, EjectionRules, Event, SharedVerdict, State, Trial
 from masche.traffic.outcome import Outcome
-from masche.traffic.outlier import Limits, Measured, limits
+from masche.traffic.outlier import Limits, Measured, limits, milliseconds, outlier
 from masche.traffic.standing import Attempt, Standing
+from masche.traffic.window import Sum
 
 _MOST_CALLERS = 32
 """So many callers' verdicts about one instance are remembered; more would not say more."""
+
+_RECENT = 1.0
+"""Over so many seconds it is judged whether the service fails as a whole, from so many calls on:"""
+_TELLING = 10
+
+_COPIES_OVER = 10.0
+"""Copies are a share of the calls of so many seconds."""
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -35,7 +44,20 @@ class Breaker:
     events has changed a state.
     """
 
-    __slots__ = ("_check_at", "_held", "_out", "_shunned", "_shunned_until", "_standings", "_started", "name", "rules")
+    __slots__ = (
+        "_check_at",
+        "_copies",
+        "_held",
+        "_out",
+        "_recent_calls",
+        "_recent_faults",
+        "_shunned",
+        "_shunned_until",
+        "_standings",
+        "_started",
+        "name",
+        "rules",
+    )
 
     def __init__(self, rules: EjectionRules | None = None, *, name: str = "") -> None:
         self.rules = rules or EjectionRules()
@@ -47,6 +69,9 @@ class Breaker:
         self._shunned_until = inf
         self._check_at = inf
         self._started = 0
+        self._copies = Allowance(ratio=self.rules.max_copy_percent / 100, ttl=_COPIES_OVER)
+        self._recent_calls = Sum(_RECENT)
+        self._recent_faults = Sum(_RECENT)
 
     def __repr__(self) -> str:
         admitted = len(self._standings) - len(self._out)
@@ -96,13 +121,17 @@ class Breaker:
     def trial(self, *, can_copy: bool, now: float) -> Trial | None:
         """Whom to try now. ``can_copy``: is the call at hand idempotent, so that a copy of it may be sent besides?
 
-        Copies are sent while it is ejected, too, at most one per ``trial_interval`` and per round of calls; a call
-        itself is risked only after the ejection, and only where no copies are sent.
+        Copies are sent while it is ejected, too: at most one per ``trial_interval`` and per round of calls, in all at
+        most ``max_copy_percent`` of the calls, and none while most calls fail anyway, whoever is called. A call itself
+        is risked only after the ejection, and only where no copies are sent.
         """
+        if not self._out:
+            return None
+        has_copies = can_copy and not self._is_failing(now) and self._copies.balance(now=now) >= 1.0
         for standing in self._out.values():
             if standing.trial is not None or now < standing.trial_at:
                 continue
-            if can_copy and self._started >= standing.trial_after:
+            if has_copies and self._started >= standing.trial_after:
                 return Trial(endpoint=standing.name, is_copy=True)
             if can_copy or standing.state is not State.PROBING:
                 continue
@@ -127,8 +156,10 @@ class Breaker:
             standing.trial = attempt
             if trial.is_copy:
                 standing.copied_at = now
+                self._copies.take(now=now)
             return attempt
         self._started += 1
+        self._copies.earn(now=now)
         if not standing.waiting:
             self._shunned_until = min(self._shunned_until, now + standing.limits.overdue)
         standing.start(attempt)
@@ -143,6 +174,10 @@ class Breaker:
         if attempt.is_trial:
             return self._settle_trial(standing, attempt, outcome, now)
         standing.settle(attempt, outcome, now=now)
+        if outcome is not Outcome.CANCELLED:
+            self._recent_calls.add(1.0, now=now)
+        if outcome.is_fault:
+            self._recent_faults.add(1.0, now=now)
         overdue_at = standing.oldest() + standing.limits.overdue
         self._shunned_until = -inf if standing.name in self._held else min(self._shunned_until, overdue_at)
         if standing.state is not State.ADMITTED or not outcome.is_fault:
@@ -223,15 +258,14 @@ class Breaker:
 
     def _judge_latency(self, standing: Standing, measured: Measured, now: float) -> tuple[Event, ...]:
         limit = standing.limits
-        if standing.stalled(now=now) >= self.rules.stalled_calls:
+        if limit.p99 and standing.stalled(now=now) >= self.rules.stalled_calls:
             sentence = (
-                f"{self.rules.stalled_calls} calls out for more than {_ms(limit.stalled)}, "
-                f"{limit.stalled / limit.p99:.1f}x the p99 of the others ({_ms(limit.p99)})"
+                f"{self.rules.stalled_calls} calls out for more than {milliseconds(limit.stalled)}, "
+                f"{limit.stalled / limit.p99:.1f}x the p99 of the others ({milliseconds(limit.p99)})"
             )
             return self._eject(standing, Cause.STALLED, sentence, now)
-        if measured.count >= self.rules.min_volume and measured.p95 > limit.slow:
-            ratio = f"{measured.p95 / limit.p95:.1f}x the median of the others ({_ms(limit.p95)})"
-            return self._eject(standing, Cause.SLOW, f"p95 {_ms(measured.p95)}, {ratio}", now)
+        if sentence := outlier(measured, limit, self.rules):
+            return self._eject(standing, Cause.SLOW, sentence, now)
         return ()
 
     def _compare(self, now: float) -> dict[str, Measured]:
@@ -240,6 +274,11 @@ class Breaker:
         for name, found in limits(measured, self.rules, of=self._standings).items():
             self._standings[name].limits = found
         return measured
+
+    def _is_failing(self, now: float) -> bool:
+        """Do most calls fail, although they go to those who are admitted?"""
+        calls = self._recent_calls.total(now=now)
+        return calls >= _TELLING and self._recent_faults.total(now=now) * 2 > calls
 
     def _others(self, standing: Standing, now: float) -> tuple[float, float]:
         """How many calls the other admitted ones had lately, and how many of them failed."""
@@ -271,7 +310,7 @@ class Breaker:
             return ()
         if outcome is Outcome.SUCCESS and latency <= standing.limits.stalled:
             return self._good_trial(standing, now)
-        took = f" after {_ms(latency)}, {_ms(standing.limits.stalled)} are allowed"
+        took = f" after {milliseconds(latency)}, {milliseconds(standing.limits.stalled)} are allowed"
         return self._bad_trial(standing, outcome.value + (took if latency > standing.limits.stalled else ""), now)
 
     def _good_trial(self, standing: Standing, now: float) -> tuple[Event, ...]:
@@ -350,7 +389,3 @@ def _next(standing: Standing, regularly: float) -> float:
     if standing.state is State.EJECTED:
         return standing.until
     return max(standing.heard.values(), default=inf) if standing.cause is Cause.HEARD else inf
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -42,8 +42,9 @@ class EjectionRules:
 
     ``failures``: so many in a row eject; ``failures_alone``: so few do when the others had none lately. 0 switches
     each off. ``error_percent`` of at least ``min_volume`` calls in ``window`` eject, too. An instance is slow when its
-    p95 exceeds ``slow_ratio`` times the median of the others' p95 and lies ``slow_difference`` and six deviations
-    (MAD) above it; it is stalled with ``stalled_calls`` calls out for over ``stalled_ratio`` times the others' p99.
+    median (of ``min_volume`` calls) or its p95 (of five times as many) exceeds ``slow_ratio`` times the others' and
+    lies ``slow_difference`` and six deviations (MAD) above it; it is stalled with ``stalled_calls`` calls out for over
+    ``stalled_ratio`` times the others' p99.
     A single call out longer than the others' p99 (and ``hold_difference`` more than their p50) holds it. With
     ``slow_ratio`` 0 nothing is judged by latency.
     """
@@ -67,6 +68,7 @@ class EjectionRules:
     max_verdict: float = 10.0
     good_trials: int = 2
     trial_interval: float = 0.25
+    max_copy_percent: float = 10.0
     copy_patience: float = 1.0
     interval: float = 0.25
 

@@ -32,12 +32,15 @@ class Measured:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What the others make of one instance, in seconds: beyond ``overdue`` a call under way speaks against it, beyond
-    ``stalled`` gravely; a p95 beyond ``slow`` makes it an outlier. ``p95`` and ``p99`` are the others' medians.
+    ``stalled`` gravely; a median beyond ``slow_p50`` or a p95 beyond ``slow_p95`` makes it an outlier. ``p50``, ``p95``
+    and ``p99`` are the medians of the others'.
     """
 
     overdue: float = inf
     stalled: float = inf
-    slow: float = inf
+    slow_p50: float = inf
+    slow_p95: float = inf
+    p50: float = 0.0
     p95: float = 0.0
     p99: float = 0.0
 
@@ -47,50 +50,75 @@ NO_LIMITS = Limits()
 
 def limits(measured: Mapping[str, Measured], rules: EjectionRules, *, of: Iterable[str]) -> dict[str, Limits]:
     """Compare each instance named in ``of`` with all measured ones but itself; who was called too little is no peer."""
-    if not rules.slow_ratio:
-        return dict.fromkeys(of, NO_LIMITS)
     peers = {name: each for name, each in measured.items() if each.count >= rules.min_volume}
-    p50s = sorted(each.p50 for each in peers.values())
-    p95s = sorted(each.p95 for each in peers.values())
-    p99s = sorted(each.p99 for each in peers.values())
-    spread = _deviation(p95s)
+    if not rules.slow_ratio or not peers:
+        return dict.fromkeys(of, NO_LIMITS)
+    p50s, p95s, p99s = (
+        _Ordered(values) for values in zip(*((each.p50, each.p95, each.p99) for each in peers.values()), strict=True)
+    )
     found: dict[str, Limits] = {}
     for name in of:
         own = peers.get(name)
-        if len(peers) - (own is not None) < 1:
+        if own is not None and len(peers) == 1:
             found[name] = NO_LIMITS
             continue
-        found[name] = _limits(
-            p50=_median_without(p50s, own and own.p50),
-            p95=_median_without(p95s, own and own.p95),
-            p99=_median_without(p99s, own and own.p99),
-            spread=spread,
-            rules=rules,
+        p50 = p50s.median_without(own and own.p50)
+        p95 = p95s.median_without(own and own.p95)
+        p99 = p99s.median_without(own and own.p99)
+        found[name] = Limits(
+            overdue=max(p99, p50 + rules.hold_difference),
+            stalled=max(rules.stalled_ratio * p99, p50 + rules.slow_difference),
+            slow_p50=_outlying(p50, p50s.deviation, rules),
+            slow_p95=_outlying(p95, p95s.deviation, rules),
+            p50=p50,
+            p95=p95,
+            p99=p99,
         )
     return found
 
 
-def _limits(*, p50: float, p95: float, p99: float, spread: float, rules: EjectionRules) -> Limits:
-    return Limits(
-        overdue=max(p99, p50 + rules.hold_difference),
-        stalled=max(rules.stalled_ratio * p99, p50 + rules.slow_difference),
-        slow=max(rules.slow_ratio * p95, p95 + rules.slow_difference, p95 + _DEVIATIONS * spread),
-        p95=p95,
-        p99=p99,
-    )
+def outlier(measured: Measured, limits: Limits, rules: EjectionRules) -> str:
+    """In what an instance is slower than the others, as a sentence; empty when it is not.
+
+    A p95 is the word of one call in twenty, so it takes five times the calls of a median to judge by it.
+    """
+    if measured.count >= rules.min_volume and measured.p50 > limits.slow_p50:
+        return _compared("median", measured.p50, limits.p50)
+    if measured.count >= 5 * rules.min_volume and measured.p95 > limits.slow_p95:
+        return _compared("p95", measured.p95, limits.p95)
+    return ""
 
 
-def _median_without(ordered: Sequence[float], own: float | None) -> float:
-    """The median of an ordered list without one of its values, without copying it."""
-    if own is None:
-        return median(ordered)
-    hole = bisect_left(ordered, own)
-    rest = len(ordered) - 1
+def milliseconds(seconds: float) -> str:
+    """A duration for people."""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
-    def at(index: int) -> float:
-        return ordered[index if index < hole else index + 1]
 
-    return (at((rest - 1) // 2) + at(rest // 2)) / 2
+def _compared(what: str, own: float, others: float) -> str:
+    return f"{what} {milliseconds(own)}, {own / others:.1f}x the median of the others ({milliseconds(others)})"
+
+
+def _outlying(usual: float, deviation: float, rules: EjectionRules) -> float:
+    return max(rules.slow_ratio * usual, usual + rules.slow_difference, usual + _DEVIATIONS * deviation)
+
+
+class _Ordered:
+    """The same quantile of all peers, in order."""
+
+    __slots__ = ("_values", "deviation")
+
+    def __init__(self, values: Iterable[float]) -> None:
+        self._values = sorted(values)
+        self.deviation = _deviation(self._values)
+
+    def median_without(self, own: float | None) -> float:
+        """The median of all but ``own``, without copying the list."""
+        values = self._values
+        if own is None:
+            return median(values)
+        hole, rest = bisect_left(values, own), len(values) - 1
+        low, high = (rest - 1) // 2, rest // 2
+        return (values[low + (low >= hole)] + values[high + (high >= hole)]) / 2
 
 
 def _deviation(ordered: Sequence[float]) -> float:

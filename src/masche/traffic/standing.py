@@ -145,10 +145,6 @@ class Standing:
         """How many of them were its fault."""
         return self._faults.total(now=now)
 
-    def is_answering(self, *, now: float) -> bool:
-        """Was it called, and has no call failed lately?"""
-        return self.calls(now=now) > 0 and not self.in_row
-
     def forget(self) -> None:
         """Begin anew, as after readmission: what led to an ejection must not lead to the next one."""
         self.in_row = self._abandoned = self.good_trials = 0

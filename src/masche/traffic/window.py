@@ -8,6 +8,7 @@ from math import ceil, frexp
 
 _STEPS = 32
 _SLOTS = 10
+_RING = _SLOTS + 1
 _SMALLEST = 1e-6
 
 
@@ -18,8 +19,8 @@ class Sum:
 
     def __init__(self, window: float) -> None:
         self._width = window / _SLOTS
-        self._slots = [0.0] * (_SLOTS + 1)
-        self._at: int | None = None
+        self._slots = [0.0] * _RING
+        self._at = -1
         self._total = 0.0
 
     def __repr__(self) -> str:
@@ -27,28 +28,27 @@ class Sum:
 
     def add(self, amount: float, *, now: float) -> None:
         """Count ``amount``."""
-        self._slide(now)
-        self._slots[int(now // self._width) % len(self._slots)] += amount
+        slot = int(now / self._width)
+        if slot > self._at:
+            self._slide(slot)
+        self._slots[self._at % _RING] += amount
         self._total += amount
 
     def total(self, *, now: float) -> float:
         """The sum over the window; what is older than the window and one slot is never in it."""
-        self._slide(now)
+        slot = int(now / self._width)
+        if slot > self._at:
+            self._slide(slot)
         return self._total
 
     def clear(self) -> None:
         """Forget everything."""
-        self._slots = [0.0] * len(self._slots)
+        self._slots = [0.0] * _RING
         self._total = 0.0
 
-    def _slide(self, now: float) -> None:
-        slot = int(now // self._width)
-        if self._at is None:
-            self._at = slot
-        if slot <= self._at:
-            return
-        for stale in range(self._at + 1, min(slot, self._at + len(self._slots)) + 1):
-            self._slots[stale % len(self._slots)] = 0.0
+    def _slide(self, slot: int) -> None:
+        for stale in range(max(self._at + 1, slot - _RING + 1), slot + 1):
+            self._slots[stale % _RING] = 0.0
         self._at = slot
         self._total = sum(self._slots)
 
