@@ -74,13 +74,13 @@ def _number(spot: Spot, place: str, allowed: Range) -> Findings:
     if isinstance(spot.value, bool) or not isinstance(spot.value, int | float):
         return
     if not _is_within(float(spot.value), place, allowed):
-        yield _outside(spot, place, f"{spot.value:g}", _written(place, allowed, "{:g}".format))
+        yield _outside(spot, place, f"{spot.value:g}")
 
 
 def _time(spot: Spot, place: str, allowed: Range) -> Findings:
     found = _seconds(spot)
     if found is not None and not _is_within(found, place, allowed):
-        yield _outside(spot, place, spot.text(), _written(place, allowed, _duration))
+        yield _outside(spot, place, spot.text())
 
 
 def _is_within(value: float, place: str, allowed: Range) -> bool:
@@ -88,20 +88,24 @@ def _is_within(value: float, place: str, allowed: Range) -> bool:
     return least <= value <= most and (value == 0 or value >= OR_NONE.get(place, least))
 
 
-def _outside(spot: Spot, place: str, value: str, allowed: str) -> Finding:
+def _outside(spot: Spot, place: str, value: str) -> Finding:
     why = f"{place} {value} is out of range"
-    if place.startswith("circuitBreaker."):
-        why += ": 0 would refuse every request" if spot.value == 0 else ""
-    return spot.invalid(why, f"write {allowed}", code="invalid-value")
+    if place.startswith("circuitBreaker.") and spot.value == 0:
+        why += ": 0 would refuse every request"
+    return spot.invalid(why, f"write {range_of(place)}", code="invalid-value")
 
 
-def _written(place: str, allowed: Range, spelled: object) -> str:
-    """Say a range in the words of a cure."""
-    assert callable(spelled)
-    least, most = allowed
+def range_of(place: str) -> str:
+    """Say in the words of a cure what may stand at a place: ``1ms to 1m``."""
+    spelled = _duration if place in TIMES else _plain
+    least, most = TIMES[place] if place in TIMES else NUMBERS[place]
     if place in OR_NONE:
         return f"{spelled(OR_NONE[place])} to {spelled(most)}, or {spelled(0.0)} for none"
     return f"{spelled(least)} to {spelled(most)}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.10g}".replace(",", "")
 
 
 def _duration(value: float) -> str:
