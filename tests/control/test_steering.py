@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from control.plant import Plant, eventually, plant, service, sidecar
+from masche.api.explaining import Step, WhyRequest
 from masche.api.traffic import EdgeEndpoint, InstanceState
 from masche.control import helm as module
 from masche.link.messages import EdgeReport, EndpointReport, Histogram, ProxyGone, ProxyReport, Report, Verdict
@@ -137,6 +138,36 @@ async def test_an_ejected_instance_shows_its_state_its_end_and_its_reason_though
     assert found.until_at > shop.parts.ground.wall()
     assert found.reason
     assert (await ends(shop))["shop/orders-a"].state is InstanceState.ADMITTED
+
+
+async def endpoint_step(shop: Plant) -> Step:
+    explained = await shop.plane.why(WhyRequest(source="shop/web-a", destination="orders"))
+    return next(step for step in explained.steps if step.stage == "endpoint")
+
+
+async def test_why_names_what_each_instance_gets_and_the_reason(shop: Plant) -> None:
+    shop.parts.measures.verdict(verdict(23000), "m1")
+    look(shop)
+    route_to_c_slows(shop)
+    step = await endpoint_step(shop)
+    assert step.text == "shop/orders:80: 3 instances take traffic", "the ejection is over by now"
+    shares = [line for line in step.details if " % of the calls go to zone " in line]
+    assert [line.rpartition(" ")[2] for line in shares] == ["a", "b", "c"]
+    shop.parts.measures.verdict(verdict(23000), "m1")
+    look(shop)
+    [told_of] = [line for line in (await endpoint_step(shop)).details if line.startswith("shop/orders-b")]
+    assert told_of.startswith("shop/orders-b is unhealthy: EJECTED until ")
+    assert "because" in told_of
+
+
+async def test_why_says_that_calls_go_to_all_when_nobody_is_healthy(shop: Plant) -> None:
+    async with shop.agent("m1") as agent:
+        for port, zone in ZONES.items():
+            name = NAMES[port].removeprefix("shop/")
+            await agent.enrols(sidecar(name, app="orders", port=port, zone=zone, phase="UNHEALTHY", reason="503"))
+        step = await endpoint_step(shop)
+    assert step.text == "shop/orders:80: no healthy instance; calls go to all 3 of them"
+    assert "shop/orders-a is unhealthy" in step.details
 
 
 async def test_what_a_caller_keeps_off_is_shown_where_steering_is_off(shop: Plant) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from masche.compiler.endpoints import FAIR
 from masche.compiler.hostnames import covers, specificity
 from masche.model.refs import Origin, PortRef
 from masche.model.view import (
@@ -106,15 +107,22 @@ class Explanation:
 
 
 EndpointsOf = Callable[[PortRef], Endpoints]
+StandingOf = Callable[[PortRef, str], str]
 CalleeOf = Callable[[str], Callee | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What is beyond the caller: who answers for a Service port, and what a workload (by name) enforces."""
+    """What is beyond the caller: who answers for a Service port, and what a workload (by name) enforces.
+
+    ``standing_of`` says why an instance of a port is steered as it is, "" when nothing is the matter; ``shares_of``
+    says how calls are divided between zones, when they are.
+    """
 
     endpoints_of: EndpointsOf
     callee_of: CalleeOf
+    standing_of: StandingOf = lambda _port, _workload: ""
+    shares_of: Callable[[PortRef], tuple[str, ...]] = lambda _port: ()
     address: str = ""
 
 
@@ -306,28 +314,43 @@ def _arrived(trail: _Trail, service: PortRef, sent: Request | Connection, share:
     answered = f"{share} of such calls go to {service}, answered by {' or '.join(known.identities)}"
     origin = next(iter(known.origins), None)
     trail = trail.then(Step(stage=Stage.CLUSTER, is_passed=True, sentence=answered, origin=origin))
-    ready, others = _instances(trail.around.endpoints_of(service))
-    if not ready:
+    every = [each for zone in trail.around.endpoints_of(service).localities for each in zone.endpoints]
+    if not every:
         sentence = f"{service} has no instance that takes traffic"
-        missing = Step(stage=Stage.ENDPOINT, is_passed=False, sentence=sentence, details=others)
+        missing = Step(stage=Stage.ENDPOINT, is_passed=False, sentence=sentence)
         return replace(trail.end(missing, Outcome.NO_ENDPOINT, 503), service=service)
-    trail = trail.then(_endpoint_step(service, ready, others))
-    judged = [_judged(trail, each, sent) for each in ready]
+    healthy = [each for each in every if each.health is Health.HEALTHY]
+    trail = trail.then(_endpoint_step(trail.around, service, healthy, every))
+    judged = [_judged(trail, each, sent) for each in healthy or every]
     worst = next((each for each in judged if each.outcome is not Outcome.ALLOWED), judged[0])
     return replace(worst, service=service)
 
 
-def _instances(found: Endpoints) -> tuple[list[EndpointView], tuple[str, ...]]:
-    """Tell those that take traffic from the others, and say why the others do not."""
-    every = [each for locality in found.localities for each in locality.endpoints]
-    ready = [each for each in every if each.health is Health.HEALTHY]
-    return ready, tuple(f"{each.workload} is {each.health}" for each in every if each.health is not Health.HEALTHY)
+def _endpoint_step(
+    around: Surroundings, service: PortRef, healthy: Sequence[EndpointView], every: Sequence[EndpointView]
+) -> Step:
+    """Name every instance with its weight and why it has it; by the panic rule all are called when none is healthy."""
+    number = len(healthy)
+    sentence = f"{service}: {number} instance{'s take' if number > 1 else ' takes'} traffic"
+    if not healthy:
+        sentence = f"{service}: no healthy instance; calls go to all {len(every)} of them"
+    listed = (_listed(each, around.standing_of(service, each.workload)) for each in (*healthy, *_others(every)))
+    return Step(stage=Stage.ENDPOINT, is_passed=True, sentence=sentence, details=(*listed, *around.shares_of(service)))
 
 
-def _endpoint_step(service: PortRef, ready: list[EndpointView], others: tuple[str, ...]) -> Step:
-    listed = tuple(f"{each.workload} at {each.address}:{each.port}" for each in ready)
-    sentence = f"{service}: {len(ready)} instance{'s take' if len(ready) > 1 else ' takes'} traffic"
-    return Step(stage=Stage.ENDPOINT, is_passed=True, sentence=sentence, details=(*listed, *others))
+def _others(every: Sequence[EndpointView]) -> Sequence[EndpointView]:
+    return [each for each in every if each.health is not Health.HEALTHY]
+
+
+def _listed(endpoint: EndpointView, reason: str) -> str:
+    """One instance in a line: where it is, on which way, what it gets and why."""
+    if endpoint.health is not Health.HEALTHY:
+        told = f"{endpoint.workload} is {endpoint.health}"
+    else:
+        told = f"{endpoint.workload} at {endpoint.address}:{endpoint.port}"
+        told += f" through the gateway at {endpoint.via}" if endpoint.via else ""
+        told += f", {endpoint.weight} % of a fair share" if endpoint.weight != FAIR else ""
+    return f"{told}: {reason}" if reason else told
 
 
 def _judged(trail: _Trail, endpoint: EndpointView, sent: Request | Connection) -> Explanation:

@@ -14,18 +14,19 @@ from masche.api.plane import Fault, PlaneError
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
 from masche.compiler.why import Call, Callee, Explanation, Step, Surroundings, why
+from masche.control.flows import Flows
 from masche.control.reading import service_of
 from masche.control.world import World
 from masche.model.mesh import Mesh
-from masche.model.refs import Name
+from masche.model.refs import Name, PortRef
 from masche.model.resources.workload import Workload, WorkloadState
 from masche.model.vantage import Placement
 
 DEFAULT_NAMESPACE = "default"
 
 
-def explain(world: World, request: WhyRequest) -> explaining.Explanation:
-    """Explain one call. Raises PlaneError NOT_FOUND when there is no such caller."""
+def explain(world: World, flows: Flows, request: WhyRequest) -> explaining.Explanation:
+    """Explain one call. ``flows`` knows how instances stand. Raises PlaneError NOT_FOUND without such a caller."""
     mesh = world.mesh
     caller = _caller(mesh, request.source)
     vantage = stand(mesh, caller, placement=caller.spec.placement or Placement.SIDECAR)
@@ -36,11 +37,25 @@ def explain(world: World, request: WhyRequest) -> explaining.Explanation:
         Surroundings(
             endpoints_of=lambda port: world.compilation.endpoints(port, caller.spec.zone),
             callee_of=lambda name: _callee(mesh, name),
+            standing_of=lambda port, name: flows.reason(port, name, zone=caller.spec.zone),
+            shares_of=lambda port: _shares(flows, port, caller.spec.zone),
             address=caller.spec.address,
         ),
     )
     running = caller.name in mesh.workloads
     return _told(found, str(caller.name) if running else f"{caller.name} (does not run now)", request)
+
+
+def _shares(flows: Flows, port: PortRef, zone: str) -> tuple[str, ...]:
+    """How the calls are divided between zones, when there are several."""
+    shares = tuple(flows.shares(port, zone))
+    if len(shares) < 2:
+        return ()
+    return tuple(
+        f"{100 * each.share:.3g} % of the calls go to {f'zone {each.zone}' if each.zone else 'no zone'}"
+        + (f" by a detour through zone {each.via}" if each.via else "")
+        for each in shares
+    )
 
 
 def _caller(mesh: Mesh, source: str) -> Workload:

@@ -5,6 +5,7 @@ Invariant: an instance that is kept off or weighted down is told of even while n
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 from masche.api.traffic import (
     CallerView,
@@ -119,6 +120,12 @@ class Flows:
             is_dry_run=standing.is_dry_run,
         )
 
+    def reason(self, port: PortRef, workload: str, *, zone: str) -> str:
+        """Why the callers of a zone have an instance as they do, as a sentence; "" when nothing is the matter."""
+        mine = (each for each in self._helm.standings(port) if each.workload == workload and each.caller_zone == zone)
+        steered = next((_told(self._view(each)) for each in mine), "")
+        return steered or self._ejections.reason(port, name_of(workload))
+
     # -- zones ----------------------------------------------------------------------------------------------------
 
     def zones(self, window: float, *, at: float) -> Zones:
@@ -158,6 +165,15 @@ def _worst(views: Iterable[CallerView]) -> tuple[InstanceState, float, str]:
         if worst := max((each for each in real if each.state is state), key=lambda each: each.until_at, default=None):
             return state, worst.until_at, worst.reason
     return InstanceState.ADMITTED, 0.0, next((each.reason for each in views if each.reason), "")
+
+
+def _told(view: CallerView) -> str:
+    if view.state is InstanceState.ADMITTED:
+        return view.reason
+    end = (
+        datetime.fromtimestamp(view.until_at, tz=UTC).astimezone().strftime(" until %H:%M:%S") if view.until_at else ""
+    )
+    return f"{view.state}{end}" + (f", because {view.reason}" if view.reason else "")
 
 
 def _is_odd(standing: Standing) -> bool:

@@ -137,7 +137,7 @@ class ControlPlane:
     async def why(self, request: WhyRequest) -> Explanation:
         """Explain one call."""
         await self.parts.world.synced.wait()
-        return explain(self.parts.world, request)
+        return explain(self.parts.world, self.parts.measures.flows, request)
 
     async def edges(self, *, window: float) -> Edges:
         """Calls per edge."""
