@@ -29,6 +29,9 @@ TIMEOUT_US = 1_000_000.0
 LATEST = 0.4
 """Seconds that a report is late at most, and that new weights take until they are in force."""
 
+SMOOTHING = 0.1
+"""The share of a tenth of a second in the load that an instance feels: its queue is as long as a second's."""
+
 Cost = Callable[[str, str, float], float]
 """From a zone to a zone at a second: what that costs."""
 
@@ -45,10 +48,14 @@ class Server:
 
 @dataclass(kw_only=True)
 class Second:
-    """What happened in one second of one caller zone; ``shares`` counts calls by zone and way, latencies in us."""
+    """What happened in one second of one caller zone; ``shares`` counts calls by zone and way, latencies in us.
+
+    ``intended`` is what part of the calls each zone and way was meant to have at the second's beginning.
+    """
 
     at: float
     zone: str
+    intended: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
     shares: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     latencies: list[float] = field(default_factory=list[float])
     lost: int = 0
@@ -130,9 +137,11 @@ class Simulation:
     def _tick(self, proxies: list[_Caller], tick: int) -> None:
         now = tick * TICK
         if tick % 10 == 0:
-            now_s = {zone: Second(at=now, zone=zone) for zone in sorted(self.callers)}
-            self._now_s = now_s
-            self.seconds += now_s.values()
+            self._now_s = {
+                zone: Second(at=now, zone=zone, intended=_intended(self._targets.get(zone, ())))
+                for zone in sorted(self.callers)
+            }
+            self.seconds += self._now_s.values()
             if tick:
                 self._steer(now)
         while self._coming and self._coming[0][0] <= now:
@@ -143,7 +152,7 @@ class Simulation:
                 self._report(proxy, now)
         for server in self.servers:
             used = self._load[server.name] / TICK / server.capacity if server.capacity else 0.0
-            self._busy[server.name] += 0.3 * (used - self._busy[server.name])
+            self._busy[server.name] += SMOOTHING * (used - self._busy[server.name])
         self._load.clear()
 
     def _steer(self, now: float) -> None:
@@ -219,6 +228,15 @@ def _targets(mesh: Mesh, steering: Steering, zone: str, servers: Mapping[str, Se
         for each in healthy:
             server = servers[each.workload]
             yield _Target(server, locality.via, part * each.weight / total)
+
+
+def _intended(targets: Sequence[_Target]) -> dict[tuple[str, str], float]:
+    total = sum(each.weight for each in targets)
+    parts: dict[tuple[str, str], float] = {}
+    for each in targets:
+        key = (each.server.zone, each.via)
+        parts[key] = parts.get(key, 0.0) + each.weight / total
+    return parts
 
 
 def _poisson(mean: float, rng: Random) -> int:

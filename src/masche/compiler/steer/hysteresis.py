@@ -7,24 +7,35 @@ from dataclasses import dataclass
 STRONG = 3.0
 """From this ratio on nobody waits."""
 
-BAD_FOR, GOOD_FOR = 2.0, 2.0
+BAD_FOR = 2.0
 """Seconds for which a weaker ratio must hold before it counts."""
+
+PLAIN = 6.0
+"""From this ratio on it was bad beyond doubt ..."""
+
+GOOD_FOR, GOOD_FOR_LONG = 2.0, 10.0
+"""... so that two seconds of being well are enough, and ten otherwise, as for all that hovers at the threshold."""
 
 RELAPSE, WELL = 60.0, 120.0
 """Seconds within which turning bad again is a relapse, and after which relapses are forgotten."""
 
-WORST = 5
-"""A return waits at most GOOD_FOR times two to this power: about a minute."""
+WORST = 4
+"""A return waits at most its time times two to this power."""
 
 
 @dataclass(slots=True)
 class Mark:
-    """Bad from the ratio ``enter`` on, good again at ``leave`` or below; what lies between changes nothing."""
+    """Bad from the ratio ``enter`` on, good again at ``leave`` or below; what lies between changes nothing.
+
+    ``is_patient`` is for what may feed back on itself, as a load does: then no ratio is so strong that nobody waits.
+    """
 
     enter: float = 2.0
     leave: float = 1.3
     is_bad: bool = False
     since: float = 0.0
+    is_patient: bool = False
+    _worst: float = 1.0
     _contrary_since: float | None = None
     _relapses: int = 0
 
@@ -34,6 +45,7 @@ class Mark:
 
     def heard(self, ratio: float, *, now: float) -> bool:
         """Take a ratio, and say whether it changed the mark."""
+        self._worst = max(self._worst, ratio)
         is_contrary = ratio <= self.leave if self.is_bad else ratio >= self.enter
         if not is_contrary:
             self._contrary_since = None
@@ -47,8 +59,8 @@ class Mark:
 
     def _wait(self, ratio: float) -> float:
         if self.is_bad:
-            return GOOD_FOR * 2**self._relapses
-        return 0.0 if ratio >= STRONG else BAD_FOR
+            return (GOOD_FOR if self._worst >= PLAIN else GOOD_FOR_LONG) * 2**self._relapses
+        return 0.0 if ratio >= STRONG and not self.is_patient else BAD_FOR
 
     def _turn(self, *, now: float) -> None:
         if not self.is_bad and self.since:
@@ -58,5 +70,6 @@ class Mark:
             elif good_for > WELL:
                 self._relapses = 0
         self.is_bad = not self.is_bad
+        self._worst = 1.0
         self.since = now if self._contrary_since is None else self._contrary_since
         self._contrary_since = None

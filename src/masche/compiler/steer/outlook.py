@@ -14,7 +14,7 @@ MARGIN_US = 1000.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZoneCost:
     """One zone's calls in microseconds, 0.0 unknown: all told, the network's part (lately, in the last interval alone,
-    and usually), and the instances' part.
+    and usually), the instances' part, and ``failing_us`` as the price of calls that fail.
 
     ``detours`` are those measured, ``predicted`` those that nobody tried, made of what their two parts cost.
     ``is_silent``: nobody called there directly of late, so that what is known is old.
@@ -25,6 +25,7 @@ class ZoneCost:
     latest_us: float = 0.0
     usual_us: float = 0.0
     service_us: float = 0.0
+    failing_us: float = 0.0
     lost: float = 0.0
     is_silent: bool = False
     detours: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -84,8 +84,8 @@ def _load(instances: tuple[tuple[str, int], ...], callers: tuple[tuple[str, int]
 def _cost(terrain: Terrain, zone: str, target: str, costs: Costs, links: Links, *, now: float) -> ZoneCost:
     service = costs.service_us(target)
     if target == zone:
-        own = costs.latency_us(target, "") + costs.errors(target) * LOSS_US
-        return ZoneCost(direct_us=own, service_us=service or own)
+        failing, own = costs.errors(target) * LOSS_US, costs.latency_us(target, "")
+        return ZoneCost(direct_us=own + failing, service_us=service or own, failing_us=failing)
     route = links.get((zone, target, ""))
     vias = sorted(terrain.gateways - {zone, target})
     heard_at = [each.heard_at for via, each in costs.of_zone(target) if not via]
@@ -95,6 +95,7 @@ def _cost(terrain: Terrain, zone: str, target: str, costs: Costs, links: Links, 
         latest_us=max(route.cost_us, route.latest_us) if route else 0.0,
         usual_us=route.usual_us if route else costs.latency_us(target, ""),
         service_us=service,
+        failing_us=costs.errors(target) * LOSS_US,
         lost=route.lost if route else 0.0,
         is_silent=now - max(heard_at, default=float("-inf")) > QUIET,
         detours={via: cost for via in vias if (cost := _detour(costs, links, (zone, target, via), now=now))},

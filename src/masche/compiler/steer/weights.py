@@ -24,8 +24,11 @@ MARGIN_US = 300.0
 SURE = 2.0
 """Standard errors by which a difference must exceed chance, if values scatter as much as their mean."""
 
-DOWN, UP = 10, 2
-"""A weight falls at most to a tenth, and at most doubles, in one step."""
+DOWN, PLAIN_DOWN, PLAIN = 2, 10, 5.0
+"""A weight falls at most to a half in one step, and to a tenth when the cost is plainly so many times the best."""
+
+UP, NEARLY, NEARLY_UP = 2.0, 25, 1.25
+"""It at most doubles in one step, and grows by a quarter from there on: a load that comes back at once may hurt."""
 
 DRIFT = 1.25
 """An unasked instance's weight grows by this factor in a step."""
@@ -70,7 +73,8 @@ def weights(
         if name in costs:
             certain = costs[name] * _certainty(heard[name])
             wanted = _wanted(costs[name], certain, best=best, doubted=doubted, was=was)
-            made[name] = _spared(was) if is_crowded and wanted < was else _step(was, wanted)
+            down = PLAIN_DOWN if best and certain >= PLAIN * doubted else DOWN
+            made[name] = _spared(was) if is_crowded and wanted < was else _step(was, wanted, down)
         else:
             made[name] = min(FAIR, ceil(was * DRIFT))
     return made
@@ -114,10 +118,12 @@ def _wanted(own: float, certain: float, *, best: float, doubted: float, was: int
     return FAIR if is_fair else max(LEAST, min(FAIR, round(FAIR * (best / own) ** 2)))
 
 
-def _step(was: int, wanted: int) -> int:
+def _step(was: int, wanted: int, down: int) -> int:
     if abs(wanted - was) <= STEP * was and wanted != FAIR:
         return was
-    return max(wanted, was // DOWN, LEAST) if wanted < was else min(wanted, was * UP)
+    if wanted < was:
+        return max(wanted, was // down, LEAST)
+    return min(wanted, ceil(was * (UP if was < NEARLY else NEARLY_UP)))
 
 
 def _spared(was: int) -> int:

@@ -1,8 +1,10 @@
 """How the calls of one zone are spread over zones as their routes and instances get slow, and get well again.
 
-A zone that costs clearly more than the best of the others keeps only a floor, so that its recovery is seen; its share
-goes to the callers' own zone and then to the others, each up to the room it has. Shares move by bounded steps, and the
-marks of bad zones do not flap. Invariant: shares are per mille, sum to 1000, and no zone with instances has none.
+A zone whose route costs clearly more than the best of the others keeps only a floor, so that its recovery is seen. One
+whose instances take clearly longer is eased by and by, because it may be the load that makes them slow, and a load that
+moves all at once makes the next ones slow. What is freed goes to the callers' own zone and then to the others, each up
+to the room it has. Shares move by bounded steps, and the marks of bad zones do not flap. Invariant: shares are per
+mille, sum to 1000, and no zone with instances has none.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,13 +24,21 @@ FAST, SLOWLY = 500.0, 100.0
 PROBES = 1.0
 """Calls per second that bad zones keep, so that its recovery is seen in seconds ..."""
 
-FEWEST, MOST = 2.0, 5.0
+FEWEST, MOST = 2.0, 4.0
 """... but so many per mille; much less than a hundredth, for whoever looks at the 99th percentile."""
 
-SILENT = 20.0
+SILENT = 8.0
 """A bad zone that nobody called of late keeps this, per mille."""
 
-STRETCH, LONGEST_STRETCH, GROWTH = 1.5, 10.0, 1.25
+EASE, PLAIN_EASE, RETURN, LEAST_EASE = 0.95, 0.9, 1.03, 0.02
+"""A zone of slow instances keeps so much of its share in each step (the second when they are plainly slow), and gets it
+back as slowly; it always keeps the last.
+"""
+
+PLAIN = 5.0
+"""Instances that take so many times the quickest are plainly slow."""
+
+STRETCH, LONGEST_STRETCH, GROWTH, RELIEF = 1.5, 10.0, 1.05, 0.87
 """A zone takes at first one and a half times the load that its instances would have if all were shared equally, and by
 and by more, as long as they do not get slower."""
 
@@ -53,6 +63,9 @@ class Spread:
     marks: dict[str, Mark] = field(default_factory=dict[str, Mark])
     passings: dict[str, Passing] = field(default_factory=dict[str, Passing])
     stretch: float = STRETCH
+    eases: dict[str, float] = field(default_factory=dict[str, float])
+    _ceiling: float = LONGEST_STRETCH
+    _slow: dict[str, Mark] = field(default_factory=dict[str, Mark])
     _usual_us: dict[str, float] = field(default_factory=dict[str, float])
     _ratios: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -102,6 +115,7 @@ class Spread:
         self.shares = {zone: share for zone, share in self.shares.items() if zone in outlook.base}
         self.marks = {zone: mark for zone, mark in self.marks.items() if zone in outlook.base}
         self.passings = {zone: each for zone, each in self.passings.items() if zone in outlook.base}
+        self.eases = {zone: ease for zone, ease in self.eases.items() if zone in outlook.base}
         self._usual_us = {zone: each for zone, each in self._usual_us.items() if zone in outlook.base}
 
     def _cost(self, outlook: Outlook, zone: str) -> float:
@@ -124,26 +138,69 @@ class Spread:
     def _mark(self, outlook: Outlook, *, now: float) -> None:
         if not outlook.rules.spills:
             self.marks.clear()
+            self.eases.clear()
             return
         for zone in outlook.base:
-            found = ratio(self._cost(outlook, zone), self._reference(outlook, zone)[0])
+            found = ratio(self._route(outlook, zone), self._best_route(outlook, zone))
             self._ratios[zone] = found
             self.marks.setdefault(zone, Mark()).heard(found, now=now)
+            self._ease(outlook, zone, now=now)
+
+    def _quickest(self, outlook: Outlook) -> float:
+        """The time of the quickest instances anywhere, which stands for all when only routes are compared."""
+        return min((each.service_us for each in outlook.costs.values() if each.service_us), default=0.0)
+
+    def _route(self, outlook: Outlook, zone: str) -> float:
+        """What the route to a zone costs, with the failures there, and instances as quick as any."""
+        cost = outlook.costs.get(zone, ZoneCost())
+        if zone == outlook.zone:
+            return self._quickest(outlook) + cost.failing_us if cost.direct_us else 0.0
+        total = self._cost(outlook, zone)
+        return max(total - cost.service_us, 0.0) + self._quickest(outlook) if total else 0.0
+
+    def _best_route(self, outlook: Outlook, zone: str) -> float:
+        """The best of the others; the callers' own zone counts only as far as this one is usual."""
+        mine = outlook.costs.get(zone, ZoneCost())
+        usual = mine.usual_us + self._quickest(outlook)
+        routes = ((other, self._route(outlook, other)) for other in outlook.base if other != zone)
+        found = [max(route, usual) if other == outlook.zone else route for other, route in routes if route]
+        return min(found, default=0.0)
+
+    def _ease(self, outlook: Outlook, zone: str, *, now: float) -> None:
+        """Give a zone of slow instances less and less, and a zone that is well more and more."""
+        service, quickest = outlook.costs.get(zone, ZoneCost()).service_us, self._quickest(outlook)
+        far = min((each.network_us for each in outlook.costs.values() if each.network_us), default=0.0)
+        found = ratio(far + service, far + quickest)
+        mark = self._slow.setdefault(zone, Mark(is_patient=True))
+        mark.heard(found, now=now)
+        ease = self.eases.get(zone, 1.0)
+        if not mark.is_bad:
+            ease *= RETURN
+        elif found >= mark.enter and not self.bad:
+            ease *= PLAIN_EASE if found >= PLAIN else EASE
+        self.eases[zone] = min(1.0, max(LEAST_EASE, ease))
+        if self.eases[zone] == 1.0:
+            del self.eases[zone]
 
     def _wanted(self, outlook: Outlook) -> tuple[dict[str, float], float]:
         """The shares to aim at, and how much of them nobody had room for."""
-        bad = [zone for zone in outlook.base if zone in self.bad]
+        avoided = self.bad | self.eases.keys()
         wanted = {zone: float(share) for zone, share in outlook.base.items()}
-        if not bad or len(bad) == len(wanted):
+        if not avoided or avoided >= wanted.keys():
             return wanted, 0.0
-        freed = {zone: max(0.0, wanted[zone] - self._floor(outlook, zone, len(bad))) for zone in bad}
+        freed = {zone: self._freed(outlook, zone, wanted[zone]) for zone in sorted(avoided)}
         left = sum(freed.values())
-        for group in _by_preference(outlook, self.bad):
+        for group in _by_preference(outlook, avoided):
             left -= _place(wanted, group, outlook.limits, left)
         placed = sum(freed.values()) - left
-        for zone in bad:
-            wanted[zone] -= freed[zone] * placed / sum(freed.values()) if placed else 0.0
+        for zone, share in freed.items():
+            wanted[zone] -= share * placed / sum(freed.values()) if placed else 0.0
         return wanted, left
+
+    def _freed(self, outlook: Outlook, zone: str, share: float) -> float:
+        if zone in self.bad:
+            return max(0.0, share - self._floor(outlook, zone, len(self.bad)))
+        return share * (1.0 - self.eases.get(zone, 1.0))
 
     def _floor(self, outlook: Outlook, zone: str, count: int) -> float:
         if outlook.costs.get(zone, ZoneCost()).is_silent and not self.is_detoured(zone):
@@ -151,36 +208,37 @@ class Spread:
         return min(max(PROBES * WHOLE / max(outlook.rate, 1.0), FEWEST), MOST) / count
 
     def _adapt(self, outlook: Outlook, unplaced: float) -> None:
-        """Let the good zones take more while they do not get slower, and less when they do."""
+        """Let the good zones take more while they do not get slower, and less when they do; never as much again."""
         is_crowded = False
         for zone in outlook.base:
             service = outlook.costs.get(zone, ZoneCost()).service_us
             usual = self._usual_us.get(zone, 0.0)
-            if service and not self.bad:
+            if service and not self.bad and not self.eases:
                 self._usual_us[zone] = usual + 0.2 * (service - usual) if usual else service
-            elif usual and zone not in self.bad and service > CROWDED * usual + MARGIN_US:
+            elif usual and zone not in self.bad and zone not in self.eases and service > CROWDED * usual + MARGIN_US:
                 is_crowded = True
         if is_crowded:
-            self.stretch = max(1.0, self.stretch / GROWTH)
-        elif not self.bad:
-            self.stretch = STRETCH
+            self._ceiling = self.stretch
+            self.stretch = max(1.0, self.stretch * RELIEF)
+        elif not self.bad and not self.eases:
+            self.stretch, self._ceiling = STRETCH, LONGEST_STRETCH
         elif unplaced > TOLD:
-            self.stretch = min(LONGEST_STRETCH, self.stretch * GROWTH)
+            self.stretch = min(LONGEST_STRETCH, self._ceiling * RELIEF, self.stretch * GROWTH)
 
     def _move(self, outlook: Outlook, wanted: Mapping[str, float], *, now: float) -> Iterator[Move]:
         """Go some of the way to what is wanted."""
-        if not self.shares and not self.bad:
+        if not self.shares and not self.bad and not self.eases:
             return
         before = {zone: self.shares.get(zone, float(outlook.base[zone])) for zone in outlook.base}
         distance = sum(abs(wanted[zone] - before[zone]) for zone in wanted) / 2
-        if distance < QUIET and self.bad:
+        if distance < QUIET and (self.bad or self.eases):
             return
-        is_strong = not self.bad or max(self._ratios.get(zone, 1.0) for zone in self.bad) >= STRONG
-        bound = FAST if is_strong else SLOWLY
+        is_strong = bool(self.bad) and max(self._ratios[zone] for zone in self.bad) >= STRONG
+        bound = FAST if is_strong or not (self.bad or self.eases) else SLOWLY
         part = min(1.0, bound / distance) if distance else 0.0
         self.shares = {zone: before[zone] + part * (wanted[zone] - before[zone]) for zone in wanted}
         moved = {zone: self.shares[zone] - before[zone] for zone in wanted}
-        if part == 1.0 and not self.bad:
+        if part == 1.0 and not self.bad and not self.eases:
             self.shares = {}
         yield from self._told(outlook, moved, now=now)
 
@@ -191,7 +249,7 @@ class Spread:
         for zone, share in sorted(moved.items()):
             if share <= -TOLD and gainers:
                 what = f"{percent(-share)} of zone {outlook.zone} moved from {zone} to {listed(gainers)}"
-                is_bad = zone in self.bad
+                is_bad = zone in self.bad or self._is_slow(zone)
                 why = self._why_bad(outlook, zone, now=now) if is_bad else self._why_good(outlook, gainers, now=now)
                 yield Move(
                     kind=MoveKind.ZONE,
@@ -200,17 +258,22 @@ class Spread:
                     sentence=f"{outlook.subject}: {what}, {why}",
                 )
 
+    def _is_slow(self, zone: str) -> bool:
+        return zone in self._slow and self._slow[zone].is_bad
+
     def _why_bad(self, outlook: Outlook, zone: str, *, now: float) -> str:
         cost, (best, other) = self._cost(outlook, zone), self._reference(outlook, zone)
         lost = outlook.costs.get(zone, ZoneCost()).lost
-        seconds = f"for {max(1.0, now - self.marks[zone].since):.0f} s"
+        mark = self.marks[zone] if zone in self.bad else self._slow[zone]
+        seconds = f"for {max(1.0, now - mark.since):.0f} s"
         if lost > LOSSY:
             return f"because {way(outlook.zone, zone)} loses {percent(lost * WHOLE)} of the calls, {seconds}"
         times = f"{cost / max(best, 1.0):.1f}x {self._thing(outlook, other)}"
         return f"because {self._thing(outlook, zone)} takes {duration(cost)}, {times}, {seconds}"
 
     def _why_good(self, outlook: Outlook, gainers: list[str], *, now: float) -> str:
-        healed = [zone for zone in gainers if self.marks[zone].is_healed(now=now)] if self.marks else []
+        marks = [(zone, mark) for zone in gainers for mark in (self.marks.get(zone), self._slow.get(zone)) if mark]
+        healed = [zone for zone, mark in marks if mark.is_healed(now=now)]
         if not healed:
             return "to share the load out"
         thing = f"zone {healed[0]}" if healed[0] == outlook.zone else way(outlook.zone, healed[0])

@@ -1,0 +1,269 @@
+"""A simulation, in virtual time, of how steering moves traffic: the real Steersman and compiler, simulated calls.
+
+    make bench NAME=steering
+
+It prints what each scenario showed, and writes ``bench/results/steering.json`` with plots beside it.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from plots import line_plot
+
+from masche.model.mesh import Mesh
+from masche.model.ports import Entry, Snapshot
+from masche.model.yaml import load
+from masche.registry.merge import from_snapshot
+from masche.testing.simulated_zones import Cost, Second, Server, Simulation, mesh_of
+
+RESULTS = Path(__file__).parent / "results"
+AT_HOME_US, USUAL_US, SLOW_US = 100.0, 2_000.0, 200_000.0
+BEGIN, END, UNTIL = 30.0, 90.0, 150.0
+CHANGE = 0.02
+"""A share that moves by less has not changed its direction."""
+
+Figures = dict[str, float]
+
+
+def a_mesh(text: str) -> Mesh:
+    loaded = load(text, file="mesh.yaml", namespace="shop")
+    assert not loaded.errors, loaded.errors
+    entries = (Entry(ref=each.ref, resource=each, revision=1, created_revision=1) for each in loaded.resources)
+    return from_snapshot(Snapshot(revision=1, entries=tuple(entries)))
+
+
+def servers(instances: Mapping[str, int], **more: object) -> list[Server]:
+    return [
+        Server(name=f"shop/orders-{zone}{number}", zone=zone, **more)  # type: ignore[arg-type] # the fields of a Server
+        for zone, count in instances.items()
+        for number in range(count)
+    ]
+
+
+def world(instances: list[Server], callers: Mapping[str, int], network: Cost, **more: object) -> Simulation:
+    gateways = more.pop("gateways", ())
+    mesh = a_mesh(mesh_of(instances, callers, gateways))  # type: ignore[arg-type] # a list of zones
+    made: dict[str, object] = {"rate": 25.0, **more}
+    return Simulation(mesh=mesh, servers=instances, callers=callers, network_us=network, **made)  # type: ignore[arg-type] # the fields of a Simulation
+
+
+def link(pair: str, us: Callable[[float], float]) -> Cost:
+    """All links are as usual, but for one."""
+    ends = set(pair)
+    return lambda a, b, now: AT_HOME_US if a == b else (us(now) if {a, b} == ends else USUAL_US)
+
+
+def slow_between(begin: float, end: float) -> Callable[[float], float]:
+    return lambda now: SLOW_US if begin <= now < end else USUAL_US
+
+
+def of(simulation: Simulation, zone: str = "a") -> list[Second]:
+    return [second for second in simulation.seconds if second.zone == zone]
+
+
+def pooled_p99(seconds: list[Second]) -> float:
+    every = sorted(latency for second in seconds for latency in second.latencies)
+    return every[int(0.99 * len(every))] if every else 0.0
+
+
+def settled(
+    seconds: list[Second], share: Callable[[Second], float], after: float, wanted: Callable[[float], bool]
+) -> float:
+    """Seconds from ``after`` until the share is as wanted, and stays so for five seconds."""
+    later = [second for second in seconds if second.at >= after]
+    for index in range(len(later) - 5):
+        if all(wanted(share(second)) for second in later[index : index + 5]):
+            return later[index].at - after
+    return float("inf")
+
+
+def turns(seconds: list[Second], key: tuple[str, str]) -> int:
+    """How often the intended share changed its direction."""
+    values = [second.intended.get(key, 0.0) for second in seconds if second.intended]
+    steps = [b - a for a, b in pairwise(values) if abs(b - a) >= CHANGE]
+    return sum(one * other < 0 for one, other in pairwise(steps))
+
+
+def on_the_bad_way(second: Second) -> float:
+    return second.intended.get(("b", ""), 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------- scenarios
+
+
+def slow_route(name: str, simulation: Simulation, base: float) -> Figures:
+    """The link a-b goes from 2 to 200 ms for a minute."""
+    seconds = of(simulation.run(UNTIL))
+    best = pooled_p99([each for each in seconds if each.at >= END - 30 and each.at < END])
+    plot(name, seconds)
+    return {
+        "moved_s": settled(seconds, on_the_bad_way, BEGIN, lambda share: share < 0.01),
+        "back_s": settled(seconds, on_the_bad_way, END, lambda share: share > 0.9 * base),
+        "p99_before_ms": pooled_p99([each for each in seconds if 10 <= each.at < BEGIN]) / 1000,
+        "p99_after_5_s_ms": pooled_p99([each for each in seconds if BEGIN + 5 <= each.at < END]) / 1000,
+        "p99_last_half_ms": best / 1000,
+        "turns": turns(seconds, ("b", "")),
+        "lost": sum(each.lost for each in seconds),
+        "publications": simulation.publications,
+    }
+
+
+def spill() -> Figures:
+    network = link("ab", slow_between(BEGIN, END))
+    return slow_route("spill", world(servers({"b": 3, "c": 3}), {"a": 10}, network), 0.5)
+
+
+def own_zone() -> Figures:
+    network = link("ab", slow_between(BEGIN, END))
+    instances = servers({"a": 3, "b": 3, "c": 3}, capacity=200.0)
+    return slow_route("own-zone", world(instances, {"a": 20, "b": 5, "c": 5}, network), 0.22)
+
+
+def detour() -> Figures:
+    network = link("ab", slow_between(BEGIN, END))
+    return slow_route("detour", world(servers({"b": 3}), {"a": 10, "c": 3}, network, gateways=["c"]), 1.0)
+
+
+def threshold() -> Figures:
+    """Ten minutes at the very ratio from which a link counts as bad: 14 + 2 ms against 6 + 2 ms, with noise."""
+    chance = Random(7)
+    wobble = [14_000.0 * chance.lognormvariate(0.0, 0.2) for _ in range(601)]
+    network: Cost = lambda a, b, now: AT_HOME_US if a == b else (6_000.0 if "c" in {a, b} else wobble[int(now)])  # noqa: E731 - one of three laws of a network
+    simulation = world(servers({"b": 3, "c": 3}), {"a": 10}, network, rate=10.0).run(600)
+    seconds = of(simulation)
+    plot("threshold", seconds)
+    return {"turns": turns(seconds, ("b", "")), "publications": simulation.publications}
+
+
+def many_pairs() -> Figures:
+    """11 zones, 110 directed pairs, uneven room, limited capacity, and six links that get slow and well again."""
+    zones = "abcdefghijk"
+    chance = Random(11)
+    spells = {frozenset(chance.sample(zones, 2)): (chance.uniform(20, 80), chance.uniform(120, 180)) for _ in range(6)}
+    usual = {frozenset((a, b)): chance.uniform(1_000.0, 6_000.0) for a in zones for b in zones if a < b}
+
+    def network(a: str, b: str, now: float) -> float:
+        if a == b:
+            return AT_HOME_US
+        begin, end = spells.get(frozenset((a, b)), (0.0, 0.0))
+        return SLOW_US if begin <= now < end else usual[frozenset((a, b))]
+
+    counts = {zone: 1 + 3 * (index % 2) for index, zone in enumerate(zones)}
+    instances = servers(counts, capacity=45.0)
+    simulation = world(instances, dict.fromkeys(zones, 6), network, rate=10.0).run(240)
+    worst, variance = 0, 0.0
+    for zone in zones:
+        seconds = of(simulation, zone)
+        calm = [second for second in seconds if second.at >= 200]
+        worst = max(worst, *(turns(seconds, (other, "")) for other in zones))
+        for other in zones:
+            values = [second.intended.get((other, ""), 0.0) for second in calm]
+            mean = sum(values) / len(values)
+            variance = max(variance, sum((value - mean) ** 2 for value in values) / len(values))
+    plot("many-pairs", of(simulation))
+    before = pooled_p99([second for second in simulation.seconds if 10 <= second.at < 20])
+    during = pooled_p99([second for second in simulation.seconds if 90 <= second.at < 120])
+    return {
+        "turns_worst_pair": worst,
+        "share_variance_at_rest": variance,
+        "p99_before_ms": before / 1000,
+        "p99_during_ms": during / 1000,
+        "publications": simulation.publications,
+        "lost": sum(second.lost for second in simulation.seconds),
+    }
+
+
+def slow_instance() -> Figures:
+    """One of five takes 40 ms instead of 2 for a minute; 50 proxies."""
+    law = slow_between(BEGIN, END)
+    instances = servers({"a": 4}, capacity=500.0)
+    instances.append(
+        Server(
+            name="shop/orders-slow",
+            zone="a",
+            capacity=500.0,
+            service_us=lambda now: 40_000.0 if law(now) == SLOW_US else USUAL_US,
+        )
+    )
+    simulation = world(instances, {"a": 50}, lambda _a, _b, _now: AT_HOME_US, rate=10.0).run(UNTIL)
+    seconds = of(simulation)
+    plot("slow-instance", seconds)
+    return {
+        "p99_before_ms": pooled_p99([each for each in seconds if 10 <= each.at < BEGIN]) / 1000,
+        "p99_after_5_s_ms": pooled_p99([each for each in seconds if BEGIN + 5 <= each.at < END]) / 1000,
+        "publications": simulation.publications,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ results
+
+
+def plot(name: str, seconds: list[Second]) -> None:
+    keys = sorted({key for second in seconds for key in second.intended})
+    shares = {
+        (f"{zone} by {via}" if via else zone): [
+            (each.at, 100 * each.intended.get((zone, via), 0.0)) for each in seconds
+        ]
+        for zone, via in keys
+        if any(each.intended.get((zone, via), 0.0) >= 0.03 for each in seconds)
+    }
+    title = f"simulation: {name}: where the calls of zone a go"
+    line_plot(RESULTS / f"steering-{name}-shares.svg", title, "s", "% of the calls", shares)
+    lines = {
+        "p50": [(each.at, each.quantile_us(0.5) / 1000) for each in seconds],
+        "p95": [(each.at, each.quantile_us(0.95) / 1000) for each in seconds],
+    }
+    line_plot(RESULTS / f"steering-{name}-latency.svg", f"simulation: {name}: latency of zone a", "s", "ms", lines)
+
+
+SCENARIOS: dict[str, Callable[[], Figures]] = {
+    "spill": spill,
+    "own-zone": own_zone,
+    "detour": detour,
+    "threshold": threshold,
+    "many-pairs": many_pairs,
+    "slow-instance": slow_instance,
+}
+
+
+def is_met(results: Mapping[str, Figures]) -> bool:
+    routes = [results[name] for name in ("spill", "own-zone", "detour") if name in results]
+    is_fast = all(each["moved_s"] <= 5 and each["back_s"] <= 10 and each["turns"] <= 1 for each in routes)
+    is_near = all(each["p99_after_5_s_ms"] <= 1.3 * each["p99_last_half_ms"] for each in routes)
+    at_rest = results["threshold"]["turns"] == 0 and results["many-pairs"]["share_variance_at_rest"] < 1e-4
+    return is_fast and is_near and at_rest
+
+
+def main() -> int:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    results: dict[str, Figures] = {}
+    for name, scenario in SCENARIOS.items():
+        began = time.perf_counter()
+        results[name] = scenario()
+        figures = "  ".join(f"{key}={value:.3g}" for key, value in results[name].items())
+        print(f"{name:14} {figures}  ({time.perf_counter() - began:.1f} s of real time)")
+    document = {"kind": "simulation", "commit": commit.stdout.strip(), "python": platform.python_version()}
+    (RESULTS / "steering.json").write_text(json.dumps({**document, "scenarios": results}, indent=1) + "\n")
+    routes = [results[name] for name in ("spill", "own-zone", "detour")]
+    summary = {
+        "moved_s": max(each["moved_s"] for each in routes),
+        "back_s": max(each["back_s"] for each in routes),
+        "threshold_turns": results["threshold"]["turns"],
+        "pairs_turns": results["many-pairs"]["turns_worst_pair"],
+        "median_p99_ratio": median(each["p99_after_5_s_ms"] / each["p99_last_half_ms"] for each in routes),
+    }
+    figures = " ".join(f"{key}={value:.3g}" for key, value in summary.items())
+    print(f"RESULT steering {figures} {'met' if is_met(results) else 'short'} (simulation)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
