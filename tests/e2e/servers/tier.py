@@ -12,6 +12,9 @@ import time
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 NAME, NEXT, FLAPS = os.environ.get("NAME", "tier"), os.environ.get("NEXT"), os.environ.get("FLAPS")
+SPENT = "x-envoy-ratelimited"
+"""Says of an answer that it was repeated enough; a tier that hands an answer on hands this on, too."""
+
 HEADERS = {"server-name": NAME}
 how = {"status": 200, "ms": 0}
 seen = {"requests": 0, "active": 0, "peak": 0, "cancelled": 0}
@@ -42,7 +45,8 @@ async def _ask(request: web.Request) -> web.Response:
     passed = {name: value for name, value in request.headers.items() if name.lower().startswith("x-")}
     try:
         async with request.app[asking].get(os.environ[NEXT] + request.path_qs, headers=passed) as answer:
-            return web.Response(status=answer.status, headers=HEADERS, body=await answer.read())
+            told = {name: value for name, value in answer.headers.items() if name.lower() == SPENT}
+            return web.Response(status=answer.status, headers=HEADERS | told, body=await answer.read())
     except ClientError as error:
         return web.Response(status=502, headers=HEADERS, text=repr(error))
 
