@@ -124,6 +124,8 @@ def test_backoff_is_anything_up_to_a_bound_that_doubles(repeats: int, rng: Rando
 def test_the_word_of_a_tier_is_understood_by_the_next():
     for is_grpc in (True, False):
         assert read((("content-type", "x"), *spoken(is_grpc=is_grpc))) == DO_NOT_REPEAT
+        assert ("x-envoy-ratelimited", "true") in spoken(is_grpc=is_grpc)
+    assert read(spoken(is_grpc=True)[:1]) == DO_NOT_REPEAT, "gRPC's own clients know only its own word"
     assert read((("x-envoy-overloaded", "true"),)) == DO_NOT_REPEAT
     assert read((("content-type", "text/plain"),)) is None
 

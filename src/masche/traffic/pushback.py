@@ -6,9 +6,11 @@ Without it the repeats of tiers multiply (three tiers of four tries: 64 calls fo
 
 - gRPC: ``grpc-retry-pushback-ms: -1``. gRFC A6: "If the value for pushback is negative or unparseble, then it will be
   seen as the server asking the client not to retry at all", else it is "how many milliseconds to wait".
-- HTTP: ``x-envoy-ratelimited: true``, with which no Envoy repeats an answer (unless told ``envoy-ratelimited``).
+- HTTP, and gRPC, too, as an Envoy may stand between: ``x-envoy-ratelimited: true``. Envoy 1.40 does not repeat such an
+  answer even if its code is listed (unless told ``envoy-ratelimited``); it heeds neither the header of gRPC nor an
+  ``x-envoy-overloaded`` that comes from upstream.
 
-Read are both, whatever the protocol, and ``x-envoy-overloaded``. Only an answer of a verified peer should be believed.
+Read are all three, whatever the protocol. Only an answer of a verified peer should be believed.
 """
 
 import re
@@ -53,8 +55,9 @@ def read(headers: Headers) -> Pushback | None:
 
 
 def spoken(*, is_grpc: bool) -> Headers:
-    """The header with which an answer tells the caller not to repeat it."""
-    return ((GRPC_PUSHBACK, "-1"),) if is_grpc else ((RATELIMITED, "true"),)
+    """The headers with which an answer tells the caller not to repeat it."""
+    envoys = (RATELIMITED, "true")
+    return ((GRPC_PUSHBACK, "-1"), envoys) if is_grpc else (envoys,)
 
 
 def _milliseconds(value: str) -> Pushback:
