@@ -277,9 +277,11 @@ class EdgeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class EndpointReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What this proxy saw of one endpoint (``host:port``) since the last Report; ``is_ejected`` is now.
 
-    ``latency`` is the caller's time until the first byte of the answer, ``service_time`` what the callee's proxy said
-    of its own part. ``timeouts`` of the ``errors`` were given up without an answer. ``rtt_us`` is the round trip that
-    TCP measured, 0 when unknown. ``via`` is the gateway (``host:port``) of a detour, "" for the direct way.
+    ``requests`` are tries, repeats included. ``latency`` is the caller's time until the first byte of the answer,
+    ``service_time`` what the callee's proxy said of its own part. ``timeouts`` of the ``errors`` were given up without
+    an answer, by a limit or by the caller; they have no latency. ``active`` wait for an answer now. ``rtt_us`` is the
+    round trip that TCP measured, 0 when unknown. ``via`` is the gateway (``host:port``) of a detour, "" for the direct
+    way.
     """
 
     service: PortRef
