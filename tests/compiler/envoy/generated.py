@@ -8,6 +8,7 @@ from views import TRUST_DOMAIN
 from masche.model.refs import Kind, Name, Origin, PortRef, Ref
 from masche.model.vantage import Dialect, LocalPort, Placement, Seat, SeatPort, Vantage
 from masche.model.view import (
+    AdaptiveConcurrency,
     Algorithm,
     Attribute,
     Backend,
@@ -102,6 +103,10 @@ FORWARDS = st.builds(
     mirrors=some(st.builds(Mirror, cluster=PORTS, numerator=st.integers(0, 50), denominator=st.integers(50, 1000)), 2),
     timeout=SECONDS,
     per_try_timeout=SECONDS,
+    idle_timeout=SECONDS,
+    stream_idle_timeout=SECONDS,
+    stream_timeout=SECONDS,
+    hedge_after=SECONDS,
     retry=st.none() | RETRIES,
 )
 REDIRECTS = st.builds(
@@ -152,15 +157,19 @@ TRAFFIC = st.builds(
     request_timeout=SECONDS,
     per_try_timeout=SECONDS,
     idle_timeout=SECONDS,
+    keepalive=SECONDS,
     max_connection_age=SECONDS,
     outlier=st.builds(
         OutlierEjection,
         consecutive_errors=st.integers(0, 10),
+        error_percent=st.integers(0, 100),
         interval=POSITIVE,
         base_ejection=POSITIVE,
         max_ejected_percent=st.integers(0, 100),
     ),
-    breaker=st.builds(CircuitBreaker, max_connections=st.integers(1, 5000)),
+    breaker=st.builds(
+        CircuitBreaker, max_connections=st.integers(1, 5000), max_retries=st.none() | st.integers(0, 1000)
+    ),
     budget=st.builds(RetryBudget, percent=st.floats(0, 100), min_concurrent=st.integers(0, 100)),
 )
 CLUSTERS = st.builds(
@@ -226,7 +235,20 @@ INBOUND = st.builds(
     mtls=st.sampled_from(MtlsMode),
     port_mtls=some(st.tuples(st.sampled_from((8080, 9090)), st.sampled_from(MtlsMode)), 2),
     ports=some(
-        st.builds(InboundPort, target=st.sampled_from((8080, 9090, "web")), protocol=st.sampled_from(Protocol)), 2
+        st.builds(
+            InboundPort,
+            target=st.sampled_from((8080, 9090, "web")),
+            protocol=st.sampled_from(Protocol),
+            idle_timeout=SECONDS,
+            stream_idle_timeout=SECONDS,
+            concurrency=st.builds(
+                AdaptiveConcurrency,
+                enabled=st.booleans(),
+                max_concurrency=st.integers(1, 100_000),
+                base_latency=st.sampled_from((0.0, 0.001, 60.0)),
+            ),
+        ),
+        2,
     ),
     policies=some(POLICIES),
 )
