@@ -253,9 +253,10 @@ def test_an_instance_that_goes_is_no_longer_led_to(live: Live):
 # -- when it breaks ----------------------------------------------------------------------------------------------------
 
 
-def test_when_the_gateway_dies_no_call_is_lost(live: Live):
+@pytest.mark.parametrize(("direct", "detour"), [(1, 9), (5, 995)])
+def test_when_the_gateway_dies_no_call_is_lost(live: Live, direct: int, detour: int):
     """Calls that may be repeated all succeed; they go the direct way instead."""
-    live.instead = {PORT: spread(live.mesh, direct=1, detour=9)}
+    live.instead = {PORT: spread(live.mesh, direct=direct, detour=detour)}
     live.change(live.mesh)
     found: Counter[int] = Counter()
     is_over = threading.Event()

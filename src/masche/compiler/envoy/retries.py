@@ -20,9 +20,9 @@ _PREVIOUS_HOSTS = extension(
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
 )
 
-_SEARCH = 50
-"""How often another instance is looked for. Of two ways one of which has just died, weights may name the dead one nine
-times in ten, and least request prefers it, for it is idle."""
+_SEARCH = 250
+"""How often another instance is looked for: a search takes 0.2 us. When a gateway between zones dies that carries nearly
+all calls to a zone, one in 200 picks is of the direct way, and least request prefers what is dead, for it is idle."""
 
 
 def cases(method: str, forward: Forward) -> tuple[Taken, ...]:
