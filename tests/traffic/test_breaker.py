@@ -152,7 +152,7 @@ def test_a_stalled_instance_is_ejected_before_its_calls_end():
         breaker.start("a", now=now + number * 0.001)
     (event,) = breaker.check(now=now + 0.25)
     assert (event.endpoint, event.cause) == ("a", Cause.STALLED)
-    assert event.sentence.startswith("3 calls out for more than 9")
+    assert event.sentence.startswith("3 calls given up, or out for more than 9")
 
 
 def test_calls_given_up_when_they_were_stalled_count_and_other_cancelled_ones_do_not():

@@ -114,18 +114,28 @@ class Caller:
         # Time alone may have changed a state: the breaker is brought up to date before it is asked.
         if (due := self.breaker.next_deadline()) is not None and due <= now:
             self.events += self.breaker.check(now=now)
-        # The breaker says who must not be picked, the balancer picks among the others; who was tried is last resort.
-        shunned = self.breaker.shunned(now=now)
-        claim = self.balancer.claim(now=now, rng=self.rng, exclude=shunned | call.tried)
-        claim = claim or self.balancer.claim(now=now, rng=self.rng, exclude=shunned)
+        # A call that may not be copied is now and then itself the trial of an instance that is out.
+        is_risked = call.method != "GET" and not call.tried
+        trial = self.breaker.trial(can_copy=False, now=now) if is_risked else None
+        claim = self._claim(call, now) if trial is None else self._claim_only(trial.endpoint, now)
         assert claim is not None, "the breaker never keeps all of them out"
-        attempt = self.breaker.start(claim.endpoint.id, now=now)
+        attempt = self.breaker.start(claim.endpoint.id, now=now, trial=trial)
         made = Try(number=call.race.start(), claim=claim, attempt=attempt)
         call.running[made.number] = made
         call.tried.add(claim.endpoint.id)
         self.attempts += 1
         self.serve(claim.endpoint.id, lambda outcome, pushback: self._answered(call, made, outcome, pushback))
         self.world.at(now + call.deadline.left(now=now), lambda: self._answered(call, made, Outcome.TIMEOUT, None))
+
+    def _claim(self, call: Call, now: float) -> Claim | None:
+        """The breaker says who must not be picked, the balancer picks among the others, last those tried."""
+        shunned = self.breaker.shunned(now=now)
+        claim = self.balancer.claim(now=now, rng=self.rng, exclude=shunned | call.tried)
+        return claim or self.balancer.claim(now=now, rng=self.rng, exclude=shunned)
+
+    def _claim_only(self, name: str, now: float) -> Claim | None:
+        others = {each.id for each in self.balancer.membership.endpoints if each.id != name}
+        return self.balancer.claim(now=now, rng=self.rng, exclude=others)
 
     def _hedge(self, call: Call) -> None:
         if (
@@ -239,6 +249,7 @@ def test_a_slow_replica_costs_only_the_calls_that_could_not_know():
 
 def test_with_two_percent_of_hedges_a_slow_replica_costs_at_most_one_call():
     caller, _ = a_slow_replica(hedge_percent=2.0)
+    assert caller.events[0].at < 6.0, "hedges do not hide the slow one from the breaker"
     assert len(caller.failed) <= 1
     assert caller.hedges <= 0.02 * caller.calls
 
@@ -258,6 +269,23 @@ def test_a_brown_out_costs_a_client_at_most_five_errors_and_is_over_within_a_sec
     readmitted = [event.at for event in caller.events if event.state is State.ADMITTED]
     assert [int(at / 10) for at in readmitted] == [2, 4]
     assert all(at % 10 <= 1.0 for at in readmitted)
+
+
+def test_calls_that_may_not_be_copied_are_risked_one_at_a_time_and_ever_less_often():
+    """POST only, so that every trial is somebody's call: 30 s of brown-out cost five trials and the first errors."""
+    world, names = World(), ["a", "b", "c", "d", "e"]
+
+    def serve(name: str, answer: Answer) -> None:
+        is_bad = name == "c" and 10.0 <= world.now < 40.0
+        world.at(world.now + 0.005, lambda: answer(Outcome.REFUSED if is_bad else Outcome.SUCCESS, None))
+
+    caller = Caller(world, names, serve)
+    steadily(world, 100, 80.0, lambda: caller.call(ignore, method="POST"))
+    world.run(81.0)
+    assert caller.copies == 0
+    assert 3 < len(caller.failed) <= 9
+    assert caller.events[-1].state is State.ADMITTED
+    assert caller.events[-1].at < 40.0 + 17.0
 
 
 def test_equal_instances_with_a_heavy_tail_are_left_in_peace():

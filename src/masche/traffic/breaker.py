@@ -260,7 +260,7 @@ class Breaker:
         limit = standing.limits
         if limit.p99 and standing.stalled(now=now) >= self.rules.stalled_calls:
             sentence = (
-                f"{self.rules.stalled_calls} calls out for more than {milliseconds(limit.stalled)}, "
+                f"{self.rules.stalled_calls} calls given up, or out for more than {milliseconds(limit.stalled)}, "
                 f"{limit.stalled / limit.p99:.1f}x the p99 of the others ({milliseconds(limit.p99)})"
             )
             return self._eject(standing, Cause.STALLED, sentence, now)

@@ -96,14 +96,14 @@ class Standing:
     def settle(self, attempt: Attempt, outcome: Outcome, *, now: float) -> None:
         """Count how a call ended, unless it began before the last ejection ended: it tells nothing of what is now.
 
-        Nor does a cancelled one, except that it was out for too long when it was given up.
+        Nor does a cancelled one, unless it was overdue: a hedge that lost to another instance, for instance.
         """
         if attempt.started_at < self.readmitted_at:
             return
         latency = now - attempt.started_at
         was_waiting = self.waiting.pop(attempt, attempt) is None
         if outcome is Outcome.CANCELLED:
-            self._abandoned += was_waiting and latency > self.limits.stalled
+            self._abandoned += was_waiting and latency > self.limits.overdue
             return
         self._calls.add(1.0, now=now)
         if outcome.is_fault:
