@@ -21,8 +21,8 @@ _PREVIOUS_HOSTS = extension(
 )
 
 _SEARCH = 250
-"""How often another instance is looked for: a search takes 0.2 us. When a gateway between zones dies that carries nearly
-all calls to a zone, one in 200 picks is of the direct way, and least request prefers what is dead, for it is idle."""
+"""How often another instance is looked for, at 0.2 us each. When a gateway between zones dies that carries nearly all
+calls to a zone, one in 200 picks is of the direct way, and least request prefers what is dead, for it is idle."""
 
 
 def cases(method: str, forward: Forward) -> tuple[Taken, ...]:
