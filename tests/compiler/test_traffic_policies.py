@@ -167,6 +167,21 @@ def test_an_instance_without_a_proxy_limits_nothing():
     assert "without a proxy" in said(mesh, "orders")["adaptiveConcurrency.enabled"]
 
 
+def test_calls_of_grpc_are_not_hedged():
+    mesh = a_mesh(
+        service("orders", "[{name: grpc, port: 90}]")
+        + policy("orders", f"{TARGET}, hedging: {{enabled: true, after: 1s}}")
+    )
+    assert said(mesh, "orders").keys() == {"hedging.enabled", "hedging.after"}
+
+
+def test_nobody_looks_at_latency_while_steering_is_off():
+    mesh, _ = held(policy("orders", f"{TARGET}, outlierEjection: {{latencyFactor: 2}}"), defaults("steering: Off"))
+    assert said(mesh, "orders") == {
+        "outlierEjection.latencyFactor": "steering is Off, and nothing else looks at latency"
+    }
+
+
 def test_slow_start_of_the_mesh_is_said_to_be_lost_where_a_policy_hashes():
     mesh, _ = held(
         policy("everywhere", "loadBalancing: {slowStart: 30s}"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from masche.compiler.clusters import cluster
 from masche.compiler.protocol import ports
 from masche.compiler.trafficpolicy import HASH_ON, written
-from masche.model.calling import Algorithm, HashOn, Traffic
+from masche.model.calling import Algorithm, HashOn, SteeringMode, Traffic
 from masche.model.diagnostic import Diagnostic, Severity
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef, Ref
@@ -24,6 +24,8 @@ _SHARED_ENDPOINTS = "proxies call every instance, since all callers of a zone ar
 _ONE_BUDGET = "a proxy takes hedges out of the retryBudget, as it does repeats"
 _NO_PERCENTILE = "a proxy hedges after a fixed time and cannot wait for an observed p95, so nothing is hedged"
 _MAX_INSTEAD = "a proxy has one limit of repeats: circuitBreaker.maxRetries stands in the place of the share"
+_NOT_STEERED = "steering is Off, and nothing else looks at latency"
+_NOT_IDEMPOTENT = "calls of gRPC are POST requests, which are not idempotent and never sent twice"
 _UNWEIGHTED = "Random ignores weights, so what steering gives to instances of one zone has no effect"
 
 
@@ -41,6 +43,10 @@ def _by_value(traffic: Traffic) -> Mapping[str, Why]:
         )
     if traffic.algorithm is Algorithm.RANDOM:
         found["loadBalancing.algorithm"] = (_UNWEIGHTED, "use LeastRequest, or steering: Off")
+    if traffic.steering is SteeringMode.OFF:
+        found |= dict.fromkeys(
+            ("outlierEjection.latencyFactor", "locality.detours"), (_NOT_STEERED, "write steering: On")
+        )
     if traffic.slow_start and traffic.algorithm not in {Algorithm.LEAST_REQUEST, Algorithm.ROUND_ROBIN}:
         found["loadBalancing.slowStart"] = (f"{traffic.algorithm} has no slow start", "use LeastRequest")
     return found
@@ -61,6 +67,8 @@ def _by_cluster(found: Cluster, place: str) -> Why | None:
     is_of_requests = place.startswith(_REQUESTS) or (place == HASH_ON and found.traffic.hash_on is not HashOn.SOURCE_IP)
     if found.protocol is Protocol.TCP and is_of_requests:
         return f"port {found.service.port} of {found.service.owner} carries bytes, not requests", _NAME_ANOTHER
+    if found.protocol is Protocol.GRPC and place.startswith("hedging."):
+        return _NOT_IDEMPOTENT, "remove it"
     if found.has_plaintext and place.startswith("adaptiveConcurrency."):
         return f"{found.service.owner} has instances without a proxy, which limit nothing", "give them a proxy"
     return None
