@@ -113,6 +113,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
     server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
     server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
     reporter = Reporter(machine=host.machine, uplink=host.uplink, version=host.envoy_version, sidecars=sidecars)
+    server.part = reporter.part
     code = 0
     try:
         async with asyncio.TaskGroup() as group:

@@ -23,6 +23,12 @@ INTERVAL = 1.0
 MOST_ENTRIES = 1_000
 """Edges and endpoints of one Report; each may take some 600 bytes, two histograms of it."""
 
+MOST_PARTING = 256
+"""Last words of seats that are kept while no control plane hears them."""
+
+PARTING_SECONDS = 1.0
+"""The end of a seat waits for its last words so long at the most."""
+
 
 class Reporter:
     """Reads every Envoy of the machine and reports."""
@@ -35,6 +41,8 @@ class Reporter:
         self._version = version
         self._sidecars = sidecars
         self._watched: dict[str, Watched] = {}
+        self._parting: deque[ProxyReport] = deque(maxlen=MOST_PARTING)
+        self._looking = asyncio.Lock()
         self._epoch = secrets.token_hex(8)
         self._sequence = 0
         self._read_at = 0.0
@@ -56,15 +64,26 @@ class Reporter:
                         await self._uplink.report(pending[0])
                     pending.popleft()
 
+    async def part(self, sidecar: Sidecar) -> None:
+        """Read the Envoy of a seat that ends now, for the next Report: a job may have come and gone between two."""
+        watched = self._watched.setdefault(sidecar.proxy, Watched())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_SECONDS), self._looking:
+                sight = await look(sidecar, watched)
+                if sight.reading is not None:
+                    self._parting.append(self._proxy(sight, {}))
+
     async def _read(self) -> Sequence[Report]:
         now = asyncio.get_running_loop().time()
         interval = now - self._read_at if self._read_at else INTERVAL
         self._read_at = now
-        sidecars = list(self._sidecars())
-        self._watched = {one.proxy: self._watched.get(one.proxy) or Watched() for one in sidecars}
-        seen = [await look(one, self._watched[one.proxy]) for one in sidecars]
+        async with self._looking:
+            sidecars = list(self._sidecars())
+            self._watched = {one.proxy: self._watched.get(one.proxy) or Watched() for one in sidecars}
+            seen = [await look(one, self._watched[one.proxy]) for one in sidecars]
         round_trips_us = _round_trips(seen)
-        proxies = [self._proxy(each, round_trips_us) for each in seen]
+        proxies = [*self._parting, *(self._proxy(each, round_trips_us) for each in seen)]
+        self._parting.clear()
         return [self._report(interval, part) for part in parts(proxies)]
 
     def _report(self, interval: float, proxies: Sequence[ProxyReport]) -> Report:
@@ -89,7 +108,7 @@ class Reporter:
             envoy_version=self._version,
             exposed=sidecar.exposed,
             edges=meter.edges(reading, sidecar.name) if reading else (),
-            endpoints=meter.endpoints(reading, sight.ejected, round_trips_us) if reading else (),
+            endpoints=meter.endpoints(reading, sight.endpoints, round_trips_us) if reading else (),
             is_live=reading is not None and reading.is_live,
             warming=sight.warming,
         )
@@ -97,7 +116,7 @@ class Reporter:
 
 def _round_trips(seen: Iterable[Sight]) -> Mapping[str, int]:
     """What TCP measured to the endpoints that are connected."""
-    endpoints = {way[1] for each in seen if each.reading for way in each.reading.connected}
+    endpoints = {way[1] for each in seen for way, standing in each.endpoints.items() if standing.is_connected}
     return round_trips(endpoints) if endpoints else {}
 
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from signal import SIGTERM
 
@@ -30,14 +31,19 @@ TENDING_SECONDS = 3600.0
 """How often, once there are none, seats are looked for that nobody will take again."""
 
 
+async def _in_silence(_sidecar: Sidecar) -> None:
+    """Nobody wants to know what was seen last."""
+
+
 class Server:
-    """All seats of this machine."""
+    """All seats of this machine. ``part`` takes the last look at a seat that ends."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.sidecars: dict[Name, Sidecar] = {}
         self.metrics = ""
         self.readiness = ""
+        self.part: Callable[[Sidecar], Awaitable[None]] = _in_silence
         self.idle_since = time.monotonic()
 
     def __repr__(self) -> str:
@@ -121,6 +127,7 @@ class Server:
     async def release(self, sidecar: Sidecar, living: "asyncio.Task[None]") -> None:
         """End a seat: its proxy leaves the mesh and Envoy stops."""
         try:
+            await self.part(sidecar)
             await sidecar.release()
         finally:
             sidecar.supervisor.terminate()  # also when the agent ends in the middle of this: nobody would come for it

@@ -328,6 +328,7 @@ class Agents:
         registration = self._world.registrations.get(proxy)
         if registration is None or registration.machine != session.machine:
             return
+        self._world.proxy(proxy).is_leaving = True
         await self._remove_workloads(registration.workloads)
         session.proxies.discard(proxy)
         self._world.unregister(proxy)

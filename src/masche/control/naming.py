@@ -67,8 +67,9 @@ def _services(services: Mapping[Name, Service], workloads: Mapping[Name, Workloa
 
 
 def _places(workload: Workload) -> Iterator[str]:
+    host = f"[{workload.spec.address}]" if ":" in workload.spec.address else workload.spec.address
     for port in workload.spec.ports:
-        yield f"{workload.spec.address}:{port.mesh_port or port.port}"
+        yield f"{host}:{port.mesh_port or port.port}"
 
 
 def reporting(registrations: Registrations, proxy: str, machine: str) -> Registration | None:

@@ -207,7 +207,9 @@ class AdmittedStream:
     def _is_leaving(self) -> bool:
         """Whether the proxy is on its way out, or out: then nobody has to look after its stream."""
         registration = self.world.registrations.get(self.proxy.name)
-        return registration is None or all(each.state.phase == "DRAINING" for each in registration.state.occupants)
+        if self.proxy.is_leaving or registration is None:
+            return True
+        return all(each.state.phase == "DRAINING" for each in registration.state.occupants)
 
     def _look(self) -> None:
         if self.has_settled():

@@ -41,12 +41,16 @@ class OpenStream(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Proxy:
-    """One proxy: what it should hold, how far it is, and its open streams. ``connected_at`` is Unix seconds."""
+    """One proxy: what it should hold, how far it is, and its open streams. ``connected_at`` is Unix seconds.
+
+    ``is_leaving``: its agent said that it goes.
+    """
 
     name: str
     wanted: Wanted | None = None
     progress: Progress = field(default_factory=Progress)
     connected_at: float = 0.0
+    is_leaving: bool = False
     _streams: set[OpenStream] = field(default_factory=set[OpenStream])
 
     @property
@@ -227,7 +231,7 @@ class World:
     def register(self, registration: Registration) -> None:
         """Take what an agent says of one proxy and give the proxy what follows."""
         self.registrations.put(registration)
-        self.proxy(registration.state.proxy)
+        self.proxy(registration.state.proxy).is_leaving = False
         if self.synced.is_set():
             self._tell([registration], revision=self.revision)
         self.pulse.beat()
