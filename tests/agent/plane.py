@@ -310,7 +310,6 @@ def outbound(service: PortRef, port: int, identity: str, endpoints: list[tuple[s
         "type": "EDS",
         "connect_timeout": 1.0,
         "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
-        "track_cluster_stats": {"per_endpoint_stats": True},
         "outlier_detection": {
             "consecutive_5xx": 3,
             "interval": 0.5,

@@ -2,7 +2,7 @@ import json
 from collections.abc import Mapping
 
 from masche.agent import meter, pages
-from masche.agent.meter import UNMATCHED, Meter
+from masche.agent.meter import UNMATCHED, Meter, Standing
 from masche.agent.metrics import labelled
 from masche.link.messages import EdgeReport
 from masche.model.refs import Name, PortRef
@@ -29,7 +29,9 @@ envoy_mesh_requests_total{{{inbound},code="403",grpc="",flags=""}} {denied}
 envoy_mesh_denied_total{{source="spiffe://td/ns/shop/sa/front",destination="inbound/shop/web-1/8080",rule="-"}} {denied}
 envoy_server_live{{}} 1
 envoy_cluster_manager_warming_clusters{{}} 0
-envoy_cluster_outlier_detection_ejections_active{{envoy_cluster_name="a"}} 1
+envoy_cluster_outlier_detection_ejections_active{{envoy_cluster_name="{ORDERS.path}"}} 1
+envoy_cluster_upstream_cx_active{{envoy_cluster_name="{ORDERS.path}"}} 2
+envoy_cluster_upstream_cx_active{{envoy_cluster_name="outbound/shop/idle/80"}} 0
 {more}
 """
     buckets = {f"mesh.request_us.{OUT}": {(900, 10): fast, (90_000, 1_000): slow}}
@@ -39,11 +41,6 @@ envoy_cluster_outlier_detection_ejections_active{{envoy_cluster_name="a"}} 1
 def _tries(instance: str, code: str, flags: str, count: int) -> str:
     labels = f'destination="{ORDERS.path}",instance="{instance}",code="{code}",flags="{flags}"'
     return f"envoy_mesh_instance_requests_total{{{labels}}} {count}"
-
-
-def _open(what: str, instance: str, count: int) -> str:
-    labels = f'envoy_cluster_name="{ORDERS.path}",envoy_endpoint_address="{instance}"'
-    return f"envoy_cluster_endpoint_{what}{{{labels}}} {count}"
 
 
 def _histograms(named: Mapping[str, Mapping[tuple[int, int], int]]) -> bytes:
@@ -112,39 +109,46 @@ def test_what_is_not_of_the_mesh_is_no_edge() -> None:
 
 def test_endpoints_are_counted_apart_and_an_ejected_one_is_named() -> None:
     reading = Meter().read(_page(10, 2), process=7, is_inherited=False)
-    [called, cut] = meter.endpoints(reading, frozenset({(ORDERS, "10.0.0.2:15006", "")}))
+    [called, cut] = meter.endpoints(reading, {(ORDERS, "10.0.0.2:15006", ""): Standing(is_ejected=True)})
     assert (called.endpoint, called.requests, called.errors, called.is_ejected) == ("10.0.0.1:15006", 12, 2, False)
     assert (cut.endpoint, cut.requests, cut.is_ejected) == ("10.0.0.2:15006", 0, True)
-    assert (reading.is_live, reading.has_warming, reading.has_ejected) == (True, False, True)
+    assert (reading.is_live, reading.has_warming) == (True, False)
+
+
+def test_only_clusters_in_use_are_worth_a_closer_look() -> None:
+    assert Meter().read(_page(0), process=7, is_inherited=False).clusters == {ORDERS.path: 3}
 
 
 def test_only_tries_that_were_given_up_without_an_answer_are_timeouts() -> None:
     tries = {("0", "UT"): 1, ("0", "-"): 2, ("0", "UF"): 4, ("0", "UC"): 8, ("504", "-"): 16, ("200", "-"): 32}
     lines = "\n".join(_tries("10.0.0.3:15006", code, flags, count) for (code, flags), count in tries.items())
-    found = meter.endpoints(Meter().read(_page(0, more=lines), process=7, is_inherited=False), frozenset())
+    found = meter.endpoints(Meter().read(_page(0, more=lines), process=7, is_inherited=False), {})
     seen = next(each for each in found if each.endpoint == "10.0.0.3:15006")
     assert (seen.requests, seen.errors, seen.timeouts) == (63, 31, 3)
 
 
 def test_an_instance_that_only_holds_requests_is_reported() -> None:
-    page = _page(0, more=_open("rq_active", "10.0.0.4:15006", 3))
-    [seen] = meter.endpoints(Meter().read(page, process=7, is_inherited=False), frozenset())
+    reading = Meter().read(_page(0), process=7, is_inherited=False)
+    [seen] = meter.endpoints(reading, {(ORDERS, "10.0.0.4:15006", ""): Standing(active=3)})
     assert (seen.endpoint, seen.active, seen.requests) == ("10.0.0.4:15006", 3, 0)
 
 
 def test_a_detour_is_told_from_the_direct_way_to_the_same_instance() -> None:
-    lines = "\n".join((_tries(DETOUR, "200", "-", 7), _open("rq_active", DETOUR, 1), _open("cx_active", DETOUR, 1)))
-    reading = Meter().read(_page(5, more=lines), process=7, is_inherited=False)
-    direct, detour = meter.endpoints(reading, frozenset(), {"10.0.0.1:15006": 2_000})
-    assert (direct.endpoint, direct.via, direct.requests) == ("10.0.0.1:15006", "", 5)
-    assert (detour.endpoint, detour.via, detour.requests) == ("10.0.0.1:15006", "10.0.9.1:15008", 7)
-    assert (detour.active, detour.rtt_us) == (1, 0)
+    page = _page(5, more=_tries(DETOUR, "200", "-", 7))
+    now = {(ORDERS, "10.0.0.1:15006", via): Standing(active=1, is_connected=True) for via in ("", "10.0.9.1:15008")}
+    direct, detour = meter.endpoints(Meter().read(page, process=7, is_inherited=False), now, {"10.0.0.1:15006": 2_000})
+    assert (direct.endpoint, direct.via, direct.requests, direct.rtt_us) == ("10.0.0.1:15006", "", 5, 2_000)
+    assert (detour.endpoint, detour.via, detour.requests, detour.rtt_us) == ("10.0.0.1:15006", "10.0.9.1:15008", 7, 0)
+    assert detour.active == 1
 
 
 def test_round_trips_are_those_of_endpoints_with_a_connection() -> None:
-    page = _page(0, more=_open("cx_active", "10.0.0.5:5432", 1))
+    now = {
+        (ORDERS, "10.0.0.5:5432", ""): Standing(is_connected=True),
+        (ORDERS, "10.0.0.6:5432", ""): Standing(is_connected=False),
+    }
     times = {"10.0.0.5:5432": 1_500, "10.0.0.6:5432": 9_000}
-    [seen] = meter.endpoints(Meter().read(page, process=7, is_inherited=False), frozenset(), times)
+    [seen] = meter.endpoints(Meter().read(_page(0), process=7, is_inherited=False), now, times)
     assert (seen.service, seen.endpoint, seen.rtt_us) == (ORDERS, "10.0.0.5:5432", 1_500)
 
 

@@ -30,5 +30,6 @@ def test_two_ways_to_one_instance_are_told_apart_and_both_say_what_it_took(both_
     spec = both_ways.mesh.workloads[ORDERS].spec
     endpoint = f"{spec.address}:{spec.ports[0].mesh_port}"
     assert seen.ways == {(endpoint, ""), (endpoint, gateways(both_ways.mesh)["c"][0].via)}
+    assert set(watched.standing()) == {(PORT, *way) for way in seen.ways}
     assert seen.service_time.count == calls
     assert seen.service_time.quantile(0.0) >= 18_000

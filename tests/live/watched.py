@@ -1,10 +1,11 @@
 """What an agent would report of one Envoy's instances, read as an agent reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from live.proxies import Proxy, eventually
-from masche.agent import meter, pages
-from masche.agent.meter import Meter, Reading
+from masche.agent import meter, pages, sight
+from masche.agent.meter import Meter, Reading, Standing, Way
 from masche.link import messages
 from masche.model.refs import PortRef
 from masche.telemetry.histogram import Histogram
@@ -49,7 +50,7 @@ class Watched:
         total = Seen()
 
         def seen() -> Seen | None:
-            for each in meter.endpoints(self._read(), frozenset()):
+            for each in meter.endpoints(self._read(), {}):
                 if each.service == service:
                     total.add(each)
             is_timed = total.latency.count >= total.requests - total.errors
@@ -61,9 +62,14 @@ class Watched:
         """Wait until requests to a service wait for their answers, and say how many."""
 
         def waiting() -> int | None:
-            return next((count for way, count in self._read().active.items() if way[0] == service), None)
+            return sum(each.active for way, each in self.standing().items() if way[0] == service) or None
 
         return eventually(waiting)
+
+    def standing(self) -> Mapping[Way, Standing]:
+        """How the endpoints of clusters in use stand now."""
+        target = sight.question(self._read().clusters)
+        return sight.standing(self._proxy.ask(target).encode()) if target else {}
 
 
 def _histogram(of: messages.Histogram) -> Histogram:

@@ -15,7 +15,7 @@ from masche.telemetry import histogram, names
 from masche.telemetry.prometheus import Sample
 from masche.wire import stats
 
-_ACTIVE, _CONNECTED = "envoy_cluster_endpoint_rq_active", "envoy_cluster_endpoint_cx_active"
+_CONNECTED, _EJECTING = "envoy_cluster_upstream_cx_active", "envoy_cluster_outlier_detection_ejections_active"
 _UNKNOWN_CODE = 0
 
 UNMATCHED = "no ALLOW policy matches"
@@ -33,8 +33,8 @@ class Reading:
     counters: Mapping[Key, int]
     latencies: Mapping[Key, Histogram]
     gauges: Mapping[str, float]
-    active: Mapping[Way, int] = field(default_factory=dict[Way, int])
-    connected: frozenset[Way] = frozenset()
+    clusters: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Clusters that have connections or ejected endpoints, and how many."""
 
     @property
     def is_live(self) -> bool:
@@ -47,10 +47,19 @@ class Reading:
         clusters = self.gauges.get("envoy_cluster_manager_warming_clusters", 0)
         return clusters + self.gauges.get("envoy_listener_manager_total_listeners_warming", 0) > 0
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one endpoint stands now: requests that wait for it, whether there is a connection, whether it is cut off."""
+
+    active: int = 0
+    is_connected: bool = False
+    is_ejected: bool = False
+
     @property
-    def has_ejected(self) -> bool:
-        """Whether an endpoint is cut off."""
-        return self.gauges.get("envoy_cluster_outlier_detection_ejections_active", 0) > 0
+    def is_telling(self) -> bool:
+        """Whether it is worth a word although nothing was sent."""
+        return self.active > 0 or self.is_ejected
 
 
 class Meter:
@@ -79,8 +88,7 @@ class Meter:
             counters={key: value for key, value in grown if value},
             latencies={key: _difference(now, distributions.get(key, {})) for key, now in news},
             gauges=found.gauges,
-            active=found.active,
-            connected=frozenset(found.connected),
+            clusters=found.clusters,
         )
 
 
@@ -88,22 +96,18 @@ class Meter:
 class _Sorted:
     counters: dict[Key, float] = field(default_factory=dict[Key, float])
     gauges: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
-    active: dict[Way, int] = field(default_factory=dict[Way, int])
-    connected: set[Way] = field(default_factory=set[Way])
+    clusters: defaultdict[str, int] = field(default_factory=lambda: defaultdict[str, int](int))
 
 
 def _sort(samples: Iterable[Sample]) -> _Sorted:
-    """The mesh's own counters by name and labels, what is open at each endpoint, and sums of all else by name."""
+    """The mesh's own counters by name and labels, the clusters that are in use, and sums of all else by name."""
     found = _Sorted()
     for name, labels, value in samples:
         if name.startswith(stats.PREFIX):
             found.counters[name, tuple(sorted(labels.items()))] = value
-        elif name in {_ACTIVE, _CONNECTED}:
-            way = way_to(labels.get("envoy_cluster_name", ""), labels.get("envoy_endpoint_address", ""))
-            if way and value and name == _ACTIVE:
-                found.active[way] = int(value)
-            elif way and value:
-                found.connected.add(way)
+        elif name in {_CONNECTED, _EJECTING}:
+            if value:
+                found.clusters[labels.get("envoy_cluster_name", "")] += int(value)
         else:
             found.gauges[name] += value
     return found
@@ -226,9 +230,9 @@ class _Tries:
 
 
 def endpoints(
-    reading: Reading, ejected: frozenset[Way], round_trips_us: Mapping[str, int] | None = None
+    reading: Reading, now: Mapping[Way, Standing], round_trips_us: Mapping[str, int] | None = None
 ) -> tuple[EndpointReport, ...]:
-    """What was seen of each endpoint that was called, is open, has been measured, or is cut off.
+    """What was seen of each endpoint that was called, is waited for, has been measured, or is cut off.
 
     ``round_trips_us`` are those of TCP by ``host:port``; a detour has none of its own.
     """
@@ -237,23 +241,24 @@ def endpoints(
         _timed(reading, family) for family in (names.MESH_INSTANCE_US, names.MESH_INSTANCE_SERVICE_US)
     )
     known = round_trips_us or {}
-    round_trips = {way: known[way[1]] for way in reading.connected if way[1] in known and not way[2]}
-    nothing = _Tries()
+    round_trips = {way: known[way[1]] for way, each in now.items() if each.is_connected and way[1] in known}
+    telling = {way for way, each in now.items() if each.is_telling}
+    none, nothing = _Tries(), Standing()
     return tuple(
         EndpointReport(
             service=way[0],
             endpoint=way[1],
             via=way[2],
-            requests=(seen := tries.get(way, nothing)).requests,
+            requests=(seen := tries.get(way, none)).requests,
             errors=seen.errors,
             timeouts=seen.timeouts,
-            active=reading.active.get(way, 0),
-            is_ejected=way in ejected,
+            active=(standing := now.get(way, nothing)).active,
+            is_ejected=standing.is_ejected,
             latency=latencies.get(way, Histogram()),
             service_time=service_times.get(way, Histogram()),
-            rtt_us=round_trips.get(way, 0),
+            rtt_us=0 if way[2] else round_trips.get(way, 0),
         )
-        for way in sorted(tries.keys() | latencies.keys() | reading.active.keys() | round_trips.keys() | ejected)
+        for way in sorted(tries.keys() | latencies.keys() | round_trips.keys() | telling)
     )
 
 

@@ -26,7 +26,7 @@ Buckets = Mapping[tuple[float, float], int]
 _COUNTED = (
     r"^(mesh\.[a-z_]+_total|server\.live|cluster_manager\.warming_clusters"
     r"|listener_manager\.total_listeners_warming|cluster\..*\.ejections_active"
-    r"|cluster\.outbound/.*\.endpoint\..*\.(rq|cx)_active$)"
+    r"|cluster\.outbound/.*\.upstream_cx_active$)"
 )
 _FAMILIES = (stats.REQUEST_US, stats.INSTANCE_US, stats.INSTANCE_SERVICE_US)
 _TIMED = rf"^{stats.SCOPE}\.({'|'.join(_FAMILIES)})\."

@@ -1,17 +1,25 @@
-"""Asks one Envoy what a Report needs: its totals, whom it has cut off, and what it has been sent and does not use yet.
+"""Asks one Envoy what a Report needs: its totals, how endpoints stand, and what it has been sent and does not use yet.
 
-The last two are long answers, so they are asked for only when a gauge says that there is something to know.
+The last two are long answers: how endpoints stand is asked only of clusters that are in use, and what is warming only
+when a gauge says that something is.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
 from masche.agent import admin, meter, pages
-from masche.agent.meter import Meter, Reading, Way
+from masche.agent.meter import Meter, Reading, Standing, Way
 from masche.agent.pages import Reader
 from masche.agent.sidecar import Sidecar
+from masche.model.refs import PortRef
+
+MOST_CLUSTERS = 200
+"""Of so many clusters, at the most, the endpoints are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +28,7 @@ class Sight:
 
     sidecar: Sidecar
     reading: Reading | None = None
-    ejected: frozenset[Way] = frozenset()
+    endpoints: Mapping[Way, Standing] = field(default_factory=dict[Way, Standing])
     warming: tuple[str, ...] = ()
 
 
@@ -43,7 +51,7 @@ async def look(sidecar: Sidecar, watched: Watched) -> Sight:
     return Sight(
         sidecar=sidecar,
         reading=reading,
-        ejected=await _ejected(socket) if reading.has_ejected else frozenset(),
+        endpoints=await _endpoints(socket, reading.clusters),
         warming=await _warming(socket) if reading.has_warming else (),
     )
 
@@ -77,9 +85,23 @@ class _Health(msgspec.Struct):
     failed_outlier_check: bool = False
 
 
+class _Metric(msgspec.Struct):
+    name: str = ""
+    value: str = "0"
+
+
 class _Host(msgspec.Struct):
     address: _Address = msgspec.field(default_factory=_Address)
     health_status: _Health = msgspec.field(default_factory=_Health)
+    stats: tuple[_Metric, ...] = ()
+
+    def standing(self) -> Standing:
+        numbers = {each.name: int(each.value) for each in self.stats}
+        return Standing(
+            active=numbers.get("rq_active", 0),
+            is_connected=numbers.get("cx_active", 0) > 0,
+            is_ejected=self.health_status.failed_outlier_check,
+        )
 
 
 class _Cluster(msgspec.Struct):
@@ -91,18 +113,32 @@ class _Clusters(msgspec.Struct):
     cluster_statuses: tuple[_Cluster, ...] = ()
 
 
-async def _ejected(socket: Path) -> frozenset[Way]:
-    """The endpoints that Envoy's outlier detection has cut off."""
-    try:
-        found = msgspec.json.decode((await admin.ask(socket, "/clusters?format=json")).body, type=_Clusters)
-    except (admin.AdminError, msgspec.DecodeError):
-        return frozenset()
-    return frozenset(
-        way
-        for cluster in found.cluster_statuses
+_CLUSTERS = msgspec.json.Decoder(_Clusters)
+
+
+def question(clusters: Mapping[str, int]) -> str:
+    """Return what asks how the endpoints of these clusters stand; of the busiest, when there are many. "" for none."""
+    names = sorted((each for each in clusters if PortRef.parse(each)), key=clusters.__getitem__)[-MOST_CLUSTERS:]
+    wanted = quote(f"^({'|'.join(map(re.escape, names))})$")
+    return f"/clusters?format=json&filter={wanted}" if names else ""
+
+
+def standing(answer: bytes) -> Mapping[Way, Standing]:
+    """Read the answer to ``question``. Raises msgspec.DecodeError."""
+    return {
+        way: host.standing()
+        for cluster in _CLUSTERS.decode(answer).cluster_statuses
         for host in cluster.host_statuses
-        if host.health_status.failed_outlier_check and (way := meter.way_to(cluster.name, str(host.address)))
-    )
+        if (way := meter.way_to(cluster.name, str(host.address)))
+    }
+
+
+async def _endpoints(socket: Path, clusters: Mapping[str, int]) -> Mapping[Way, Standing]:
+    target = question(clusters)
+    try:
+        return standing((await admin.ask(socket, target)).body) if target else {}
+    except (admin.AdminError, msgspec.DecodeError):
+        return {}
 
 
 class _Named(msgspec.Struct):

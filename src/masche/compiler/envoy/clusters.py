@@ -75,8 +75,6 @@ def cluster(source: Cluster, *, is_carried: bool = False) -> Blob:
 def _limits(traffic: Traffic) -> Body:
     return {
         "per_connection_buffer_limit_bytes": edge.BUFFER_BYTES,
-        # How many requests wait at each instance, and which are connected: Envoy keeps these numbers anyway.
-        "track_cluster_stats": {"per_endpoint_stats": True},
         **limits(traffic),
     }
 
