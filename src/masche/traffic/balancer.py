@@ -124,3 +124,9 @@ class Balancer:
         if endpoint is None:
             return None
         return Claim(endpoint, self._gauges[endpoint.id], now=now, is_panicking=found.is_panicking)
+
+    def claim_of(self, id: str, *, now: float) -> Claim | None:  # noqa: A002 - the id of an endpoint is called id
+        """Count a call to this endpoint, which somebody else chose, as started; None when it may not be called now."""
+        found = self.candidates(now=now)
+        endpoint = next((each for each in found.endpoints if each.id == id), None)
+        return endpoint and Claim(endpoint, self._gauges[id], now=now, is_panicking=found.is_panicking)
