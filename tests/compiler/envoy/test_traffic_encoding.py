@@ -8,7 +8,7 @@ from views import cluster, outbound, port, route
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.clusters import cluster as encoded
 from masche.compiler.envoy.concurrency import filters
-from masche.compiler.envoy.route_tables import service_table
+from masche.compiler.envoy.route_tables import proxy_table, service_table
 from masche.model.calling import (
     AdaptiveConcurrency,
     Algorithm,
@@ -18,7 +18,7 @@ from masche.model.calling import (
     RetryBudget,
     Traffic,
 )
-from masche.model.view import Backend, Forward, RequestMatch, Retry
+from masche.model.view import Backend, Forward, Protocol, RequestMatch, Retry
 from masche.wire import framing
 from masche.wire.messages import decode, encode
 
@@ -119,6 +119,23 @@ def test_streams_are_silent_for_as_long_as_they_like_where_requests_are_not():
     assert {taken: action["idle_timeout"] for taken, action in found} == {
         "upgrades": "0s", "grpc": "0s", "idempotent": "300s", "all": "300s"
     }  # fmt: skip
+
+
+def test_nothing_that_only_passes_through_the_proxy_ends_because_it_is_silent():
+    outbounds = (outbound(ORDERS), outbound(port("ledger"), protocol=Protocol.TCP))
+    table: Any = decode(TABLE, framing.message_of(proxy_table(outbounds, is_registry_only=False)))
+    found = {
+        (host["name"], "connect_matcher" in each["match"]): each["route"]["idle_timeout"]
+        for host in table["virtual_hosts"]
+        for each in host["routes"]
+        if "route" in each
+    }
+    assert found == {
+        ("outbound/shop/orders/80", True): "0s",
+        ("outbound/shop/orders/80", False): "0s",
+        ("outbound/shop/ledger/80", True): "0s",
+        ("passthrough", False): "0s",
+    }
 
 
 def test_the_unloaded_latency_is_written_or_measured():

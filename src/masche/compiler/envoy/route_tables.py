@@ -153,7 +153,8 @@ def _other_host(*, is_registry_only: bool) -> bytes:
     if is_registry_only:
         rest = _answer(502, "not a service of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY")
     else:
-        action: Body = {"cluster": passthrough.NAME, "timeout": 0}
+        # How long a stranger may be silent is between the application and the stranger.
+        action: Body = {"cluster": passthrough.NAME, "timeout": 0, "idle_timeout": 0}
         rest = _route({"match": {"prefix": "/"}, "route": action, "typed_per_filter_config": passthrough.AWAKE})
     return virtual_host(passthrough.NAME, ("*",), refused + rest)
 
@@ -181,6 +182,8 @@ def _connect_weighted(clusters: tuple[tuple[str, int], ...]) -> bytes:
     action: Body = {
         "weighted_clusters": weighted,
         "timeout": 0,
+        # What flows in a tunnel is watched where it ends.
+        "idle_timeout": 0,
         "cluster_not_found_response_code": "INTERNAL_SERVER_ERROR",
         "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
     }
