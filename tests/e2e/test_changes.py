@@ -11,6 +11,7 @@ from e2e.waiting import until
 from masche.model.refs import Kind, Ref
 
 ROUNDS = 100 if os.environ.get("MASCHE_LONG") == "1" else 8
+EDITS = 200 if ROUNDS == 100 else 100
 pytestmark = pytest.mark.timeout(400)
 
 ROUTE = """
@@ -100,12 +101,13 @@ def test_an_edit_of_a_cluster_keeps_its_endpoints(mesh: Mesh, caller: Instance) 
     """B5: every change of a cluster makes Envoy warm it again, which must not cost a call."""
     modified = caller.admin.stats("cluster_manager.cluster_modified")
     with Load(caller.url("orders"), rate=200) as load:
-        for limit in range(1000, 1000 + ROUNDS):
+        for limit in range(1000, 1000 + EDITS):
             mesh.apply(POLICY.format(limit=limit))
         load.lasts(0.5)
         mesh.delete(Kind.TRAFFIC_POLICY, "limits")
     load.assert_none_failed(at_least=100)
-    assert caller.admin.stats("cluster_manager.cluster_modified") != modified, "nothing was changed at all"
+    after = caller.admin.stats("cluster_manager.cluster_modified")
+    assert after.popitem()[1] - modified.popitem()[1] >= EDITS, "not every edit changed the cluster"
 
 
 def test_a_killed_replica_costs_at_most_what_it_was_answering(mesh: Mesh, caller: Instance) -> None:

@@ -56,7 +56,7 @@ def after(load: Load, calls: int) -> float:
     return began
 
 
-@pytest.mark.parametrize("share", [10, 50])
+@pytest.mark.parametrize("share", [10, pytest.param(50, marks=pytest.mark.long)])
 def test_a_canary_gets_its_share(mesh: Mesh, caller: Instance, versions: tuple[Instance, Instance], share: int) -> None:
     """I6: within four standard deviations of the binomial distribution."""
     mesh.apply(canary(share))
@@ -73,14 +73,14 @@ def test_a_canary_of_nothing_gets_nothing_and_shifts_cost_no_call(
     """I6: 0 % is exactly 0 from the moment in which it is live, and so is 100 % for the old version."""
     mesh.apply(canary(0))
     with Load(caller.url("canary"), rate=RATE / 2) as load:
-        began = after(load, CALLS // 4)
+        began = after(load, CALLS // 6)
         assert set(load.servers(began)) == {"v1"}
         for share in (10, 50, 90, 100):
             mesh.apply(canary(share))
-        began = after(load, CALLS // 4)
+        began = after(load, CALLS // 6)
         assert set(load.servers(began)) == {"v2"}
         mesh.apply(canary(0))
-        began = after(load, CALLS // 4)
+        began = after(load, CALLS // 6)
         assert set(load.servers(began)) == {"v1"}
     load.assert_none_failed(at_least=CALLS // 2)
 
@@ -100,22 +100,22 @@ def test_a_mirror_never_touches_what_it_mirrors(mesh: Mesh, caller: Instance) ->
     mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "shadow", "port": 80}}}
     with Load(caller.url("primary"), rate=100) as load:
         began = time.monotonic()
-        load.lasts(1.5)
+        load.lasts(1)
         plain = latencies(load, began)
         mesh.apply(tiers.route("primary", filters=[mirror]))
         for status, ms in ((200, 0), (200, 3000), (503, 0)):
             tiers.answers(shadow, status=status, ms=ms)
             copied, began = tiers.requests(shadow), time.monotonic()
-            load.lasts(1.5)
-            assert tiers.requests(shadow) - copied > 50, "nothing was mirrored"
+            load.lasts(1)
+            assert tiers.requests(shadow) - copied > 40, "nothing was mirrored"
             assert_as_fast(plain, latencies(load, began))
         shadow.process.kill()
         shadow.wait()
         until(lambda: not caller.reaches("shadow"), "the mirror is dead")
         began = time.monotonic()
-        load.lasts(1.5)
+        load.lasts(1)
         assert_as_fast(plain, latencies(load, began))
-    load.assert_none_failed(at_least=500)
+    load.assert_none_failed(at_least=300)
     assert set(load.servers()) == {primary.name}
 
 
@@ -129,10 +129,16 @@ def assert_as_fast(plain: list[float], mirrored: list[float]) -> None:
 
 
 def test_calls_leave_a_zone_whose_instances_fail_and_come_back(mesh: Mesh, caller: Instance) -> None:
-    """I7: the own zone while it is well, the other while it is not; and then the own one again."""
+    """I7: the own zone while it is well, the other while it is not; and then the own one again.
+
+    All of it by what the proxy has, as it would be without a control plane: nothing is steered.
+    """
     near = [tiers.start(mesh, "zoned", name=f"near-{number}", options=["--zone", "a"]) for number in range(2)]
     far = [tiers.start(mesh, "zoned", name=f"far-{number}", options=["--zone", "b"]) for number in range(2)]
-    mesh.apply(tiers.route("zoned", retry={"codes": [503], "attempts": 2}))
+    mesh.apply(
+        tiers.route("zoned", retry={"codes": [503], "attempts": 2})
+        + tiers.policy("zoned", outlierEjection={"baseEjection": "1s"}, steering="Off")
+    )
     other = mesh.run("caller", name="caller-b", options=["--zone", "b"])
     mesh.await_ready(*near, *far, other)
     until(lambda: len(caller.admin.endpoints()["outbound/shop/zoned/80"]) == 4, "the caller knows all four")

@@ -74,7 +74,7 @@ def test_one_failed_call_is_repeated(caller: Instance, chain: dict[str, Instance
     assert tiers.requests(chain["back"]) - before > 1
 
 
-@pytest.mark.parametrize("ms", [50, 200], ids=["soon", "late"])
+@pytest.mark.parametrize("ms", [pytest.param(50, marks=pytest.mark.long), 200], ids=["soon", "late"])
 def test_a_backend_that_fails_every_call_is_not_stormed_and_recovers(
     caller: Instance, chain: dict[str, Instance], ms: int
 ) -> None:
