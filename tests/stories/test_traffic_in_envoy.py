@@ -105,6 +105,14 @@ def test_a_workload_stays_with_one_instance_when_its_address_is_hashed(live: Liv
     assert len({web.get(service=STOCK).backend for _ in range(20)}) == 1
 
 
+def test_no_more_instances_are_cut_off_than_the_policy_allows(live: Live):
+    web = Caller(live, "ejection")
+    assert len({web.get().backend for _ in range(30)}) == 3
+    for _ in range(30):
+        assert web.get("/?responseCode=500").status == 500
+    assert len({web.get().backend for _ in range(60)}) == 2
+
+
 def test_an_instance_that_is_overloaded_refuses_what_it_cannot_carry(live: Live):
     web = Caller(live, "adaptive-concurrency")
     assert web.get().status == 200
