@@ -75,6 +75,14 @@ async def test_a_service_says_what_is_in_effect_and_which_policy_said_so(mesh: P
     ]
 
 
+async def test_a_policy_says_what_of_it_no_proxy_carries_out(mesh: Plant) -> None:
+    await mesh.write(service("web") + POLICY + "  hedging: {enabled: true}\n")
+    described = await mesh.plane.describe(Ref(Kind.TRAFFIC_POLICY, "shop", "fast"))
+    (remark,) = described.diagnostics
+    assert (remark.where, remark.code) == ("TrafficPolicy/shop/fast spec.hedging.enabled", "not-carried-out-here")
+    assert "hedging.after" in remark.fix
+
+
 async def test_every_proxy_is_shown_and_one_whose_agent_is_away_too(mesh: Plant) -> None:
     await mesh.write(service("web"))
     async with mesh.agent() as agent:
