@@ -4,7 +4,7 @@ from e2e.mesh import Mesh
 from e2e.waiting import until
 from masche.api.traffic import CallerView
 
-SLOW_MS = 60
+SLOW_MS = 200
 
 
 def test_the_control_plane_knows_how_much_of_a_slow_answer_is_the_instance_and_how_much_the_way(mesh: Mesh) -> None:
