@@ -74,7 +74,7 @@ def weights(
             certain = costs[name] * _certainty(heard[name])
             wanted = _wanted(costs[name], certain, best=best, doubted=doubted, was=was)
             down = PLAIN_DOWN if best and certain >= PLAIN * doubted else DOWN
-            made[name] = _spared(was) if is_crowded and wanted < was else _step(was, wanted, down)
+            made[name] = _spared(was) if is_crowded and wanted <= was else _step(was, wanted, down)
         else:
             made[name] = min(FAIR, ceil(was * DRIFT))
     return made

@@ -38,8 +38,8 @@ back as slowly; it always keeps the last.
 PLAIN = 5.0
 """Instances that take so many times the quickest are plainly slow."""
 
-STRETCH, LONGEST_STRETCH, GROWTH, RELIEF = 1.5, 10.0, 1.05, 0.87
-"""A zone takes at first one and a half times the load that its instances would have if all were shared equally, and by
+STRETCH, LONGEST_STRETCH, GROWTH, RELIEF = 2.0, 10.0, 1.1, 0.87
+"""A zone takes at first twice the load that its instances would have if all were shared equally, and by
 and by more, as long as they do not get slower."""
 
 CROWDED = 2.0

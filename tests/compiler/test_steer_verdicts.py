@@ -1,0 +1,150 @@
+"""Ejections that callers share."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from masche.compiler.steer.moves import MoveKind
+from masche.compiler.steer.seen import Seen
+from masche.compiler.steer.standing import Admission
+from masche.compiler.steer.steersman import Steersman
+from masche.compiler.steer.terrain import Ground, Site, Terrain
+from masche.compiler.steer.weights import PROBE
+from masche.model.refs import PortRef
+from masche.model.view import OutlierEjection, Traffic
+
+PORT = PortRef("shop", "orders", 80)
+KEY = (PORT, "")
+
+
+def terrain(names: str = "abcd", percent: int = 50) -> Terrain:
+    traffic = Traffic(outlier=OutlierEjection(max_ejected_percent=percent, base_ejection=5.0))
+    return Terrain(ports={PORT: Ground(sites=tuple(Site(name, "") for name in names), traffic=traffic)})
+
+
+def well(name: str, caller: str, answers: int = 20) -> Seen:
+    return Seen(workload=name, caller=caller, answers=answers, latency_us=2000.0)
+
+
+def cut_off(name: str, caller: str) -> Seen:
+    return Seen(workload=name, caller=caller, errors=5, is_ejected=True)
+
+
+def sound(caller: str, names: str) -> list[Seen]:
+    return [well(name, caller) for name in names]
+
+
+def states(steersman: Steersman) -> dict[str, Admission]:
+    return {each.workload: each.state for each in steersman.instances(PORT)}
+
+
+def test_an_ejection_seen_by_one_caller_is_offered_to_the_others():
+    steersman = Steersman()
+    steersman.saw(KEY, [*sound("one", "bcd"), *sound("two", "bcd"), cut_off("a", "one")], now=1.0)
+    decision = steersman.steer(terrain(), now=1.0)
+    assert decision.steering is not None
+    assert decision.steering.steers[KEY].ejected == {"a"}
+    [move] = decision.moves
+    assert move.kind is MoveKind.EJECTED
+    assert move.sentence == ("a is taken off for 5 s, because a caller cut it off and nobody else has answers from it")
+
+
+def test_the_recent_success_of_another_caller_is_a_veto():
+    steersman = Steersman()
+    steersman.saw(KEY, [*sound("one", "bcd"), *sound("two", "abcd"), cut_off("a", "one")], now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    assert states(steersman)["a"] is Admission.ADMITTED
+
+
+def test_three_callers_outvote_one():
+    steersman = Steersman()
+    seens = [each for caller in ("one", "two", "three") for each in (*sound(caller, "bcd"), cut_off("a", caller))]
+    steersman.saw(KEY, [*seens, *sound("four", "abcd")], now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    assert states(steersman)["a"] is Admission.EJECTED
+
+
+def test_a_caller_that_cuts_off_most_of_what_it_calls_has_a_bad_way_itself():
+    steersman = Steersman()
+    steersman.saw(KEY, [*(cut_off(name, "one") for name in "abc"), well("d", "one")], now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    assert set(states(steersman).values()) == {Admission.ADMITTED}
+
+
+def test_an_ejection_ends_and_good_answers_readmit():
+    steersman = Steersman()
+    steersman.saw(KEY, [*sound("one", "bcd"), cut_off("a", "one")], now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    for second in range(2, 6):
+        steersman.saw(KEY, sound("one", "bcd"), now=float(second))
+        steersman.steer(terrain(), now=float(second))
+    assert states(steersman)["a"] is Admission.EJECTED
+    decision = steersman.steer(terrain(), now=6.0)
+    assert states(steersman)["a"] is Admission.PROBING
+    assert decision.steering is not None
+    assert dict(decision.steering.steers[KEY].weights)["a"] == PROBE
+    steersman.saw(KEY, [*sound("one", "bcd"), well("a", "two", 3)], now=7.0)
+    steersman.steer(terrain(), now=7.0)
+    assert states(steersman)["a"] is Admission.ADMITTED
+
+
+def test_an_instance_that_fails_its_probing_is_taken_off_for_longer():
+    steersman = Steersman()
+    for at in (1.0, 6.0):
+        steersman.saw(KEY, [*sound("one", "bcd"), cut_off("a", "one")], now=at)
+        steersman.steer(terrain(), now=at)
+    steersman.saw(KEY, [*sound("one", "bcd"), cut_off("a", "one")], now=7.0)
+    steersman.steer(terrain(), now=7.0)
+    [standing] = [each for each in steersman.instances(PORT) if each.workload == "a"]
+    assert (standing.state, standing.until) == (Admission.EJECTED, 17.0)
+    assert standing.reason == "a caller cut it off and nobody else has answers from it"
+
+
+def test_a_verdict_is_judged_at_once_but_weights_only_when_it_is_time():
+    steersman = Steersman()
+    steersman.saw(KEY, sound("one", "abcd"), now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    late = Seen(workload="b", caller="one", answers=100, latency_us=40_000.0)
+    steersman.saw(KEY, [*sound("one", "cd"), late, cut_off("a", "one")], now=1.1)
+    steersman.steer(terrain(), now=1.1)
+    found = {each.workload: (each.state, each.weight) for each in steersman.instances(PORT)}
+    assert found["b"] == (Admission.ADMITTED, 100)
+    steersman.steer(terrain(), now=2.0)
+    assert next(each.weight for each in steersman.instances(PORT) if each.workload == "b") < 100
+
+
+def test_an_instance_that_answers_far_later_than_the_others_is_taken_off():
+    steersman = Steersman()
+    for second in range(1, 5):
+        late = Seen(workload="a", caller="one", answers=20, latency_us=900_000.0)
+        steersman.saw(KEY, [*sound("one", "bcd"), late], now=float(second))
+        decision = steersman.steer(terrain(), now=float(second))
+        if states(steersman)["a"] is Admission.EJECTED:
+            break
+    assert second == 3
+    assert "450x the median of the others" in " ".join(move.sentence for move in decision.moves)
+
+
+SIGHTS = st.builds(
+    Seen,
+    workload=st.sampled_from("abcdef"),
+    caller=st.sampled_from(["one", "two", "three"]),
+    answers=st.integers(0, 50),
+    errors=st.integers(0, 50),
+    latency_us=st.floats(0.0, 5e6),
+    is_ejected=st.booleans(),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(SIGHTS, max_size=8), max_size=6), st.integers(0, 100), st.integers(1, 6))
+def test_never_more_than_the_allowed_share_is_ejected_and_never_the_last(
+    seconds: list[list[Seen]], percent: int, count: int
+):
+    steersman, names = Steersman(), "abcdef"[:count]
+    for now, seens in enumerate(seconds, 1):
+        steersman.saw(KEY, seens, now=float(now))
+        decision = steersman.steer(terrain(names, percent), now=float(now))
+        if decision.steering and KEY in decision.steering.steers:
+            ejected = decision.steering.steers[KEY].ejected & set(names)
+            assert len(ejected) <= count * percent // 100
+            assert len(ejected) < count

@@ -1,0 +1,112 @@
+"""Weights of instances: who is unattractive, who is not, and what chance may not do."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masche.compiler.steer.seen import Seen
+from masche.compiler.steer.steersman import Steersman
+from masche.compiler.steer.terrain import Ground, Site, Terrain
+from masche.compiler.steer.weights import FAIR, LEAST, SPARED, Reading, weights
+from masche.model.refs import PortRef
+
+PORT = PortRef("shop", "orders", 80)
+KEY = (PORT, "")
+TERRAIN = Terrain(ports={PORT: Ground(sites=tuple(Site(name, "") for name in "abcde"))})
+
+
+def settled(readings: dict[str, Reading], *, steps: int = 20, is_crowded: bool = False) -> dict[str, int]:
+    now: dict[str, int] = {}
+    for _ in range(steps):
+        now = dict(weights(readings, now, is_crowded=is_crowded))
+    return now
+
+
+def test_an_instance_that_fails_fast_is_never_attractive():
+    made = settled({"a": Reading(5000.0, 100), "b": Reading(5200.0, 100), "bad": Reading(100.0, 300, errors=0.9)})
+    assert made == {"a": FAIR, "b": FAIR, "bad": LEAST}
+
+
+def test_one_that_never_answers_is_unattractive_without_any_latency():
+    made = settled({"a": Reading(5000.0, 100), "b": Reading(5200.0, 100), "dead": Reading(0.0, 30, errors=1.0)})
+    assert made == {"a": FAIR, "b": FAIR, "dead": LEAST}
+
+
+def test_where_all_fail_alike_nobody_is_blamed():
+    assert set(settled({name: Reading(5000.0, 100, errors=0.3) for name in "abc"}).values()) == {FAIR}
+
+
+def test_a_weight_falls_by_bounded_steps_and_rises_more_slowly_near_the_end():
+    slow = {"a": Reading(2000.0, 1000), "b": Reading(6000.0, 1000)}
+    falling = [settled(slow, steps=steps)["b"] for steps in (1, 2, 3, 4)]
+    assert falling == [50, 25, 12, 12]
+    well, rising = {"a": Reading(2000.0, 1000), "b": Reading(2000.0, 1000)}, [LEAST]
+    for _ in range(12):
+        rising.append(weights(well, {"b": rising[-1]})["b"])
+    assert rising == [1, 2, 4, 8, 16, 32, 40, 50, 63, 79, 99, 100, 100]
+
+
+def test_while_the_others_are_crowded_a_slow_instance_takes_some_of_its_load_back():
+    slow = {"a": Reading(2000.0, 1000), "b": Reading(90_000.0, 1000)}
+    assert weights(slow, {"b": LEAST}, is_crowded=True)["b"] > LEAST
+    assert settled(slow, is_crowded=True)["b"] in {FAIR, SPARED}
+
+
+def test_timeouts_count_as_the_time_that_the_caller_waited():
+    steersman = Steersman()
+    for now in range(6):
+        seens = [Seen(workload=name, answers=20, latency_us=2000.0) for name in "abcd"]
+        seens.append(Seen(workload="e", answers=19, errors=1, timeouts=1, latency_us=2000.0))
+        steersman.saw(KEY, seens, now=float(now))
+        steersman.steer(TERRAIN, now=float(now))
+    [standing] = [each for each in steersman.instances(PORT) if each.workload == "e"]
+    assert standing.latency_us > 0.04 * 15e6
+    assert standing.weight < 10 or standing.until > 0
+
+
+def test_an_instance_where_calls_pile_up_and_none_ends_is_slow_before_the_first_timeout():
+    steersman = Steersman()
+    for now in range(10):
+        seens = [Seen(workload=name, answers=20, latency_us=2000.0) for name in "abcd"]
+        stuck = now >= 4
+        seens.append(Seen(workload="e", answers=0 if stuck else 20, active=20 * now if stuck else 0, latency_us=2000.0))
+        steersman.saw(KEY, seens, now=float(now))
+        steersman.steer(TERRAIN, now=float(now))
+    assert next(each.weight for each in steersman.instances(PORT) if each.workload == "e") < 20
+
+
+@pytest.mark.parametrize("rate", [1, 10, 1000])
+def test_equal_instances_keep_equal_shares_at_any_rate(rate: int):
+    """At each rate five instances answer in exponentially scattered times; their mean shares stay within 10 %."""
+    chance, steersman = Random(rate), Steersman()
+    sums = dict.fromkeys("abcde", 0.0)
+    seconds = 600 if rate < 1000 else 60
+    for now in range(seconds):
+        seens: list[Seen] = []
+        for name in "abcde":
+            answers = sum(chance.random() < 0.2 for _ in range(rate)) if rate < 1000 else 200
+            if answers:
+                mean = sum(chance.expovariate(1 / 5000.0) for _ in range(answers)) / answers
+                seens.append(Seen(workload=name, answers=answers, latency_us=mean))
+        steersman.saw(KEY, seens, now=float(now))
+        steersman.steer(TERRAIN, now=float(now))
+        found = {each.workload: each.weight for each in steersman.instances(PORT)}
+        for name in sums:
+            sums[name] += found[name] / sum(found.values()) / seconds
+    assert all(0.9 * 0.2 <= share <= 1.1 * 0.2 for share in sums.values())
+
+
+READINGS = st.builds(Reading, st.floats(0.0, 1e8), st.integers(0, 10_000), st.floats(0.0, 1.0), st.booleans())
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), READINGS, min_size=1),
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(LEAST, FAIR)),
+    st.booleans(),
+)
+def test_weights_are_bounded_whatever_is_read(readings: dict[str, Reading], before: dict[str, int], is_crowded: bool):
+    made = weights(readings, before, is_crowded=is_crowded)
+    assert made.keys() == readings.keys()
+    assert all(LEAST <= weight <= FAIR for weight in made.values())

@@ -1,0 +1,208 @@
+"""Slow routes: where the calls of a zone go, and by which way."""
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from masche.compiler.steer.seen import Seen
+from masche.compiler.steer.steersman import Steersman
+from masche.compiler.steer.terrain import Ground, Site, Terrain
+from masche.model.refs import PortRef
+from masche.model.steering import Steering
+from masche.model.view import LocalityRules, SteeringMode, Traffic
+
+PORT = PortRef("shop", "orders", 80)
+SITES = tuple(Site(f"shop/orders-{zone}{number}", zone) for zone in "bc" for number in range(3))
+
+
+def terrain(sites: tuple[Site, ...] = SITES, gateways: str = "", **traffic: object) -> Terrain:
+    ground = Ground(sites=sites, traffic=Traffic(**traffic))  # type: ignore[arg-type] # the fields of a Traffic
+    return Terrain(ports={PORT: ground}, gateways=frozenset(gateways), callers={"a": 5})
+
+
+def seen(site: Site, network_us: float, service_us: float = 2000.0, **more: object) -> Seen:
+    made: dict[str, object] = {"answers": 20, "service_us": service_us, **more}
+    latency = network_us + service_us
+    return Seen(workload=site.workload, zone=site.zone, latency_us=latency, **made)  # type: ignore[arg-type] # the fields of a Seen
+
+
+def run(
+    steersman: Steersman, ground: Terrain, network: dict[str, float], seconds: range, **more: object
+) -> tuple[Steering | None, list[str]]:
+    """Report these network times once a second; return the last Steering and all sentences."""
+    last, sentences = None, list[str]()
+    for now in seconds:
+        sites = ground.ports[PORT].sites
+        steersman.saw((PORT, "a"), [seen(site, network[site.zone], **more) for site in sites], now=float(now))
+        decision = steersman.steer(ground, now=float(now))
+        last = decision.steering or last
+        sentences += (move.sentence for move in decision.moves)
+    return last, sentences
+
+
+def test_a_slow_route_is_left_for_another_zone_and_the_sentence_says_why():
+    steersman, ground = Steersman(), terrain()
+    run(steersman, ground, {"b": 2000.0, "c": 2000.0}, range(10))
+    steering, sentences = run(steersman, ground, {"b": 60_000.0, "c": 2000.0}, range(10, 16))
+    assert steering is not None
+    shares = dict(steering.steers[PORT, "a"].zones)
+    assert shares["b"] < 10
+    assert sum(shares.values()) == 1000
+    assert sentences[0].startswith("shop/orders: ")
+    assert "of zone a moved from b to c, because a->b takes 62 ms, 15.5x a->c, for" in sentences[0]
+
+
+def test_a_slow_server_is_not_a_slow_route():
+    steersman, ground = Steersman(), terrain()
+    for now in range(10):
+        seens = [seen(site, 2000.0, 90_000.0 if site.workload == "shop/orders-b0" else 2000.0) for site in SITES]
+        steersman.saw((PORT, "a"), seens, now=float(now))
+        steersman.steer(ground, now=float(now))
+    assert all(each.network_us < 3000 for each in steersman.links())
+    assert dict(steersman.shares(PORT)) == {"a": ()}
+    weights = {each.workload: each.weight for each in steersman.instances(PORT)}
+    assert weights["shop/orders-b0"] < 10
+    assert weights["shop/orders-b1"] == weights["shop/orders-c0"] == 100
+
+
+def test_a_peer_without_service_time_is_judged_by_the_round_trip_of_tcp():
+    steersman, ground = Steersman(), terrain()
+    for now in range(10):
+        bad = 60_000.0 if now >= 5 else 2000.0
+        seens = [
+            Seen(workload=each.workload, zone=each.zone, answers=20, latency_us=rtt + 2000.0, rtt_us=rtt)
+            for each in SITES
+            for rtt in [bad if each.zone == "b" else 2000.0]
+        ]
+        steersman.saw((PORT, "a"), seens, now=float(now))
+        steersman.steer(ground, now=float(now))
+    assert dict(steersman.shares(PORT)["a"])["b"] < 10
+
+
+def test_traffic_is_back_within_ten_seconds_after_the_route_healed():
+    steersman, ground = Steersman(), terrain()
+    run(steersman, ground, {"b": 2000.0, "c": 2000.0}, range(5))
+    run(steersman, ground, {"b": 200_000.0, "c": 2000.0}, range(5, 40))
+    steering, sentences = run(steersman, ground, {"b": 2000.0, "c": 2000.0}, range(40, 50), answers=1)
+    assert steering is not None
+    assert (PORT, "a") not in steering.steers
+    assert sentences[-1] == "shop/orders: 50 % of zone a moved from c to b, because a->b takes 4 ms again"
+
+
+def test_with_one_zone_left_a_detour_is_tried_with_few_calls_and_then_taken():
+    steersman, only_b = Steersman(), tuple(site for site in SITES if site.zone == "b")
+    ground = terrain(only_b, gateways="c")
+    run(steersman, ground, {"b": 2000.0}, range(5))
+    shares: list[int] = []
+    for now in range(5, 15):
+        seens = [seen(site, 200_000.0) for site in only_b]
+        if shares and shares[-1]:
+            seens += [seen(site, 4000.0, via="c", answers=1) for site in only_b]
+        steersman.saw((PORT, "a"), seens, now=float(now))
+        decision = steersman.steer(ground, now=float(now))
+        if decision.steering:
+            steer = decision.steering.steers[PORT, "a"]
+            assert all(each.zone == "b" and each.via == "c" for each in steer.detours)
+            shares.append(sum(each.share for each in steer.detours))
+    assert shares == [2, 50, 100]
+
+
+def test_a_detour_that_is_no_faster_is_given_up():
+    steersman, only_b = Steersman(), tuple(site for site in SITES if site.zone == "b")
+    ground = terrain(only_b, gateways="c")
+    run(steersman, ground, {"b": 2000.0}, range(5))
+    sentences: list[str] = []
+    for now in range(5, 15):
+        seens = [seen(site, 50_000.0) for site in only_b]
+        seens += [seen(site, 45_000.0, via="c", answers=1) for site in only_b]
+        steersman.saw((PORT, "a"), seens, now=float(now))
+        sentences += (move.sentence for move in steersman.steer(ground, now=float(now)).moves)
+    assert sentences[-1] == (
+        "shop/orders: calls of zone a to b no longer pass the gateway of c, because that is not clearly faster"
+    )
+
+
+def test_where_detours_are_not_allowed_none_is_tried():
+    steersman, only_b = Steersman(), tuple(site for site in SITES if site.zone == "b")
+    ground = terrain(only_b, gateways="c", locality=LocalityRules(detours=False))
+    run(steersman, ground, {"b": 2000.0}, range(5))
+    assert run(steersman, ground, {"b": 200_000.0}, range(5, 15)) == (None, [])
+
+
+def test_where_calls_may_not_spill_no_share_moves():
+    steersman, ground = Steersman(), terrain(locality=LocalityRules(spills=False))
+    run(steersman, ground, {"b": 2000.0, "c": 2000.0}, range(5))
+    assert run(steersman, ground, {"b": 200_000.0, "c": 2000.0}, range(5, 15)) == (None, [])
+
+
+def test_switched_off_nothing_is_said_and_nothing_moves():
+    steersman, ground = Steersman(), terrain(steering=SteeringMode.OFF)
+    assert run(steersman, ground, {"b": 200_000.0, "c": 2000.0}, range(15)) == (None, [])
+
+
+def test_switching_off_takes_back_what_was_steered():
+    steersman, ground = Steersman(), terrain()
+    run(steersman, ground, {"b": 2000.0, "c": 2000.0}, range(5))
+    run(steersman, ground, {"b": 200_000.0, "c": 2000.0}, range(5, 15))
+    decision = steersman.steer(terrain(steering=SteeringMode.OFF), now=16.0)
+    assert decision.steering == Steering()
+
+
+def test_a_dry_run_says_what_would_move_and_moves_nothing():
+    steersman, ground = Steersman(), terrain(steering=SteeringMode.DRY_RUN)
+    run(steersman, ground, {"b": 2000.0, "c": 2000.0}, range(5))
+    moves = list[bool]()
+    for now in range(5, 15):
+        seens = [seen(site, 200_000.0 if site.zone == "b" else 2000.0) for site in SITES]
+        steersman.saw((PORT, "a"), seens, now=float(now))
+        decision = steersman.steer(ground, now=float(now))
+        assert decision.steering is None
+        moves += (move.is_dry_run for move in decision.moves)
+    assert moves
+    assert all(moves)
+
+
+ANY_SITES = tuple(Site(f"shop/orders-{zone}{number}", zone) for zone in "abc" for number in range(2))
+SEENS = st.builds(
+    seen,
+    st.sampled_from(ANY_SITES),
+    st.floats(0.0, 5e6),
+    st.floats(0.0, 5e6),
+    via=st.sampled_from(["", "b", "c"]),
+    caller=st.sampled_from(["one", "two"]),
+    answers=st.integers(0, 100),
+    errors=st.integers(0, 30),
+    timeouts=st.integers(0, 30),
+    active=st.integers(0, 500),
+    is_ejected=st.booleans(),
+)
+SECONDS = st.lists(st.lists(st.tuples(st.sampled_from("abc"), SEENS), max_size=8), max_size=6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SECONDS)
+def test_whatever_is_seen_all_bounds_hold(seconds: list[list[tuple[str, Seen]]]):
+    steersman, ground = Steersman(), terrain(ANY_SITES, gateways="abc")
+    for now, seens in enumerate(seconds):
+        for zone, each in seens:
+            steersman.saw((PORT, zone), [each], now=float(now))
+        decision = steersman.steer(ground, now=float(now))
+        for (_, zone), steer in (decision.steering or Steering()).steers.items():
+            assert all(1 <= weight <= 100 for _, weight in steer.weights)
+            assert not steer.zones or sum(share for _, share in steer.zones) == 1000
+            assert not steer.zones or {to for to, share in steer.zones if share >= 1} == set("abc")
+            assert all(1 <= each.share <= 100 and each.via not in {zone, each.zone, ""} for each in steer.detours)
+            assert len(steer.ejected) <= 3
+
+
+@settings(max_examples=50, deadline=None)
+@given(SECONDS, st.randoms(use_true_random=False))
+def test_the_order_of_reports_within_an_interval_does_not_matter(seconds: list[list[tuple[str, Seen]]], chance: Random):
+    one, other, ground = Steersman(), Steersman(), terrain(ANY_SITES, gateways="abc")
+    for now, seens in enumerate(seconds):
+        shuffled = chance.sample(seens, len(seens))
+        for steersman, order in ((one, seens), (other, shuffled)):
+            for zone, each in order:
+                steersman.saw((PORT, zone), [each], now=float(now))
+        assert one.steer(ground, now=float(now)) == other.steer(ground, now=float(now))
