@@ -10,9 +10,11 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from masche.compiler.east_west import reach
 from masche.compiler.endpoints import endpoints
-from masche.compiler.envoy import clusters, edge, shared
+from masche.compiler.envoy import clusters, edge, shared, tunnels
 from masche.compiler.envoy import endpoints as encoded_endpoints
+from masche.compiler.envoy.detours import TUNNEL_WINDOWS
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.parts import ADS, ADS_WAIT
 from masche.compiler.envoy.retries import retry_policy
@@ -50,6 +52,8 @@ def blobs(mesh: Mesh, view: View, at: Seat) -> Iterator[Blob]:
     for each in view.clusters:
         yield encoded_endpoints.blob(endpoints(mesh, NO_STEERING, each.service, view.vantage.zone))
     yield from listeners(view, at)
+    if view.vantage.is_east_west:
+        yield from tunnels.tables(reach(mesh))
 
 
 def seat(workload: Workload, view: View) -> Seat:
@@ -103,6 +107,9 @@ def _retries(*, is_idempotent: bool) -> Mapping[str, Any]:
 _ALIKE: Mapping[str, Mapping[str, Any]] = {
     "every listener": _shown("envoy.config.listener.v3.Listener", edge.LISTENER),
     "every connection manager": _shown(_MANAGER, edge.CONNECTION_MANAGER),
+    "every connection manager, with the windows of tunnels": _shown(
+        _MANAGER, {**edge.CONNECTION_MANAGER, "http2_protocol_options": {**edge.HTTP2, **TUNNEL_WINDOWS}}
+    ),
     "every cluster of HTTP": _cluster(),
     "every HTTP/2 client": _shown("envoy.config.core.v3.Http2ProtocolOptions", clusters.HTTP2_UPSTREAM),
 }

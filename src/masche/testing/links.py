@@ -123,7 +123,8 @@ class Links:
     async def _relay(self, zone: str, port: int) -> asyncio.Server:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             source = self._zones.get(writer.get_extra_info("peername")[0], zone)
-            await self._carry(source, zone, port, reader, writer)
+            with contextlib.suppress(asyncio.CancelledError):  # the links end, and asyncio would report it as a fault
+                await self._carry(source, zone, port, reader, writer)
 
         return await asyncio.start_server(accept, self._outside[zone], port)
 
