@@ -9,17 +9,16 @@ from itertools import groupby
 
 from masche.compiler import hostnames, rules
 from masche.compiler.attach import is_service, parent_name
-from masche.compiler.backends import GATEWAY_GROUP, Unresolved, resolve
+from masche.compiler.backends import GATEWAY_GROUP
 from masche.compiler.grants import is_granted
 from masche.compiler.outbound import by_precedence
 from masche.compiler.precedence import seniority
 from masche.compiler.rules import Setting
-from masche.compiler.trafficpolicy import traffic
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name, Origin
 from masche.model.resources.gateway_api import Gateway, HTTPRoute, Listener
 from masche.model.resources.references import LabelSelector, LabelSelectorRequirement, ParentReference
-from masche.model.view import GatewayListener, Route, Traffic, VirtualHost
+from masche.model.view import GatewayListener, Route, VirtualHost
 
 CARRIED_OUT = ("HTTP", "HTTPS")
 
@@ -92,21 +91,13 @@ def _table(
 ) -> tuple[Route, ...]:
     """The routes of the most specific hostname come first as a whole, then those of wider ones."""
     ranked: dict[tuple[bool, int], list[Route]] = {}
+    setting = Setting(mesh=mesh, port=_unusual_port(listener))
     for route, hosts in attached:
         fitting = [each for each in hosts if hostnames.covers(each, host)]
         if fitting:
             rank = min(map(hostnames.specificity, fitting))
-            ranked.setdefault(rank, []).extend(rules.routes(route, _setting(mesh, listener, route)))
+            ranked.setdefault(rank, []).extend(rules.routes(route, setting))
     return tuple(route for _, routes in sorted(ranked.items()) for route in by_precedence(routes))
-
-
-def _setting(mesh: Mesh, listener: Listener, route: HTTPRoute) -> Setting:
-    """Times come from the first backend's Service, since a Gateway has no TrafficPolicy of its own."""
-    settings = traffic(mesh.services, mesh.traffic_policies, mesh.config)
-    refs = (ref for rule in route.spec.rules for ref in rule.backend_refs)
-    found = (resolve(mesh, ref, namespace=route.metadata.namespace) for ref in refs)
-    first = next((each for each in found if not isinstance(each, Unresolved)), None)
-    return Setting(mesh=mesh, traffic=settings[first.owner] if first else Traffic(), port=_unusual_port(listener))
 
 
 def _unusual_port(listener: Listener) -> int:

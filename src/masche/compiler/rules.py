@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from masche.compiler.backends import Unresolved, resolve
+from masche.compiler.clusters import cluster
 from masche.compiler.times import times
 from masche.model.mesh import Mesh
 from masche.model.refs import Origin, PortRef
@@ -27,6 +28,7 @@ from masche.model.resources.gateway_api import (
 )
 from masche.model.resources.scalars import seconds
 from masche.model.view import (
+    UNSAID,
     Action,
     Backend,
     Cors,
@@ -60,7 +62,7 @@ class Setting:
     """
 
     mesh: Mesh
-    traffic: Traffic
+    traffic: Traffic = UNSAID
     protocol: Protocol = Protocol.HTTP
     service: PortRef | None = None
     port: int = 0
@@ -210,7 +212,17 @@ def _forward(
         mirrors=tuple(_mirrors(route, filters.mirrors, setting)),
         retry=_retry(rule.retry),
     )
-    return times(setting.traffic, setting.protocol, rule, is_edge=setting.is_edge).on(action)
+    settings, spoken = _callee(backends, setting)
+    return times(settings, spoken, rule, is_edge=setting.is_edge).on(action)
+
+
+def _callee(backends: tuple[Backend, ...], setting: Setting) -> tuple[Traffic, Protocol]:
+    """Return how the Service is called; a Gateway has no policy of its own, so there the first backend's holds."""
+    first = next((each.cluster for each in backends if each.cluster), None)
+    if not setting.is_edge or first is None:
+        return setting.traffic, setting.protocol
+    known = cluster(setting.mesh, first)
+    return known.traffic, known.protocol
 
 
 def _retry(retry: HTTPRouteRetry | None) -> Retry | None:
