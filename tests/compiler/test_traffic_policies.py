@@ -3,6 +3,7 @@
 from meshes import a_mesh, service, workload
 
 from masche.compiler.clusters import cluster
+from masche.compiler.gateways import gateway
 from masche.compiler.policystatus import policy_statuses
 from masche.compiler.trafficpolicy import told, traffic
 from masche.compiler.unheeded import unheeded
@@ -20,6 +21,7 @@ from masche.model.calling import (
 )
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
+from masche.model.view import Forward
 
 ORDERS = Name("shop", "orders")
 
@@ -196,3 +198,33 @@ def test_the_defaults_of_a_mesh_are_judged_too():
     assert [each.where for each in status.diagnostics] == [
         "MeshConfig/default spec.defaults.loadBalancing.subsetting.size"
     ]
+
+
+def test_at_a_gateway_the_policy_of_each_rules_own_service_holds():
+    mesh = a_mesh(
+        service("orders")
+        + service("stock")
+        + policy("stock", "targetRefs: [{kind: Service, name: stock}], timeouts: {request: 9s}")
+        + """---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {gatewayClassName: masche, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: all}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - {matches: [{path: {value: /orders}}], backendRefs: [{name: orders, port: 80}]}
+  - {matches: [{path: {value: /stock}}], backendRefs: [{name: stock, port: 80}]}
+"""
+    )
+    (listener,) = gateway(mesh, Name("shop", "edge"))
+    actions = {route.match.path: route.action for host in listener.virtual_hosts for route in host.routes}
+    orders, stock = actions["/orders"], actions["/stock"]
+    assert isinstance(orders, Forward)
+    assert isinstance(stock, Forward)
+    assert (orders.timeout, orders.per_try_timeout) == (0, 15)
+    assert (stock.timeout, stock.per_try_timeout) == (9, 0)
