@@ -267,6 +267,7 @@ def sidecars(draw) -> tuple[View, Seat]:
         clusters=clusters,
         inbound=draw(INBOUND),
         is_registry_only=draw(st.booleans()),
+        east_west=draw(st.sampled_from(((), (f"spiffe://{TRUST_DOMAIN}/ns/masche-system/sa/east-west",)))),
     )
     seat = Seat(
         workload=Name("shop", "web-1"),
