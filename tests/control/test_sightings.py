@@ -30,7 +30,7 @@ def test_reports_of_one_proxy_add_up_and_their_means_are_weighted_by_what_they_w
     sightings.add(KEY, SIGHT, report(3, 2000, is_ejected=True, active=2), zone="b")
     [seen] = sightings.taken()[KEY]
     assert (seen.workload, seen.zone, seen.via, seen.caller) == ("shop/orders-1", "b", "", "web-1-proxy")
-    assert (seen.answers, seen.errors, seen.timeouts) == (3, 1, 1)
+    assert (seen.answers, seen.errors, seen.timeouts) == (4, 1, 1)
     assert (seen.latency_us, seen.service_us) == (2500, 1250)
     assert (seen.active, seen.rtt_us, seen.is_ejected) == (2, 300, True)
 

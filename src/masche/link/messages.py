@@ -158,21 +158,6 @@ class Roots(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="bundle")
     others: dict[str, str] = {}
 
 
-class RenewNow(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="renew-now"):
-    """Ask for a new certificate at once: of this workload, or of the machine when None."""
-
-    workload: Name | None = None
-    why: Text = ""
-
-
-class Directive(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="directive"):
-    """Something to do: ``leave`` (stop one proxy, or all for ""), or ``reconnect`` (this control plane is stopping)."""
-
-    action: Text
-    proxy: str = ""
-    why: Text = ""
-
-
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdict"):
     """A proxy has cut an endpoint off, or let it back in, this moment; ``cause`` is what its own rules say.
 
@@ -188,7 +173,7 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdic
 
 
 FromAgent = Hello | ProxyState | ProxyGone | Synced | Heartbeat | Verdict
-FromControl = Accepted | Refused | Scope | Drained | Roots | RenewNow | Directive
+FromControl = Accepted | Refused | Scope | Drained | Roots
 
 
 class SignRequest(Struct, frozen=True, kw_only=True):
@@ -277,11 +262,11 @@ class EdgeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class EndpointReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What this proxy saw of one endpoint (``host:port``) since the last Report; ``is_ejected`` is now.
 
-    ``requests`` are tries, repeats included. ``latency`` is the caller's time until the first byte of the answer,
-    ``service_time`` what the callee's proxy said of its own part. ``timeouts`` of the ``errors`` were given up without
-    an answer, by a limit or by the caller; they have no latency. ``active`` wait for an answer now. ``rtt_us`` is the
-    round trip that TCP measured, 0 when unknown. ``via`` is the gateway (``host:port``) of a detour, "" for the direct
-    way.
+    ``requests`` are tries, repeats included. ``latency`` is the caller's time until the first byte of each answer that
+    was no error, ``service_time`` what the callee's proxy said of its own part; both may come with the next Report, for
+    Envoy shows times later than counts. ``timeouts`` of the ``errors`` were given up without an answer, by a limit or
+    by the caller; they have no latency. ``active`` wait for an answer now. ``rtt_us`` is the round trip that TCP
+    measured, 0 when unknown. ``via`` is the gateway (``host:port``) of a detour, "" for the direct way.
     """
 
     service: PortRef

@@ -12,7 +12,8 @@ Counters of HTTP, one increment per finished request (of instances: per try, rep
 Histograms of HTTP, in microseconds:
     request_us              reporter, source, destination     (first byte in to last byte out, as this proxy saw it; not
                                                               of an answer that was cut off, nor of a small refusal)
-    instance_us             destination, instance             (request out to first byte of the answer back)
+    instance_us             destination, instance             (request out to first byte of the answer back; of answers
+                                                              below 500 only: failing fast is not being fast)
     instance_service_us     destination, instance             (of that, what the instance's own proxy said it took)
 Counters and a histogram of TCP, at the end of each connection:
     connections_total       reporter, source, destination, flags

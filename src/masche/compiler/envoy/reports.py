@@ -114,13 +114,13 @@ def service_time() -> Body:
     return extension("envoy.filters.http.header_mutation", _MUTATION, {"mutations": {"response_mutations": [said]}})
 
 
-def _at_least(status: int) -> Body:
-    comparison = {"op": "GE", "value": {"default_value": status, "runtime_key": f"mesh.log.{status}"}}
+def _status(operator: str, status: int) -> Body:
+    comparison = {"op": operator, "value": {"default_value": status, "runtime_key": f"mesh.log.{status}"}}
     return {"status_code_filter": {"comparison": comparison}}
 
 
-_ANSWERED = _at_least(100)
-"""Holds of a try when there was an answer; without one there is no duration to report."""
+_ANSWERED: Body = {"and_filter": {"filters": [_status("GE", 100), _status("LE", 499)]}}
+"""Holds of a try that was answered and did not fail: failing fast is not being fast."""
 
 
 def _where(expression: str) -> Body:
@@ -134,9 +134,11 @@ _ENDED = _where("response.flags == 0 || response.code >= 500")
 
 _LONGEST_US = 24 * 3600 * 1_000_000
 _SAID_US = f"int(response.headers['{stats.SERVICE_HEADER}'])"
-_SERVICE_TIME_KNOWN = _where(f"upstream.tls_version == 'TLSv1.3' && {_SAID_US} >= 0 && {_SAID_US} <= {_LONGEST_US}")
-"""Holds when a peer that proved who it is said what it took. Of a connection in the clear there is no TLS version, and
-of what is no number no value: then the expression has none either, and that is not true."""
+_SERVICE_TIME_KNOWN = _where(
+    f"response.code < 500 && upstream.tls_version == 'TLSv1.3' && {_SAID_US} >= 0 && {_SAID_US} <= {_LONGEST_US}"
+)
+"""Holds of such a try when a peer that proved who it is said what it took. Of a connection in the clear there is no TLS
+version, and of what is no number no value: then the expression has none either, and that is not true."""
 
 
 def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
@@ -193,7 +195,7 @@ _LINES = extension("envoy.access_loggers.stdout", _STDOUT, {"log_format": {"json
 
 def _failures(rbac: str | None) -> Body:
     """A line for each answer of 500 and above, and for each refusal; all other calls are only counted."""
-    server_error = _at_least(500)
+    server_error = _status("GE", 500)
     refusals = [refused_by_rule(rbac), refused_by_none(rbac)] if rbac else []
     kept: Body = {"or_filter": {"filters": [server_error, *refusals]}} if rbac else server_error
     return {**_LINES, "filter": kept}
