@@ -305,6 +305,48 @@ def test_what_one_caller_found_out_spares_the_others():
     assert second.verdicts(caller="shop/web-2", now=1.1) == (), "hearsay is not passed on"
 
 
+def a_suspicion(caller: str, faults: int = 1) -> SharedVerdict:
+    return SharedVerdict(endpoint="a", caller=caller, sentence="failed", lifetime=1.0, faults=faults)
+
+
+def a_busy_breaker() -> Breaker:
+    """One whose other instances have answered well lately."""
+    breaker = a_breaker()
+    for number in range(60):
+        breaker.settle(breaker.start("bc"[number % 2], now=0.9), Outcome.SUCCESS, now=0.91)
+    return breaker
+
+
+def test_failures_that_several_callers_saw_once_add_up():
+    first, second = a_busy_breaker(), a_busy_breaker()
+    first.settle(first.start("a", now=1.0), Outcome.FAILURE, now=1.0)
+    (verdict,) = first.verdicts(caller="shop/web-1", now=1.0)
+    assert (verdict.faults, verdict.sentence) == (1, "1 failures in a row")
+    assert second.hear(verdict, now=1.01) == ()
+    assert second.hear(verdict, now=1.02) == (), "the same caller's word counts once"
+    assert second.hear(a_suspicion("shop/web-2"), now=1.03) == ()
+    (event,) = second.hear(a_suspicion("shop/web-3"), now=1.04)
+    assert (event.endpoint, event.state, event.cause) == ("a", State.PROBING, Cause.HEARD)
+
+
+def test_a_good_answer_makes_void_what_others_suspect_and_so_does_time():
+    breaker = a_busy_breaker()
+    breaker.hear(a_suspicion("shop/web-1", 9), now=1.0)
+    breaker.settle(breaker.start("a", now=1.0), Outcome.SUCCESS, now=1.01)
+    assert breaker.hear(a_suspicion("shop/web-2"), now=1.02) == ()
+    assert breaker.hear(a_suspicion("shop/web-3"), now=2.5) == ()
+
+
+def test_nobody_is_suspected_while_others_fail_too():
+    breaker = a_busy_breaker()
+    for number in range(5):
+        breaker.settle(breaker.start("bc"[number % 2], now=1.0), Outcome.FAILURE, now=1.0)
+    breaker.settle(breaker.start("a", now=1.0), Outcome.FAILURE, now=1.0)
+    assert [each for each in breaker.verdicts(caller="x", now=1.0) if each.endpoint == "a"] == []
+    for caller in "pqrs":
+        assert breaker.hear(a_suspicion(caller), now=1.1) == ()
+
+
 def test_hearsay_that_no_trial_bears_out_is_over_soon_and_not_believed_again():
     breaker = a_breaker()
     breaker.hear(a_verdict("a"), now=1.0)

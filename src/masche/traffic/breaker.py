@@ -30,6 +30,9 @@ _RECENT = 1.0
 """Over so many seconds it is judged whether the service fails as a whole, from so many calls on:"""
 _TELLING = 10
 
+_SUSPECTED = 1.0
+"""For so many seconds others may add their own failures to what a caller only suspects."""
+
 _COPIES_OVER = 10.0
 """Copies are a share of the calls of so many seconds."""
 
@@ -202,8 +205,10 @@ class Breaker:
     # What callers tell each other
 
     def verdicts(self, *, caller: str, now: float) -> tuple[SharedVerdict, ...]:
-        """What this caller may offer to others: who is out on its own evidence, never what it only heard."""
-        return tuple(
+        """What this caller may offer to others: who is out on its own evidence, and who failed it last while nobody
+        else did; never what it only heard. Worth asking for after a fault.
+        """
+        out = tuple(
             SharedVerdict(
                 endpoint=each.name,
                 caller=caller,
@@ -213,14 +218,30 @@ class Breaker:
             for each in self._out.values()
             if each.cause is not Cause.HEARD
         )
+        suspected = tuple(
+            SharedVerdict(
+                endpoint=each.name,
+                caller=caller,
+                sentence=f"{each.in_row} failures in a row",
+                lifetime=_SUSPECTED,
+                faults=each.in_row,
+            )
+            for each in self._standings.values()
+            if each.in_row and each.name not in self._out and self._is_alone(each, now)
+        )
+        return out + suspected
 
     def hear(self, verdict: SharedVerdict, *, now: float) -> tuple[Event, ...]:
         """Take note of another caller's verdict: its instance is tried before it gets calls again.
 
         It is only believed for a while, for a small share of the instances, and not at all once trials disproved it.
+        What several callers only suspect counts when their failures together would eject, and this caller has had no
+        good answer of the instance since.
         """
         standing = self._standings.get(verdict.endpoint)
         if standing is None or now < standing.deaf_until:
+            return ()
+        if verdict.faults and not self._is_suspicious(standing, verdict, now):
             return ()
         if len(standing.heard) >= _MOST_CALLERS and verdict.caller not in standing.heard:
             return ()
@@ -239,6 +260,14 @@ class Breaker:
         self._check_at = min(self._check_at, standing.heard[verdict.caller])
         return (self._move(standing, State.PROBING, Cause.HEARD, f"{verdict.caller} says: {verdict.sentence}", now),)
 
+    def _is_suspicious(self, standing: Standing, verdict: SharedVerdict, now: float) -> bool:
+        """Do the failures that callers saw in a row, this one's included, add up to what ejects?"""
+        least = self.rules.failures_alone or self.rules.failures
+        if not least or not self._is_alone(standing, now):
+            return False
+        standing.suspect(verdict.caller, min(verdict.faults, least - 1), until=now + min(verdict.lifetime, _SUSPECTED))
+        return standing.suspected(now=now) + min(standing.in_row, least - 1) >= least
+
     # Judging
 
     def _judge_faults(self, standing: Standing, now: float) -> tuple[Event, ...]:
@@ -247,7 +276,7 @@ class Breaker:
             return self._eject(standing, Cause.FAILURES, f"{row} failures in a row", now)
         if rules.failures_alone and row >= rules.failures_alone:
             calls, faults = self._others(standing, now)
-            if calls >= rules.min_volume and faults * 100 <= calls:
+            if self._is_alone(standing, now):
                 others = f"the others had {faults:.0f} in {calls:.0f} calls"
                 return self._eject(standing, Cause.FAILURES, f"{row} failures in a row, {others}", now)
         calls, faults = standing.calls(now=now), standing.faults(now=now)
@@ -279,6 +308,11 @@ class Breaker:
         """Do most calls fail, although they go to those who are admitted?"""
         calls = self._recent_calls.total(now=now)
         return calls >= _TELLING and self._recent_faults.total(now=now) * 2 > calls
+
+    def _is_alone(self, standing: Standing, now: float) -> bool:
+        """Did the others have hardly any failures lately, in calls enough to say so?"""
+        calls, faults = self._others(standing, now)
+        return calls >= self.rules.min_volume and faults * 100 <= calls
 
     def _others(self, standing: Standing, now: float) -> tuple[float, float]:
         """How many calls the other admitted ones had lately, and how many of them failed."""

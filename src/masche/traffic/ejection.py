@@ -117,12 +117,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedVerdict:
-    """``caller`` has ejected ``endpoint`` on its own evidence and offers that to others for ``lifetime`` seconds."""
+    """``caller`` has ejected ``endpoint`` on its own evidence and offers that to others for ``lifetime`` seconds; or,
+    with ``faults`` above 0, it has not, but saw its last calls fail, so many in a row.
+    """
 
     endpoint: str
     caller: str
     sentence: str
     lifetime: float
+    faults: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

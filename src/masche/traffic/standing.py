@@ -12,6 +12,9 @@ from masche.traffic.outcome import Outcome
 from masche.traffic.outlier import NO_LIMITS, Limits, Measured
 from masche.traffic.window import Sketch, Sum
 
+_MOST_SUSPICIONS = 32
+"""So many callers' suspicions of one instance are kept; fewer add up to what ejects."""
+
 
 class Attempt:
     """One call under way at one instance. Settle it in a ``finally``; a trial decides about readmission."""
@@ -41,6 +44,7 @@ class Standing:
         "_faults",
         "_rules",
         "_sketch",
+        "_suspected",
         "cause",
         "copied_at",
         "deaf_until",
@@ -74,6 +78,7 @@ class Standing:
         self.waiting: dict[Attempt, None] = {}
         self._abandoned = 0
         self._sketch = Sketch(rules.window)
+        self._suspected: dict[str, tuple[int, float]] = {}
         self._calls = Sum(rules.window)
         self._faults = Sum(rules.window)
         self.trial: Attempt | None = None
@@ -111,10 +116,21 @@ class Standing:
             self.in_row += 1
         else:
             self.in_row = 0
+            self._suspected.clear()
         if outcome is Outcome.SUCCESS or outcome is Outcome.TIMEOUT:
             self._sketch.record(latency, now=now)
         if outcome is Outcome.SUCCESS and latency <= self.limits.overdue:
             self._overtake(attempt.started_at)
+
+    def suspect(self, caller: str, faults: int, *, until: float) -> None:
+        """Note how many failures in a row another caller saw; a good answer here makes that void."""
+        if len(self._suspected) < _MOST_SUSPICIONS or caller in self._suspected:
+            self._suspected[caller] = (faults, until)
+
+    def suspected(self, *, now: float) -> int:
+        """How many failures other callers saw, each in a row, since the last good answer here."""
+        self._suspected = {caller: each for caller, each in self._suspected.items() if each[1] > now}
+        return sum(faults for faults, _ in self._suspected.values())
 
     def oldest(self) -> float:
         """When the oldest call that still speaks started; infinite without any."""
@@ -148,6 +164,7 @@ class Standing:
     def forget(self) -> None:
         """Begin anew, as after readmission: what led to an ejection must not lead to the next one."""
         self.in_row = self._abandoned = self.good_trials = 0
+        self._suspected.clear()
         self.waiting.clear()
         self._sketch.clear()
         self._calls.clear()
