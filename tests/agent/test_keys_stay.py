@@ -1,7 +1,8 @@
 import asyncio
-import re
+import json
 import signal
 import stat
+import time
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -9,9 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from agent.plane import reference
 from agent.world import World, fetch, free_port, until
 from masche.agent import admin
+from masche.identity.authority import Authority
 from masche.identity.keys import Secret, load_private
-from masche.link.messages import RenewNow
-from masche.model.refs import Name
 
 
 async def test_no_byte_that_the_agent_sends_is_of_a_private_key(machine: World) -> None:
@@ -78,10 +78,12 @@ async def test_certificates_are_renewed_under_calls_without_a_failure(machine: W
 
 
 async def _renew(machine: World) -> None:
-    """Until Envoy shows a certificate that it did not have."""
-    seat = await machine.seat("orders")
+    """Add a root, which makes every workload ask for a certificate, until Envoy shows one that it did not have."""
+    roots = machine.plane.roots()
+    folder = machine.data / "another authority"
+    other = Authority.open(folder, roots.trust_domain, now=time.time(), audit=lambda _: None).bundle.pem
     before = await _serials(machine)
-    machine.plane.say(RenewNow(workload=Name(*seat.workload.split("/"))))
+    machine.plane.say(msgspec.structs.replace(roots, roots=roots.roots + other))
 
     async def is_new() -> bool:
         return bool(await _serials(machine) - before)
@@ -90,5 +92,7 @@ async def _renew(machine: World) -> None:
 
 
 async def _serials(machine: World) -> set[str]:
+    """The serial numbers of its own chain."""
     [socket] = machine.folders.sockets.glob("*.admin")
-    return set(re.findall(r'"serial_number": "(\w+)"', (await admin.ask(socket, "/certs")).body.decode()))
+    certificates = json.loads((await admin.ask(socket, "/certs")).body)["certificates"]
+    return {one["serial_number"] for each in certificates for one in each["cert_chain"]}

@@ -381,14 +381,6 @@ def test_a_bundle_of_two_roots_verifies_leaves_of_both(authority: Authority, tmp
     again = Authority.open(tmp_path / "a", "mesh.local", now=NOW, audit=lambda _: None)
     assert again.bundle.fingerprints == authority.bundle.fingerprints
     assert TrustBundle.of_pem("mesh.local", authority.bundle.pem) == authority.bundle
-    authority.distrust(other.bundle.fingerprints[0])
-    with pytest.raises(x509.verification.VerificationError):
-        verifies(other.sign(fresh(), WEB, now=NOW).chain, authority.bundle, at=NOW)
-
-
-def test_the_root_that_signs_is_not_distrusted(authority: Authority) -> None:
-    with pytest.raises(AuthorityError, match="make another one active"):
-        authority.distrust(authority.bundle.fingerprints[0])
 
 
 @pytest.mark.parametrize("pem", ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])

@@ -17,6 +17,7 @@ from masche.identity.keys import PrivateKey
 from masche.identity.spiffe import SpiffeId
 from masche.identity.tls import Presented
 from masche.link import messages, service
+from masche.link.client import LinkClient
 from masche.link.messages import (
     Accepted,
     FromAgent,
@@ -200,3 +201,8 @@ class Mutual:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+
+async def connected(client: LinkClient) -> None:
+    """Wait until a control plane has taken the client."""
+    await until(lambda: client.is_connected, "connection")

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from link.plane import DOMAIN, Mutual, Plane, proxy, scope, serve, until
+from link.plane import DOMAIN, Mutual, Plane, connected, proxy, scope, serve, until
 from masche.identity import keys
 from masche.identity.spiffe import SpiffeId
 from masche.link.client import LinkClient, Target
@@ -127,7 +127,7 @@ async def test_a_call_in_flight_when_the_control_plane_dies_is_a_connection_erro
     plane.report = never  # type: ignore[method-assign,assignment] - a service that never answers
     server = await serve(plane, address)
     client = link(Target(address=address))
-    await client.wait_connected()
+    await connected(client)
     call = asyncio.ensure_future(client.report(Report(machine="m1", epoch="e", sequence=1)))
     await asked.wait()
     await server.stop(0)
@@ -137,7 +137,7 @@ async def test_a_call_in_flight_when_the_control_plane_dies_is_a_connection_erro
 
 async def test_a_machine_signs_and_reports_over_mutual_tls(mutual: Mutual, link: Make) -> None:
     client = link(machine(mutual))
-    await client.wait_connected()
+    await connected(client)
     await until(lambda: mutual.plane.heard, "hello")
     assert mutual.plane.heard[0][0].machine == "m1"
     request = keys.signing_request(keys.generate())
@@ -149,7 +149,7 @@ async def test_a_machine_signs_and_reports_over_mutual_tls(mutual: Mutual, link:
 
 async def test_a_refused_request_says_why(mutual: Mutual, link: Make) -> None:
     client = link(machine(mutual))
-    await client.wait_connected()
+    await connected(client)
     with pytest.raises(RefusedError, match="not a certificate request"):
         await client.sign(SignRequest(proxy="p1", workload=Name("shop", "orders"), csr=b"junk"))
 
@@ -167,10 +167,10 @@ async def test_a_revoked_machine_is_refused_and_knows_why(mutual: Mutual, link: 
 
 async def test_the_servers_certificate_rotates_without_a_restart(mutual: Mutual, link: Make) -> None:
     first = link(machine(mutual))
-    await first.wait_connected()
+    await connected(first)
     mutual.certify()
     second = link(machine(mutual, "m2"))
-    await second.wait_connected()
+    await connected(second)
     assert first.is_connected
     assert mutual.plane.streams == 2
 

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from cryptography import x509
 
-from link.plane import Mutual, hello
+from link.plane import Mutual, connected, hello
 from masche.identity import keys, tls
 from masche.identity.authority import Authority
 from masche.identity.bundle import BundleError, TrustBundle
@@ -40,7 +40,7 @@ async def test_a_token_becomes_a_credential_that_opens_the_link(mutual: Mutual) 
     client = LinkClient([Target(address=mutual.address, presented=lambda: presented)], hello, rng=Random(1))
     running = asyncio.ensure_future(client.run())
     async with asyncio.timeout(10):
-        await client.wait_connected()
+        await connected(client)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from link.plane import Plane, proxy, serve, until
+from link.plane import Plane, connected, proxy, serve, until
 from masche.identity import credential, keys
 from masche.identity.join import Grant
 from masche.identity.keys import PrivateKey
@@ -67,7 +67,7 @@ async def test_the_link_carries_no_private_key(
     recorder = Recorder(f"{tmp_path}/control.sock")
     relay = await asyncio.start_unix_server(recorder.serve, f"{tmp_path}/relay.sock")
     client = link(Target(address=f"unix:{tmp_path}/relay.sock"))
-    await client.wait_connected()
+    await connected(client)
     client.put(proxy("p1"))
     await until(plane.states, "registered")
     made = [keys.generate() for _ in range(5)]

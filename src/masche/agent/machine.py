@@ -151,13 +151,11 @@ class Machine:
         return Presented(chain=credential.chain, key=Secret(credential.key.encode()), roots=credential.roots)
 
     def trust(self, roots: Roots) -> None:
-        """Judge control planes by these roots from now on."""
-        if self._credential and roots.trust_domain == self._credential.trust_domain:
-            self._replace(msgspec.structs.replace(self._credential, roots=roots.roots))
-
-    def renew_now(self) -> None:
-        """Renew at once, whatever the time."""
-        self._wake.set()
+        """Judge control planes by these roots from now on; when they are others, renew at once."""
+        known = self._credential
+        if known and roots.trust_domain == known.trust_domain and roots.roots != known.roots:
+            self._replace(msgspec.structs.replace(known, roots=roots.roots))
+            self._wake.set()
 
     async def run(self) -> None:
         """Renew for ever; a machine without a credential has nothing to renew."""

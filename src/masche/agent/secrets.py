@@ -91,13 +91,12 @@ class Identity:
             self._take(found)
 
     def trust(self, roots: Roots) -> None:
-        """Judge peers by these roots from now on."""
-        if self._kept and self._kept.bundle != roots:
-            self._keep(msgspec.structs.replace(self._kept, bundle=roots))
-
-    def renew_now(self) -> None:
-        """Ask for a new certificate at once."""
-        self._wake.set()
+        """Judge peers by these roots from now on; when they are others, ask for a certificate of theirs at once."""
+        if self._kept is None or self._kept.bundle == roots:
+            return
+        if self._kept.bundle.roots != roots.roots:
+            self._wake.set()
+        self._keep(msgspec.structs.replace(self._kept, bundle=roots))
 
     async def obtained(self) -> None:
         """Return once there is a valid certificate."""

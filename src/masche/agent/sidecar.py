@@ -32,7 +32,7 @@ from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
 from masche.link.client import Connected, Disconnected
-from masche.link.messages import Accepted, Directive, Drained, Refused, RenewNow, Roots, Scope, ScopeService
+from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
 from masche.model.refs import Name
 from masche.model.vantage import Placement, Seat
 from masche.wire.bootstrap import bootstrap
@@ -285,13 +285,7 @@ class Sidecar:
                 self._drained.set()
             case Roots():
                 self.identity.trust(event)
-            case RenewNow(workload=workload):
-                if workload in {None, self.name}:
-                    self.identity.renew_now()
-            case Directive(action="leave", why=why):
-                self._tell(local.Denied(why=f"the control plane asks this proxy to leave: {why}"))
-                self._shelf.withdraw(*self._shelf.blobs)
-            case Connected() | Disconnected() | Directive():
+            case Connected() | Disconnected():
                 pass
 
     def _on_scope(self, services: tuple[ScopeService, ...]) -> None:

@@ -16,12 +16,10 @@ from masche.identity import transport
 from masche.link.client import Connected, Disconnected, LinkClient
 from masche.link.messages import (
     Accepted,
-    Directive,
     Drained,
     Hello,
     ProxyState,
     Refused,
-    RenewNow,
     Report,
     ReportReply,
     Roots,
@@ -32,7 +30,7 @@ from masche.link.messages import (
 )
 from masche.link.service import RefusedError
 
-ForProxy = Accepted | Refused | Scope | Drained | Roots | RenewNow | Directive | Connected | Disconnected
+ForProxy = Accepted | Refused | Scope | Drained | Roots | Connected | Disconnected
 Listener = Callable[[ForProxy], None]
 
 
@@ -121,7 +119,7 @@ class Uplink:
                 self._tell_all(event)
                 if channel:
                     await channel.close(None)
-            case Refused(proxy=proxy) | Directive(proxy=proxy):
+            case Refused(proxy=proxy):
                 self._tell(proxy, event) if proxy else self._tell_all(event)
             case Scope(proxy=proxy):  # said once the proxy is known to every part of the control plane, xDS among them
                 if proxy in self._listeners:
@@ -132,8 +130,6 @@ class Uplink:
             case Roots():
                 self._machine.trust(event)
                 self._tell_all(event)
-            case RenewNow(workload=workload):
-                self._machine.renew_now() if workload is None else self._tell_all(event)
 
     def _tell(self, proxy: str, event: ForProxy) -> None:
         if listener := self._listeners.get(proxy):

@@ -125,13 +125,6 @@ class Authority:
         self._bundle = self._bundle.with_root(root)
         issuers.save_bundle(self._folder, self._bundle)
 
-    def distrust(self, pin: str) -> None:
-        """Take the root of this fingerprint out of the bundle, durably. Raises AuthorityError for our own."""
-        if pin == self._bundle.fingerprints[0]:
-            raise AuthorityError("the root that signs can not be distrusted; make another one active first")
-        self._bundle = self._bundle.without_root(pin)
-        issuers.save_bundle(self._folder, self._bundle)
-
     def sign(self, request: bytes, identity: SpiffeId, *, now: float, lifetime: float = DAY) -> Issued:
         """Sign a request (DER) for ``identity``. Raises CsrError, audited, for a request that is refused."""
         return self._audited(request, identity, (), now=now, lifetime=lifetime)

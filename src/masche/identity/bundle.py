@@ -76,10 +76,6 @@ class TrustBundle:
         """This bundle and one root more; unchanged when it is there."""
         return self if fingerprint(root) in self.fingerprints else replace(self, roots=(*self.roots, root))
 
-    def without_root(self, pin: str) -> "TrustBundle":
-        """This bundle without the root of this fingerprint. Raises BundleError when none would be left."""
-        return replace(self, roots=tuple(root for root in self.roots if fingerprint(root) != pin))
-
     def __repr__(self) -> str:
         pins = ", ".join(pin[:12] for pin in self.fingerprints)
         return f"<TrustBundle {self.trust_domain}: {pins}>"

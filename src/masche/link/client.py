@@ -22,7 +22,6 @@ from masche.link import backoff, calls, messages
 from masche.link.calls import Stream
 from masche.link.messages import (
     Accepted,
-    Directive,
     Drained,
     FromControl,
     Heartbeat,
@@ -31,7 +30,6 @@ from masche.link.messages import (
     ProxyGone,
     ProxyState,
     Refused,
-    RenewNow,
     Report,
     ReportReply,
     Roots,
@@ -108,10 +106,6 @@ class LinkClient:
     def scopes(self) -> Mapping[tuple[str, Name], Scope]:
         """The last Scope of each (proxy, workload)."""
         return MappingProxyType(self._scopes)
-
-    async def wait_connected(self) -> None:
-        """Return once the stream is up."""
-        await self._up.wait()
 
     async def events(self) -> AsyncIterator[Event]:
         """What the control plane says, and when it comes and goes; for one reader, for ever."""
@@ -240,7 +234,7 @@ class LinkClient:
                 self._scopes[message.proxy, message.workload] = message
             case Roots():
                 self.roots = message
-            case Accepted() | Refused() | Drained() | RenewNow() | Directive():
+            case Accepted() | Refused() | Drained():
                 pass
             case _:
                 assert_never(message)
