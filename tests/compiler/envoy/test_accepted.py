@@ -34,7 +34,6 @@ def _with_proxy_port(seat):
     return replace(seat, proxy_port=free_port()) if seat.proxy_port else seat
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # left by earlier tests
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.one_of(sidecars(), gateways()))
 def test_envoy_accepts_whatever_a_view_says(envoy, made) -> None:
