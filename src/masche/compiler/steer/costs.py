@@ -92,7 +92,10 @@ def summed(seens: Iterable[Seen]) -> Intervals:
     """Sum up an interval."""
     made: Intervals = {}
     for seen in seens:
-        made.setdefault((seen.workload, seen.via), Interval()).add(seen)
+        key = (seen.workload, seen.via)
+        if (interval := made.get(key)) is None:
+            interval = made[key] = Interval()
+        interval.add(seen)
     return made
 
 
@@ -192,19 +195,20 @@ class Costs:
     def heard(self, intervals: Intervals, carried: Callable[[str, str], Carried], *, wait_us: float, at: float) -> None:
         """Take an interval; ``carried`` says what the network did, by zone and way."""
         for (name, via), interval in intervals.items():
-            track = self.tracks.setdefault(name, {}).setdefault(via, Track(interval.zone))
+            ways = self.tracks.setdefault(name, {})
+            if (track := ways.get(via)) is None:
+                track = ways[via] = Track(interval.zone)
             track.zone = interval.zone
             track.heard(interval, carried(interval.zone, via), wait_us=wait_us, at=at)
         self.rate += RATE_DAMPING * (sum(each.calls for each in intervals.values()) - self.rate)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone, and what is old."""
-        kept = (
-            (name, {via: each for via, each in ways.items() if each.trim(now=now)})
-            for name, ways in self.tracks.items()
-            if name in present
-        )
-        self.tracks = {name: ways for name, ways in kept if ways}
+        for name, ways in list(self.tracks.items()):
+            for via in [via for via, each in ways.items() if not each.trim(now=now)]:
+                del ways[via]
+            if not ways or name not in present:
+                del self.tracks[name]
 
     def forget(self, workload: str) -> None:
         """Forget what an instance was like, because it is given another chance."""

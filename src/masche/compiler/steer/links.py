@@ -101,7 +101,9 @@ class Links:
             if passage.calls:
                 by_way.setdefault(way, []).append(passage)
         for way, some in by_way.items():
-            self.routes.setdefault(way, Route()).heard(some, at=at)
+            if (route := self.routes.get(way)) is None:
+                route = self.routes[way] = Route()
+            route.heard(some, at=at)
 
     def trim(self, *, now: float) -> None:
         """Let go of what is old; what is usual on a way is kept while it is used at all."""

@@ -28,15 +28,14 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """One (Service, port): its instances and the effective Traffic."""
+    """One (Service, port): its instances, with their ``names``, and the effective Traffic."""
 
     sites: tuple[Site, ...]
     traffic: Traffic = UNSAID
+    names: frozenset[str] = field(init=False, compare=False, repr=False)
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The instances' names."""
-        return frozenset(site.workload for site in self.sites)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", frozenset(site.workload for site in self.sites))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

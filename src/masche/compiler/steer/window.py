@@ -36,6 +36,8 @@ class Window:
     def trim(self, *, now: float) -> None:
         """Let go of what is old, as long as enough is left."""
         entries = self._entries
+        if not entries or entries[0][0] > now - SPAN:
+            return
         while entries:
             at, count, _ = entries[0]
             is_spare = self.count - count >= self._enough and at <= now - SPAN
