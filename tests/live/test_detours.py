@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import pytest
 
-from live.client import Answer, http1
+from live.client import Answer, http1, tcp
 from live.mesh import Live, here, living
 from masche.compiler.east_west import authority, gateways
 from masche.model.mesh import Mesh
@@ -42,6 +42,12 @@ kind: Service
 metadata: {name: orders, namespace: shop}
 spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}
 """
+LEDGER = """---
+apiVersion: v1
+kind: Service
+metadata: {name: ledger, namespace: shop}
+spec: {selector: {app: ledger}, ports: [{port: 81, targetPort: 8080, appProtocol: tcp}]}
+"""
 
 
 def workload(name: str, host: int, zone: str, *, label: str, namespace: str = "shop", port: int = 8080, more: str = ""):
@@ -65,6 +71,8 @@ ZONES = (
     SERVICE
     + workload("web", 11, "a", label="app: web")
     + workload("orders", 12, "b", label="app: orders")
+    + LEDGER
+    + workload("ledger", 15, "b", label="app: ledger")
     + workload("legacy", 14, "b", label="app: legacy", more=PLAINTEXT)
     + GATEWAY
 )
@@ -76,16 +84,17 @@ def zones() -> Mesh:
     return read_mesh(here(ZONES), file="zones.yaml")
 
 
-def spread(mesh: Mesh, *, direct: int, detour: int) -> Endpoints:
-    """The one instance of orders, as a share of calls each way."""
-    spec = mesh.workloads[ORDERS].spec
-    straight = EndpointView(address=spec.address, port=spec.ports[0].mesh_port or 0, workload=str(ORDERS))
+def spread(mesh: Mesh, *, direct: int, detour: int, service: PortRef = PORT) -> Endpoints:
+    """The one instance of a service, as a share of calls each way."""
+    name = Name(service.namespace, f"{service.service}-1")
+    spec = mesh.workloads[name].spec
+    straight = EndpointView(address=spec.address, port=spec.ports[0].mesh_port or 0, workload=str(name))
     around = replace(straight, via=gateways(mesh)["c"][0].via)
     ways = (
         Locality(zone="b", priority=0, endpoints=(straight,), weight=direct),
         Locality(zone="b", priority=0, endpoints=(around,), weight=detour, via="c"),
     )
-    return Endpoints(service=PORT, localities=tuple(each for each in ways if each.weight))
+    return Endpoints(service=service, localities=tuple(each for each in ways if each.weight))
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +155,12 @@ def carried(live: Live) -> int:
     return int(page.rpartition(":")[2] or 0)
 
 
+def open_tunnels(live: Live) -> int:
+    """As ``agent.admin`` counts what a proxy still carries."""
+    page = live.proxy(CARRIER).ask(r"/stats?filter=^cluster\.inbound.*upstream_rq_active$")
+    return sum(int(line.rpartition(":")[2]) for line in page.splitlines() if ":" in line)
+
+
 # -- what a detour is --------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +170,25 @@ def test_an_instance_that_is_called_by_a_detour_sees_who_calls(live: Live):
     assert answer.status == 200
     assert answer.echo["peer"] == "spiffe://mesh.local/ns/shop/sa/web"
     assert carried(live) == before + 1
+
+
+def test_connections_of_any_protocol_take_detours(live: Live):
+    ledger = PortRef("shop", "ledger", 81)
+    live.instead = {ledger: spread(live.mesh, direct=0, detour=1, service=ledger)}
+    live.change(live.mesh)
+    before = carried(live)
+    answer = tcp(live.standing[WEB].local(ledger))
+    assert answer.backend == "shop/ledger-1"
+    assert carried(live) == before + 1
+
+
+def test_an_open_tunnel_is_seen_by_whoever_waits_for_its_end(live: Live):
+    """An agent that drains a gateway waits for what this counts."""
+    plain = socket.create_connection(carrier(live), timeout=5)
+    with plain, member(live).wrap_socket(plain) as connection:
+        connection.sendall(f"CONNECT {orders(live)} HTTP/1.1\r\nhost: {orders(live)}\r\n\r\n".encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        _until(lambda: open_tunnels(live) > 0)
 
 
 def test_the_gateway_sees_who_calls_which_instance_and_no_more(live: Live):

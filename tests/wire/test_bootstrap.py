@@ -26,6 +26,13 @@ def test_envoy_accepts_the_bootstrap(tmp_path) -> None:
     assert json.loads(body)["admin"]["address"]["pipe"]["mode"] == 0o600
 
 
+def test_a_proxy_that_calls_from_an_address_says_so_to_envoy_alone() -> None:
+    given = {"node_id": "n", "cluster": "y", "zone": "", "xds_socket": "/tmp/xds", "admin_socket": "/tmp/admin"}
+    bound = json.loads(bootstrap.bootstrap(**given, source="127.81.1.1"))["cluster_manager"]["upstream_bind_config"]
+    assert bound == {"source_address": {"address": "127.81.1.1", "port_value": 0}}
+    assert "upstream_bind_config" not in json.loads(bootstrap.bootstrap(**given)).get("cluster_manager", {})
+
+
 def test_latency_buckets_double_from_half_a_millisecond_to_a_minute() -> None:
     bounds = stats.LATENCY_US
     assert (bounds[0], bounds[-1]) == (500, 60_000_000)
