@@ -342,7 +342,7 @@ _tag: Final = msgspec.msgpack.Decoder(_Tag)
 _from_agent: Final = msgspec.msgpack.Decoder(FromAgent)
 _from_control: Final = msgspec.msgpack.Decoder(FromControl)
 _AGENT_TAGS: Final = frozenset({"hello", "proxy", "proxy-gone", "synced", "heartbeat", "verdict"})
-_CONTROL_TAGS: Final = frozenset({"accepted", "refused", "scope", "drained", "bundle", "renew-now", "directive"})
+_CONTROL_TAGS: Final = frozenset({"accepted", "refused", "scope", "drained", "bundle"})
 
 
 def encode(message: Struct) -> bytes:
