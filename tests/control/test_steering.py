@@ -311,3 +311,12 @@ async def test_a_look_that_fails_is_told_of_once_and_ends_nothing(shop: Plant, m
     second(shop, "web-a", instance(22000, 1000))
     look(shop)
     assert (await ends(shop))["shop/orders-a"].callers
+
+
+async def test_a_control_plane_that_starts_amid_a_mesh_says_that_weights_are_fair_at_first(
+    shop: Plant, tmp_path: Path
+) -> None:
+    assert shop.happened("steering-anew") == [], "there was nobody to steer when it started"
+    async with plant(tmp_path / "again", store=shop.store, now=Clock(5.0)) as again:
+        await eventually(lambda: again.happened("steering-anew"))
+        assert told(again, "a") == dict.fromkeys(NAMES.values(), (100, Health.HEALTHY))

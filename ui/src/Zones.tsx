@@ -8,6 +8,7 @@ export function Zones() {
   const links = found?.links ?? [];
   const names = [...new Set(links.flatMap((link) => [link.source, link.destination]))].sort();
   if (names.length < 2) return null;
+  const sources = names.filter((name) => links.some((link) => link.source === name));
   const cell = (source: string, destination: string) => links.filter((link) => link.source === source && link.destination === destination);
   return (
     <section class="zones">
@@ -15,7 +16,7 @@ export function Zones() {
       <div class="scroll">
         <table>
           <thead><tr><th>from \ to</th>{names.map((name) => <th key={name}>{zoneName(name)}</th>)}</tr></thead>
-          <tbody>{names.map((source) => (
+          <tbody>{sources.map((source) => (
             <tr key={source}><th>{zoneName(source)}</th>{names.map((destination) => (
               <td key={destination}>{cell(source, destination).map((link) => <Way link={link} key={link.via} />)}</td>))}
             </tr>))}

@@ -41,6 +41,7 @@ class Helm:
         self._panics: Mapping[PortRef, str] = {}
         self._ports: tuple[Mesh, tuple[PortRef, ...]] = (world.mesh, ports(world.mesh))
         self._failure = ""
+        self._has_begun = False
 
     def hurry(self) -> None:
         """Look as soon as the last look is ``SHORTEST`` seconds past."""
@@ -62,6 +63,7 @@ class Helm:
     def look(self) -> None:
         """Take what was seen, decide, publish and tell."""
         now, mesh = self._world.now(), self._world.mesh
+        self._begin()
         if self._ports[0] is not mesh:
             self._ports = (mesh, ports(mesh))
         self._ejections.keep_only({each.state.proxy for each in self._world.registrations}, mesh.workloads)
@@ -74,6 +76,15 @@ class Helm:
         self._tell(decision)
         self._watch_panics(panicking(terrain, self._world.compilation.steering, self._ejections))
         self._failure = ""
+
+    def _begin(self) -> None:
+        """A control plane that starts amid a running mesh says that it has yet to learn what the last one knew."""
+        if self._has_begun or not self._world.synced.is_set():
+            return
+        self._has_begun = True
+        if self._world.mesh.workloads:
+            what = "this control plane has just started: weights are fair until callers have reported for some seconds"
+            self._events.add(kind="steering-anew", about="mesh", message=what)
 
     def _tell(self, decision: Decision) -> None:
         for move in decision.moves:
