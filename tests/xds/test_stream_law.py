@@ -1,5 +1,7 @@
 """The law of the delta protocol: after applying what it was sent a proxy holds exactly what was wanted of what it
-subscribed to, and the next delta is empty; whatever it asked, refused, forgot or missed on the way."""
+subscribed to, and the next delta is empty; whatever it asked, refused, forgot or missed on the way.
+
+A wildcard is owed what the table offers; what the proxy holds beyond that stays, and is never stale."""
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from masche.model.blob import Blob
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from masche.xds.limits import Limits
 from masche.xds.stream import Stream
-from masche.xds.wanted import Wanted
+from masche.xds.wanted import Table, Wanted
 
 NAMES = ("a", "b", "c")
 WORDS = ("one", "two", "three", "bad")
@@ -19,7 +21,23 @@ LIMITS = Limits(response_bytes=300)  # two or three of these small resources in 
 
 kinds = st.sampled_from(TYPES)
 subsets = st.sets(st.sampled_from(NAMES), min_size=1)
+offers = st.none() | st.frozensets(st.sampled_from(NAMES))
 worlds = st.dictionaries(st.tuples(kinds, st.sampled_from(NAMES)), st.sampled_from(WORDS))
+
+
+def narrowed(wanted: Wanted, offered: frozenset[str] | None) -> Wanted:
+    """The same with a part of its clusters and listeners for those alone who ask by name."""
+    return Wanted(
+        {
+            kind: Table(table.values(), offered=offered if kind in {CLUSTER, LISTENER} else None)
+            for kind, table in wanted.items()
+        }
+    )
+
+
+def again(wanted: Wanted) -> Wanted:
+    """An equal wish that is another object."""
+    return Wanted({kind: Table(table.values(), offered=table.offered) for kind, table in wanted.items()})
 
 
 class Conversation(RuleBasedStateMachine):
@@ -28,10 +46,10 @@ class Conversation(RuleBasedStateMachine):
         self.wanted: Wanted | None = None
         self.proxy = Proxy(Stream(now=0.0, limits=LIMITS), bad=set(BAD))
 
-    @rule(content=worlds)
-    def the_wish_changes(self, content: dict[tuple[str, str], str]) -> None:
+    @rule(content=worlds, offered=offers)
+    def the_wish_changes(self, content: dict[tuple[str, str], str], offered: frozenset[str] | None) -> None:
         blobs = [blob(kind, name, word, eds=kind == CLUSTER) for (kind, name), word in content.items()]
-        self.wanted = Wanted.of(blobs)
+        self.wanted = narrowed(Wanted.of(blobs), offered)
         self.proxy.take(self.proxy.stream.want(self.wanted, now=self.proxy.now))
 
     @rule(kind=st.sampled_from((CLUSTER, LISTENER)))
@@ -80,7 +98,7 @@ class Conversation(RuleBasedStateMachine):
             else:
                 old.held[kind].clear()
         if self.wanted is not None:
-            self.proxy.want(*(found for table in self.wanted.values() for found in table.values()))
+            self.proxy.take(self.proxy.stream.want(again(self.wanted), now=self.proxy.now))
 
     @rule()
     def everything_settles(self) -> None:
@@ -90,24 +108,32 @@ class Conversation(RuleBasedStateMachine):
             return
         for kind in self.proxy.asked:
             self.holds_what_was_wanted(kind, self.wanted)
-        blobs = [found for table in self.wanted.values() for found in table.values()]
         self.liveness_is_the_truth(self.wanted)
-        assert self.proxy.want(*blobs) == [], "the next delta is empty"
+        self.liveness_is_the_truth(again(self.wanted))
+        next_delta = self.proxy.take(self.proxy.stream.want(again(self.wanted), now=self.proxy.now))
+        assert next_delta == [], "the next delta is empty"
         self.liveness_is_the_truth(self.wanted)
 
     def holds_what_was_wanted(self, kind: str, wanted: Wanted) -> None:
-        held = self.proxy.held[kind]
-        expected = {found.name: found for found in wanted.table(kind).values() if self.proxy.covers(kind, found.name)}
-        assert held.keys() <= expected.keys(), "nothing unwanted is left"
-        for name, found in expected.items():
-            if found.version in self.proxy.bad:
-                assert held.get(name) != found.version
+        held, table = self.proxy.held[kind], wanted.table(kind)
+        covered = {name for name in table if self.proxy.covers(kind, name)}
+        assert held.keys() <= covered, "nothing unwanted is left"
+        for name in covered & (self.owed(kind, table) | held.keys()):
+            if table[name].version in self.proxy.bad:
+                assert held.get(name) != table[name].version
             else:
-                assert held.get(name) == found.version
+                assert held.get(name) == table[name].version, "nothing is missing or stale"
+
+    def owed(self, kind: str, table: Table) -> set[str]:
+        """What the proxy asked for by name, and what its wildcard is answered with."""
+        asked = self.proxy.asked.get(kind, set())
+        return {name for name in table if name in asked or ("*" in asked and table.offers(name))}
 
     def liveness_is_the_truth(self, wanted: Wanted) -> None:
         def accepts(found: Blob) -> bool:
-            return found.version not in BAD or not self.proxy.covers(found.type_url, found.name)
+            kind, name = found.type_url, found.name
+            is_due = name in self.owed(kind, wanted.table(kind)) or name in self.proxy.held[kind]
+            return found.version not in BAD or not is_due
 
         is_whole = all(accepts(found) for table in wanted.values() for found in table.values())
         assert self.proxy.stream.is_live(wanted) == (bool(self.proxy.asked) and is_whole)

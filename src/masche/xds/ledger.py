@@ -2,6 +2,9 @@
 
 One response is in flight at a time; what changes meanwhile is looked at again when it is answered, so a slow proxy
 jumps to the latest version. Invariant: ``held`` is what the proxy acknowledged (or said it holds), never what we hope.
+
+A wildcard is answered with what the table offers. What a proxy holds beyond that it keeps, as long as it exists: it may
+be in use, and what was asked for by name is not told apart from it after a restart.
 """
 
 from collections import deque
@@ -78,7 +81,7 @@ class Ledger:
         self._owed.update(name for name in shift.asked if not initial_versions or name not in self._held)
         if shift.opened:
             self._owes_greeting = not self._held
-            self._dirty.update(self.table)
+            self._dirty.update(name for name in self.table if self.table.offers(name))
         if shift.closed:
             self._forget([*self._held, *self._rejected, *self._owed], keep=self.subscription.names)
 
@@ -88,7 +91,7 @@ class Ledger:
         self.table = table
         self._dirty.update(self.subscription.among(changed))
         for name in self._rejected.keys() & changed:
-            if not self._wants(name, self._rejected[name].version):
+            if not (self._covers(name) and self._wants(name, self._rejected[name].version)):
                 del self._rejected[name]
 
     def owe_again(self, names: Iterable[str]) -> None:
@@ -141,9 +144,14 @@ class Ledger:
         """Stop looking at names about which nothing is left to do."""
         self._dirty = {name for name in self._dirty if self._differs(name)}
 
+    def _covers(self, name: str) -> bool:
+        """Whether the proxy is to have this name, if it exists."""
+        asked = self.subscription
+        return name in asked.names or (asked.is_wild and (name in self._held or self.table.offers(name)))
+
     def _differs(self, name: str) -> bool:
         blob = self.table.get(name)
-        if blob is None or not self.subscription.covers(name):
+        if blob is None or not self._covers(name):
             return self._is_leftover(name)
         return self._held.get(name) != blob.version and name not in self._rejected
 
@@ -166,7 +174,7 @@ class Ledger:
     def _batch(self, names: Iterable[str]) -> _Batch:
         batch = _Batch(room=self._limits.response_bytes, blobs=[], absent=[])
         for name in names:
-            blob = self.table.get(name)
+            blob = self.table.get(name) if self._covers(name) else None
             if blob is None:
                 batch.absent.append(name)
             elif not batch.admits(blob):
@@ -265,7 +273,10 @@ class Ledger:
         if table is self.table:
             self._prune()
             return not (self._dirty or self._rejected)
-        names = self._held.keys() | self.subscription.among(table.keys())
+        asked = self.subscription
+        names = self._held.keys() | (asked.names & table.keys())
+        if asked.is_wild:
+            names |= {name for name in table if table.offers(name)}
         return all(name in table and self._held.get(name) == table[name].version for name in names)
 
     def status(self) -> TypeStatus:

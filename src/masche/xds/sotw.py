@@ -58,8 +58,16 @@ class _Book:
         self.rejections: tuple[Rejection, ...] = ()
 
     def target(self) -> _World:
-        """All that is wanted of what was asked."""
-        return _World(tuple(self.table[name] for name in sorted(self.subscription.among(self.table.keys()))))
+        """All that is wanted of what was asked, and of what a wildcard need not be given what is held already."""
+        return self._wanted(self.table)
+
+    def _wanted(self, table: Table) -> _World:
+        asked = self.subscription
+        found = set(asked.names & table.keys())
+        if asked.is_wild:
+            held = (blob.name for blob in self.held.blobs if blob.name in table)
+            found.update((name for name in table if table.offers(name)), held)
+        return _World(tuple(table[name] for name in sorted(found)))
 
     def widest(self) -> _World:
         """The target, and what the client holds beyond it where leaving it out would remove it."""
@@ -114,8 +122,7 @@ class _Book:
         return self.rejections
 
     def is_live(self, table: Table) -> bool:
-        wanted = _World(tuple(table[name] for name in self.subscription.among(table.keys())))
-        return not (self.flight or self.is_owing or self.rejections) and wanted.is_same(self.held)
+        return not (self.flight or self.is_owing or self.rejections) and self._wanted(table).is_same(self.held)
 
     def status(self) -> TypeStatus:
         return TypeStatus(

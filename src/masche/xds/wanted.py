@@ -1,7 +1,8 @@
 """What one proxy should hold: an immutable table of Blobs per type, shared by every proxy that is told the same.
 
-A Table knows what distinguishes it from the one before it, so that a change of one endpoint costs each of a thousand
-streams one look-up and not a walk over everything they hold.
+A Table may offer a wildcard a part of it; the rest is there for whoever asks for it by name. It knows what makes it
+different from the one before it, so that a change of one endpoint costs each of a thousand streams one look-up and not
+a walk over everything they hold.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,13 +12,21 @@ from masche.model.blob import Blob
 
 
 class Table(Mapping[str, Blob]):
-    """The Blobs of one type by name. Never changed after it was made; ``replaced`` makes the next one."""
+    """The Blobs of one type by name. Never changed after it was made; ``replaced`` makes the next one.
 
-    __slots__ = ("_blobs", "_compared")
+    ``offered`` are the names that a wildcard is answered with, None for all.
+    """
 
-    def __init__(self, blobs: Iterable[Blob] = ()) -> None:
+    __slots__ = ("_blobs", "_compared", "offered")
+
+    def __init__(self, blobs: Iterable[Blob] = (), *, offered: frozenset[str] | None = None) -> None:
         self._blobs = {blob.name: blob for blob in blobs}
+        self.offered = offered
         self._compared: tuple[Table, frozenset[str]] | None = None
+
+    def offers(self, name: str) -> bool:
+        """Whether a proxy that asks for everything is given this name."""
+        return name in self._blobs and (self.offered is None or name in self.offered)
 
     def replaced(self, *, put: Iterable[Blob] = (), removed: Iterable[str] = ()) -> "Table":
         """Return the next table. When nothing differs it is this one, so that nothing below runs."""
@@ -25,11 +34,11 @@ class Table(Mapping[str, Blob]):
         for name in removed:
             after.pop(name, None)
         after.update((blob.name, blob) for blob in put)
-        table = Table(after.values())
+        table = Table(after.values(), offered=self.offered)
         return table if table.changed_since(self) else self
 
     def changed_since(self, before: "Table") -> frozenset[str]:
-        """Return the names whose version differs from ``before``, or that only one of the two has."""
+        """Return the names whose version differs from ``before``, or that only one of the two has or offers."""
         if before is self:
             return frozenset()
         if self._compared is None or self._compared[0] is not before:
@@ -39,7 +48,10 @@ class Table(Mapping[str, Blob]):
     def _differences(self, before: "Table") -> frozenset[str]:
         old, new = before._blobs, self._blobs
         gone = old.keys() - new.keys()
-        return frozenset(gone | {name for name, blob in new.items() if _differs(old.get(name), blob)})
+        changed = gone | {name for name, blob in new.items() if _differs(old.get(name), blob)}
+        if self.offered != before.offered:
+            changed |= {name for name in old.keys() & new.keys() if before.offers(name) != self.offers(name)}
+        return frozenset(changed)
 
     def __getitem__(self, name: str) -> Blob:
         return self._blobs[name]
