@@ -309,9 +309,34 @@ def test_when_the_gateway_dies_no_call_is_lost(live: Live, direct: int, detour: 
     assert set(found) == {200}, found
 
 
-def _keep_calling(live: Live, found: Counter[int], is_over: threading.Event) -> None:
+def test_when_the_gateway_leaves_in_order_not_even_calls_that_must_not_be_repeated_are_lost(live: Live):
+    """The order of an agent: callers are told, open tunnels end, then the proxy does."""
+    live.instead = {PORT: spread(live.mesh, direct=1, detour=9)}
+    live.change(live.mesh)
+    found: Counter[int] = Counter()
+    is_over = threading.Event()
+    callers = [threading.Thread(target=_keep_calling, args=(live, found, is_over, "POST")) for _ in range(4)]
+    for each in callers:
+        each.start()
+    try:
+        _until(lambda: found[200] > 100)
+        assert open_tunnels(live) > 0
+        live.instead = {PORT: spread(live.mesh, direct=1, detour=0)}
+        live.change(live.mesh)
+        _until(lambda: open_tunnels(live) == 0)
+        with live.without(CARRIER):
+            before = found[200]
+            _until(lambda: found[200] > before + 200)
+    finally:
+        is_over.set()
+        for each in callers:
+            each.join()
+    assert set(found) == {200}, found
+
+
+def _keep_calling(live: Live, found: Counter[int], is_over: threading.Event, method: str = "GET") -> None:
     while not is_over.is_set():
-        found[call(live).status] += 1
+        found[call(live, method=method).status] += 1
 
 
 def _until(condition) -> None:
