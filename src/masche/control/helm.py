@@ -24,6 +24,10 @@ INTERVAL = 1.0
 SHORTEST = 0.1
 """Seconds between two looks, however many verdicts come."""
 
+RESPITE = 4.0
+"""After a look everybody else has the loop for so many times what it took, so that verdicts in a large mesh starve
+nobody; a look is never put off for longer than the interval."""
+
 DRY_RUN = "dry-run"
 """The kind of an event about what would have moved."""
 
@@ -42,6 +46,7 @@ class Helm:
         self._ports: tuple[Mesh, tuple[PortRef, ...]] = (world.mesh, ports(world.mesh))
         self._failure = ""
         self._has_begun = False
+        self._cost = 0.0
 
     def hurry(self) -> None:
         """Look as soon as the last look is ``SHORTEST`` seconds past."""
@@ -50,13 +55,16 @@ class Helm:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(SHORTEST)
+            rest = min(INTERVAL, max(SHORTEST, RESPITE * self._cost))
+            await asyncio.sleep(rest)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL - SHORTEST):
+                async with asyncio.timeout(INTERVAL - rest):
                     await self._urgent.wait()
             self._urgent.clear()
+            began = self._world.now()
             try:
                 self.look()
+                self._cost = self._world.now() - began
             except Exception as error:  # noqa: BLE001 - what cannot be steered must not end what serves already
                 self._failed(error)
 
