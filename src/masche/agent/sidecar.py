@@ -80,8 +80,7 @@ class Sidecar:
         self._tell = tell
         self._where = whereabouts(claim, host.address)
         self._folder = private_folder(host.folders.seat(str(name)))
-        digest = re.sub(r"[^a-z0-9]", "", name.name.rpartition("-")[2])[:12]
-        self.place = Place(folder=self._folder, admin=host.folders.sockets / f"{digest or 'envoy'}.admin")
+        self.place = Place(folder=self._folder, admin=host.folders.sockets / _admin_socket(name))
         self._record = _read_record(self._folder)
         self._shelf = Shelf()
         self.last_good = LastGood(self._folder / "last-good")
@@ -106,9 +105,7 @@ class Sidecar:
         self._refused = asyncio.Event()
         self._refusal: Refused | None = None
         self._drained = asyncio.Event()
-        is_back = bool(claim.workload) and self._record is not None
-        pulse = Pulse(phase=self._record.phase) if is_back and self._record else Pulse()
-        self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell)
+        self.wellbeing = Wellbeing(claim, _pulse(claim, self._record), on_change=self._put, tell=tell)
         self._berth = Berth(host.ports, name, claim, self.place, self._where)
 
     def __repr__(self) -> str:
@@ -344,6 +341,17 @@ class Sidecar:
         await self.supervisor.stop()
         self._host.relay.dismiss(self.proxy)
         self._host.ports.let_go_of(str(self.name))
+
+
+def _admin_socket(name: Name) -> str:
+    """Short, as paths of Unix sockets must be."""
+    digest = re.sub(r"[^a-z0-9]", "", name.name.rpartition("-")[2])[:12]
+    return f"{digest or 'envoy'}.admin"
+
+
+def _pulse(claim: Claim, record: Record | None) -> Pulse:
+    """Who claims a seat again goes on as it was; a new run starts."""
+    return Pulse(phase=record.phase) if claim.workload and record else Pulse()
 
 
 def _read_record(folder: Path) -> Record | None:
