@@ -45,6 +45,7 @@ class Backend:
     calls: str = ""
     attempts: int = 1
     timeout_ms: float = 1000.0
+    host: str = "127.0.0.1"
 
 
 class Backends:
@@ -58,7 +59,7 @@ class Backends:
         self._lock = threading.Lock()
         definitions = {
             name: {
-                "listen": f"127.0.0.1:{each.port}",
+                "listen": f"{each.host}:{each.port}",
                 "start": each.start.body(),
                 "calls": each.calls,
                 "attempts": each.attempts,

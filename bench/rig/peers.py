@@ -55,9 +55,19 @@ class HandEnvoy(Peer):
     """One Envoy with a static configuration: ``policy`` ROUND_ROBIN or LEAST_REQUEST, with outlier detection or not."""
 
     def __init__(
-        self, policy: str, *, is_detecting: bool = False, timeout: float = 15.0, retries: int = 0, name: str = ""
+        self,
+        policy: str,
+        *,
+        is_detecting: bool = False,
+        timeout: float = 15.0,
+        retries: int = 0,
+        name: str = "",
+        hosts: Mapping[str, str] | None = None,
+        source: str = _LOCAL,
     ) -> None:
+        """``hosts`` says where backends are that are not on 127.0.0.1, and ``source`` whence they are called."""
         super().__init__()
+        self.hosts, self.source = hosts or {}, source
         self.policy, self.is_detecting, self.timeout, self.retries = policy, is_detecting, timeout, retries
         self.name = name or f"envoy {policy.lower().replace('_', ' ')}{' + outlier' if is_detecting else ''}"
 
@@ -67,12 +77,15 @@ class HandEnvoy(Peer):
         return [str(envoy()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
 
     def _configuration(self, backends: Mapping[str, int]) -> dict[str, Any]:
-        endpoints = [{"endpoint": {"address": _address(port)}} for port in backends.values()]
+        endpoints = [
+            {"endpoint": {"address": _address(port, self.hosts.get(name, _LOCAL))}} for name, port in backends.items()
+        ]
         cluster: dict[str, Any] = {
             "name": "servers",
             "type": "STATIC",
             "connect_timeout": "1s",
             "lb_policy": self.policy,
+            "upstream_bind_config": {"source_address": {"address": self.source, "port_value": 0}},
             "load_assignment": {"cluster_name": "servers", "endpoints": [{"lb_endpoints": endpoints}]},
             "circuit_breakers": {
                 "thresholds": [
@@ -204,8 +217,8 @@ def _tool(name: str) -> str:
     raise SystemExit(f"this benchmark compares with {name}, which is not here: apt install {name}")
 
 
-def _address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": _LOCAL, "port_value": port}}
+def _address(port: int, host: str = _LOCAL) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
 
 
 def settle(seconds: float) -> None:
