@@ -41,7 +41,7 @@ from masche.link.messages import (
 from masche.link.service import Peer, RefusedError
 from masche.model.ports import Change, ConflictError, Delete, Edit, StoreError, Writer
 from masche.model.refs import Kind, Name, Ref
-from masche.model.vantage import Vantage
+from masche.model.vantage import Seat, Vantage
 from masche.model.view import View
 from masche.telemetry.events import Events
 
@@ -392,12 +392,17 @@ class Agents:
         if registration is None:
             return
         for vantage, seat in self._world.places(registration):
-            scope = Scope(proxy=state.proxy, workload=seat.workload, services=self._services(vantage))
+            scope = Scope(proxy=state.proxy, workload=seat.workload, services=self._services(vantage, seat))
             if session.scopes.get(seat.workload) != scope:
                 session.scopes[seat.workload] = scope
                 session.say(scope)
 
-    def _services(self, vantage: Vantage) -> tuple[ScopeService, ...]:
+    def _services(self, vantage: Vantage, seat: Seat) -> tuple[ScopeService, ...]:
+        """What a workload is given local ports for: all that it may call, or of very much what it is given unasked."""
+        every, given = self._every_service(vantage), self._world.compilation.given((vantage, seat))
+        return every if given is None else tuple(each for each in every if each.port.owner in given)
+
+    def _every_service(self, vantage: Vantage) -> tuple[ScopeService, ...]:
         view = self._world.compilation.view(vantage)
         cached = self._scope_cache.get(vantage)
         if cached is None or cached[0] is not view:

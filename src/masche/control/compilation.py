@@ -2,11 +2,14 @@
 
 The one invariant: two proxies with equal Vantages hold the very same Blobs, but for what a Seat makes their own. A
 table that did not change stays the same object, which is how a stream knows without looking. No clock, no connection.
+Where a workload may call many Services its Blobs are the same, but a wildcard is offered a part of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import is_
 
+from masche.compiler import demand
 from masche.compiler.east_west import reach
 from masche.compiler.endpoints import endpoints
 from masche.compiler.envoy import endpoints as encoded_endpoints
@@ -15,14 +18,19 @@ from masche.compiler.envoy import shared, tunnels
 from masche.compiler.view import view
 from masche.model.blob import Blob
 from masche.model.mesh import Mesh
-from masche.model.refs import PortRef
+from masche.model.refs import Name, PortRef
 from masche.model.steering import NO_STEERING, Steering
 from masche.model.vantage import Seat, Vantage
 from masche.model.view import Endpoints, View
-from masche.xds.wanted import Table, Wanted
+from masche.wire.types import CLUSTER, ROUTES
+from masche.xds.wanted import EMPTY, Table, Wanted
 
 Place = tuple[Vantage, Seat]
 EndpointKey = tuple[PortRef, str]
+Given = frozenset[Name]
+
+Habits = Mapping[Name, Given]
+"""The Services that workloads called lately, by their namespace and service account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,22 @@ class Compiled:
 
     view: View
     blobs: tuple[Blob, ...]
+    breadth: int
+
+    @classmethod
+    def of(cls, view: View) -> "Compiled":
+        """Encode a View."""
+        return cls(view, shared.blobs(view), demand.breadth(view))
+
+
+@dataclass(frozen=True, slots=True)
+class _Narrowed:
+    """What is different where only some Services are given unasked, and what it was made of."""
+
+    view: View
+    sources: tuple[Table, Table]
+    clusters: Table
+    routes: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +71,13 @@ class Compilation:
 
     mesh: Mesh = field(default_factory=Mesh)
     steering: Steering = NO_STEERING
+    habits: Habits = field(default_factory=dict[Name, Given])
     _compiled: dict[Vantage, Compiled] = field(default_factory=dict[Vantage, Compiled])
     _endpoints: dict[EndpointKey, tuple[Endpoints, Blob]] = field(
         default_factory=dict[EndpointKey, tuple[Endpoints, Blob]]
     )
     _shared: dict[Vantage, Wanted] = field(default_factory=dict[Vantage, Wanted])
+    _narrowed: dict[tuple[Vantage, Given], _Narrowed] = field(default_factory=dict[tuple[Vantage, Given], _Narrowed])
     _own: dict[Place, _Own] = field(default_factory=dict[Place, _Own])
     _wanted: dict[tuple[Place, ...], Wanted] = field(default_factory=dict[tuple[Place, ...], Wanted])
 
@@ -75,6 +101,10 @@ class Compilation:
         self.steering = steering
         self._refresh_endpoints()
 
+    def recall(self, habits: Habits) -> None:
+        """Take what workloads called lately; only what is given unasked can change."""
+        self.habits = habits
+
     def keep_only(self, places: Iterable[tuple[Place, ...]]) -> None:
         """Forget what no proxy needs any more."""
         proxies = frozenset(places)
@@ -82,6 +112,8 @@ class Compilation:
         vantages = {vantage for vantage, _ in kept}
         self._wanted = {proxy: made for proxy, made in self._wanted.items() if proxy in proxies}
         self._own = {place: made for place, made in self._own.items() if place in kept}
+        narrow = {(place[0], given) for place in kept if (given := self.given(place)) is not None}
+        self._narrowed = {key: made for key, made in self._narrowed.items() if key in narrow}
         self._compiled = {vantage: made for vantage, made in self._compiled.items() if vantage in vantages}
         self._shared = {vantage: made for vantage, made in self._shared.items() if vantage in vantages}
         keys = {key for vantage, made in self._compiled.items() for key in _endpoint_keys(vantage, made.view)}
@@ -97,7 +129,7 @@ class Compilation:
 
     def wanted(self, places: tuple[Place, ...]) -> Wanted:
         """Everything that a proxy serving these places must hold. An equal result is the same object as before."""
-        parts = [part for place in places for part in (self._shared_tables(place[0]), self._own_tables(place))]
+        parts = [part for place in places for part in (self._given_tables(place), self._own_tables(place))]
         kinds = sorted({kind for part in parts for kind in part})
         before = self._wanted.get(places, Wanted({}))
         tables = {kind: _union([part.table(kind) for part in parts], before.table(kind)) for kind in kinds}
@@ -109,12 +141,12 @@ class Compilation:
     def _compile(self, vantage: Vantage) -> Compiled:
         if (found := self._compiled.get(vantage)) is None:
             made = view(self.mesh, vantage)
-            found = self._compiled[vantage] = Compiled(made, shared.blobs(made))
+            found = self._compiled[vantage] = Compiled.of(made)
         return found
 
     def _renewed(self, vantage: Vantage, old: Compiled) -> Compiled:
         made = view(self.mesh, vantage)
-        return old if made == old.view else Compiled(made, shared.blobs(made))
+        return old if made == old.view else Compiled.of(made)
 
     def _endpoints_of(self, key: EndpointKey) -> tuple[Endpoints, Blob]:
         if (found := self._endpoints.get(key)) is None:
@@ -137,6 +169,37 @@ class Compilation:
         self._shared[vantage] = kept = Wanted({kind: _same(table, before.table(kind)) for kind, table in made.items()})
         return kept
 
+    def given(self, place: Place) -> Given | None:
+        """The Services that a workload is given unasked; None when that is all that it may call."""
+        vantage, seat = place
+        if self._compile(vantage).breadth <= self.mesh.config.spec.on_demand_above:
+            return None
+        account = Name(vantage.namespace, vantage.service_account)
+        return demand.unasked(seat, self.habits.get(account, frozenset()))
+
+    def _given_tables(self, place: Place) -> Wanted:
+        tables, given = self._shared_tables(place[0]), self.given(place)
+        if given is None:
+            return tables
+        made = self._narrow(place[0], given, tables)
+        return Wanted({**tables, CLUSTER: made.clusters, ROUTES: made.routes})
+
+    def _narrow(self, vantage: Vantage, given: Given, tables: Wanted) -> _Narrowed:
+        current, sources = self._compile(vantage).view, (tables.table(CLUSTER), tables.table(ROUTES))
+        before = self._narrowed.get((vantage, given))
+        if before and before.view is current and all(map(is_, before.sources, sources)):
+            return before
+        waiting = {port.path for port in demand.waiting(current, given)}
+        clusters = Table(sources[0].values(), offered=frozenset(sources[0].keys() - waiting))
+        routes = sources[1].replaced(put=[shared.narrowed(current, given)])
+        made = self._narrowed[vantage, given] = _Narrowed(
+            current,
+            sources,
+            _same(clusters, before.clusters if before else EMPTY),
+            _same(routes, before.routes if before else EMPTY),
+        )
+        return made
+
     def _own_tables(self, place: Place) -> Wanted:
         current = self._compile(place[0]).view
         found = self._own.get(place)
@@ -157,4 +220,11 @@ def _union(tables: list[Table], before: Table) -> Table:
     filled = [table for table in tables if table]
     if len(filled) == 1:
         return filled[0]
-    return _same(Table(blob for table in filled for blob in table.values()), before)
+    return _same(Table((blob for table in filled for blob in table.values()), offered=_offered(filled)), before)
+
+
+def _offered(tables: list[Table]) -> frozenset[str] | None:
+    """What all of these tables offer together: a name for which only some wait is offered."""
+    if all(table.offered is None for table in tables):
+        return None
+    return frozenset[str]().union(*(table.keys() if table.offered is None else table.offered for table in tables))

@@ -14,7 +14,7 @@ from masche.control.naming import Naming, naming, reporting
 from masche.control.registrations import Registration
 from masche.control.samples import Samples, Totals, add, add_edge, of_instance
 from masche.control.world import World
-from masche.link.messages import EndpointReport, Occupant, ProxyReport, Report, Verdict
+from masche.link.messages import EdgeReport, EndpointReport, Occupant, ProxyReport, Report, Verdict
 from masche.model.refs import Name
 from masche.telemetry.events import Events
 from masche.telemetry.series import Edge, Series
@@ -27,10 +27,16 @@ class _Certificate:
 
 
 class Measures:
-    """Counts Reports and hears verdicts. Times are monotonic seconds; ``wall`` and those of certificates are Unix."""
+    """Counts Reports and hears verdicts. Times are monotonic seconds; ``wall`` and those of certificates are Unix.
 
-    def __init__(self, world: World, *, events: Events, wall: Callable[[], float]) -> None:
+    ``called`` is told each edge that is counted, with the service account (and namespace) of its workload.
+    """
+
+    def __init__(
+        self, world: World, *, events: Events, wall: Callable[[], float], called: Callable[[Name, EdgeReport], None]
+    ) -> None:
         self._world = world
+        self._called = called
         self._edges = Series()
         self._zones = Series()
         self._ejections = Ejections()
@@ -81,8 +87,10 @@ class Measures:
 
     def _count_edges(self, proxy: ProxyReport, registration: Registration, samples: Samples, names: Naming) -> None:
         for edge in proxy.edges:
-            if registration.occupant(edge.workload) is not None:
+            occupant = registration.occupant(edge.workload)
+            if occupant is not None:
                 add_edge(edge, samples, names=names, mesh=self._world.mesh)
+                self._called(Name(edge.workload.namespace, occupant.service_account), edge)
 
     def _count_endpoints(
         self, proxy: ProxyReport, registration: Registration, edges: Samples, zones: Samples, names: Naming

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from masche.control.agents import Agents
 from masche.control.exposition import Counters, Exposition
 from masche.control.gate import Gate
+from masche.control.habits import FILE, HabitKeeper
 from masche.control.leases import Leases
 from masche.control.measures import Measures
 from masche.control.mirror import mirror
@@ -59,6 +60,7 @@ class Parts:
     world: World
     events: Events
     measures: Measures
+    habits: HabitKeeper
     vigil: Vigil
     reading: Reading
     writing: Writing
@@ -77,6 +79,7 @@ class Parts:
             self.identity.renew(),
             self.vigil.watch(),
             self.measures.helm.run(),
+            self.habits.keep(),
         )
         store = self.ground.store
         return always if self.folder is None else (*always, mirror(self.folder, store, store))
@@ -87,7 +90,8 @@ def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
     counters = Counters()
     events = Events(wall=ground.wall, heard=_noted(counters))
     world = World(ground.store, trust_domain=ground.authority.trust_domain, now=ground.now, events=events)
-    measures = Measures(world, events=events, wall=ground.wall)
+    habits = HabitKeeper(world, ground.options.data / FILE, wall=ground.wall)
+    measures = Measures(world, events=events, wall=ground.wall, called=habits.note)
     leases = Leases(lease=ground.options.lease)
     vigil = Vigil(world, writer=ground.store, leases=leases, events=events, successes=measures.last_success)
     reading = Reading(world=world, expiry=measures.certificate_expiry)
@@ -98,6 +102,7 @@ def assemble(ground: Ground, tasks: asyncio.TaskGroup) -> Parts:
         world=world,
         events=events,
         measures=measures,
+        habits=habits,
         vigil=vigil,
         reading=reading,
         writing=Writing(world=world, writer=ground.store, events=events, read_only=_read_only(static)),

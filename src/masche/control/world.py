@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from masche.compiler.vantage import stand
-from masche.control.compilation import Compilation, Place
+from masche.control.compilation import Compilation, Habits, Place
 from masche.control.pulse import Pulse
 from masche.control.readiness import Readiness
 from masche.control.registrations import Registration, Registrations
 from masche.control.rollouts import Progress, Rollouts
 from masche.model.mesh import Mesh
 from masche.model.ports import Change, CompactedError, Now, Source, StoreError
-from masche.model.refs import Ref
+from masche.model.refs import Name, Ref
 from masche.model.resources.mesh_config import MeshConfig
 from masche.model.steering import Steering
 from masche.registry.merge import endpoints_only, from_snapshot, merge
@@ -263,6 +263,14 @@ class World:
         for registration in self.registrations:
             self._give(registration)
 
+    def recall(self, habits: Habits) -> None:
+        """Take what workloads called lately, and give those that changed what follows. It has no revision either."""
+        before = self.compilation.habits
+        self.compilation.recall(habits)
+        for registration in self.registrations:
+            if any(habits.get(each) != before.get(each) for each in _accounts(registration)):
+                self._give(registration)
+
     def places(self, registration: Registration) -> tuple[Place, ...]:
         """Where the workloads of a proxy stand; those that the Mesh does not have yet are left out."""
         return standing(self.mesh, registration)
@@ -287,6 +295,10 @@ class World:
             return False
         proxy.want(wanted)
         return True
+
+
+def _accounts(registration: Registration) -> Iterable[Name]:
+    return (Name(each.seat.workload.namespace, each.service_account) for each in registration.state.occupants)
 
 
 def standing(mesh: Mesh, registration: Registration) -> tuple[Place, ...]:

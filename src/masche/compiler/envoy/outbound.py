@@ -6,7 +6,7 @@ nothing. Invariant: whichever way a request takes, it is routed by the same rout
 
 from functools import lru_cache
 
-from masche.compiler.envoy import edge, passthrough, reports, spent
+from masche.compiler.envoy import edge, on_demand, passthrough, reports, spent
 from masche.compiler.envoy.balancing import CALLER
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
@@ -61,7 +61,12 @@ def _local(
         said: Body = {"mappers": [spent.REPLY]}
         logs = reports.outbound_http(identity)
         chain = connection_manager(
-            name, by_table(name), [CORS, spent.FILTER], logs, skip_xff_append=True, local_reply_config=said
+            name,
+            by_table(name),
+            [CORS, spent.FILTER, on_demand.FILTER],
+            logs,
+            skip_xff_append=True,
+            local_reply_config=said,
         )
     return _listener(name, port, [_caller(workload), chain], namespace_path, refs)
 
@@ -85,7 +90,7 @@ _FILTER_STATE = "envoy.extensions.filters.network.set_filter_state.v3.Config"
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
     """Return the explicit proxy, and the internal listener in which its tunnels to HTTP services end."""
     logs = reports.outbound_http(identity)
-    filters = [CORS, spent.FILTER, *passthrough.FILTERS]
+    filters = [CORS, spent.FILTER, *passthrough.FILTERS, on_demand.FILTER]
     table = by_table(PROXY)
     said: Body = {"mappers": [*passthrough.REPLIES, spent.REPLY]}
     proxy, inner = (

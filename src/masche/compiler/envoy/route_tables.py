@@ -5,17 +5,19 @@ the change of one HTTPRoute costs one table's worth of work, and nothing in the 
 name stands in two virtual hosts of one table, for Envoy would refuse the whole.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from functools import lru_cache
+from itertools import chain
 
-from masche.compiler.envoy import passthrough
+from masche.compiler.envoy import on_demand, passthrough
 from masche.compiler.envoy.inbound import DENIED
 from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
 from masche.compiler.envoy.rbac import http_rules
 from masche.compiler.envoy.retries import UNREACHED
-from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes
+from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes, routes_together
 from masche.model.blob import Blob
-from masche.model.refs import Origin, Ref
+from masche.model.refs import Name, Origin, Ref
 from masche.model.view import GatewayListener, Outbound, Policy, Route
 from masche.wire import framing, stats, types
 from masche.wire.framing import field, text
@@ -41,6 +43,9 @@ NEVER_PROXIED = (
     "[::ffff:*",
 )
 """Domains by which a caller could reach what is meant for this host alone."""
+
+_TOGETHER = "on-demand"
+"""The beginning of the names of virtual hosts that many Services share."""
 
 _IGNORE_PORT = b"\x70\x01"
 """``RouteConfiguration.ignore_port_in_host_matching`` (number 14), true."""
@@ -80,6 +85,31 @@ def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blo
             refs |= _refs(outbound)
     hosts.append(_other_host(is_registry_only=is_registry_only))
     return _configuration(PROXY, hosts, frozenset(refs))
+
+
+def narrowed_proxy_table(
+    outbounds: Iterable[Outbound], *, given: Collection[Name], namespace: str, is_registry_only: bool
+) -> Blob:
+    """Return the same table for a caller of a large mesh: only the Services ``given``, and those with a rule of their
+    own, have a virtual host of their own."""
+    taken: set[str] = set(NEVER_PROXIED)
+    hosts = [_refused_host()]
+    refs: set[Ref] = set()
+    together: defaultdict[Route, list[Outbound]] = defaultdict(list)
+    for outbound in outbounds:
+        refs |= _refs(outbound)
+        kind = None if outbound.service.owner in given else on_demand.kind_of(outbound)
+        if kind is not None:
+            together[kind].append(outbound)
+        elif domains := _untaken(_domains(outbound), taken):
+            hosts.append(_named_host(outbound, domains))
+    for number, (kind, some) in enumerate(together.items()):
+        domains = _untaken(chain.from_iterable(map(_domains, some)), taken)
+        ways = _connect(PROXY_CONNECT) + routes_together(kind, on_demand.CHOSEN)
+        hosts.append(virtual_host(f"{_TOGETHER}/{number}", domains, ways))
+    hosts.append(_other_host(is_registry_only=is_registry_only))
+    chooser = on_demand.chooser(namespace, chain.from_iterable(together.values()))
+    return _configuration(PROXY, hosts, frozenset(refs), encode(_TABLE, {"cluster_specifier_plugins": [chooser]}))
 
 
 def gateway_table(listener: GatewayListener, policies: tuple[Policy, ...] = ()) -> Blob:

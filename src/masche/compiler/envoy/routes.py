@@ -44,6 +44,19 @@ def routes(source: Route, authority: str = "") -> bytes:
     return b"".join(field(3, encode(ROUTE, {**_outer(source), **inner})) for inner in _inner(source, authority))
 
 
+def routes_together(source: Route, chosen: Body) -> bytes:
+    """Return the same of a Route to one plain backend, for many: ``chosen`` says how each gets its cluster."""
+    return b"".join(
+        field(3, encode(ROUTE, {**_outer(source), **_choosing(each, chosen)})) for each in _inner(source, "")
+    )
+
+
+def _choosing(inner: Body, chosen: Body) -> Body:
+    action = inner["route"]
+    assert isinstance(action, dict), "a Route to a backend forwards"
+    return {**inner, "route": {**{name: value for name, value in action.items() if name != "cluster"}, **chosen}}
+
+
 def _outer(source: Route) -> Body:
     """What all routes made from one have in common."""
     return {

@@ -7,8 +7,9 @@ from functools import lru_cache
 
 from masche.compiler.envoy import detours, tunnels
 from masche.compiler.envoy.clusters import cluster
-from masche.compiler.envoy.route_tables import gateway_table, proxy_table, service_table
+from masche.compiler.envoy.route_tables import gateway_table, narrowed_proxy_table, proxy_table, service_table
 from masche.model.blob import Blob
+from masche.model.refs import Name
 from masche.model.vantage import Placement
 from masche.model.view import Outbound, View
 
@@ -23,6 +24,13 @@ def blobs(view: View) -> tuple[Blob, ...]:
         return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
     return (*clusters, *tables, _proxy_table(view.outbound, is_registry_only=view.is_registry_only))
+
+
+def narrowed(view: View, given: frozenset[Name]) -> Blob:
+    """Return what replaces the table of the explicit proxy where only the Services ``given`` are given unasked."""
+    return narrowed_proxy_table(
+        view.outbound, given=given, namespace=view.vantage.namespace, is_registry_only=view.is_registry_only
+    )
 
 
 @lru_cache(maxsize=256)

@@ -1,13 +1,18 @@
 """MeshConfig: what holds for the whole mesh. There is one, named ``default``."""
 
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field
 
 from masche.model.refs import Kind
 from masche.model.resources.meta import Manifest, ObjectMeta, Part
 from masche.model.resources.scalars import DnsName, NamespaceName
 from masche.model.resources.traffic_policy import TrafficSettings
 from masche.model.view import MtlsMode
+
+ON_DEMAND_ABOVE = 50
+"""Services: more than most workloads call, and few enough to be held by all, so that no first call waits."""
 
 
 class OutboundTrafficPolicy(StrEnum):
@@ -18,13 +23,18 @@ class OutboundTrafficPolicy(StrEnum):
 
 
 class MeshConfigSpec(Part):
-    """``mtls`` acts as a PeerAuthentication of the root namespace; ``defaults`` as the weakest TrafficPolicy."""
+    """``mtls`` acts as a PeerAuthentication of the root namespace; ``defaults`` as the weakest TrafficPolicy.
+
+    A workload that may call more Services than ``onDemandAbove`` is given those that it called lately, and the others
+    when it first calls them.
+    """
 
     trust_domain: DnsName = "mesh.local"
     root_namespace: NamespaceName = "masche-system"
     mtls: MtlsMode = MtlsMode.STRICT
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy.ALLOW_ANY
     defaults: TrafficSettings = TrafficSettings()
+    on_demand_above: Annotated[int, Field(ge=0, le=100_000)] = ON_DEMAND_ABOVE
 
 
 class MeshConfig(Manifest):
