@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from link.plane import hello, proxy, scope
 from masche.link import messages
-from masche.link.messages import MessageError, ProxyState, SignRequest
-from masche.model.refs import Name
+from masche.link.messages import MessageError, ProxyState, Report, SignRequest, Verdict
+from masche.model.refs import Name, PortRef
+from masche.telemetry import histogram
 
 
 def raw(message: msgspec.Struct) -> dict[str, object]:
@@ -59,6 +60,32 @@ def test_a_message_that_is_too_long_is_neither_sent_nor_read() -> None:
         messages.from_agent(b"x" * 2_000_000)
     with pytest.raises(MessageError):
         messages.decode(msgspec.msgpack.encode(long)[:1000000], SignRequest)
+
+
+@pytest.mark.parametrize("index", [-1, 1153, 1 << 60])
+def test_no_bucket_is_taken_that_no_duration_falls_into(index: int) -> None:
+    """The bounds of such a bucket would be numbers of gigabytes, for whoever asks for a percentile."""
+    forged = {"machine": "m", "epoch": "e", "sequence": 1, "proxies": [{"proxy": "p", "edges": [_edge({index: 1})]}]}
+    with pytest.raises(MessageError):
+        messages.decode(msgspec.msgpack.encode(forged), Report)
+
+
+def test_the_longest_duration_has_a_bucket_that_is_taken() -> None:
+    longest = histogram.bucket(float(1 << 50))
+    told = {"machine": "m", "epoch": "e", "sequence": 1, "proxies": [{"proxy": "p", "edges": [_edge({longest: 1})]}]}
+    [read] = messages.decode(msgspec.msgpack.encode(told), Report).proxies
+    assert histogram.Histogram(read.edges[0].latency.buckets).quantile(0.5) >= histogram.LARGEST_US
+
+
+def _edge(buckets: dict[int, int]) -> dict[str, object]:
+    return {"direction": "outbound", "workload": ["shop", "web-1"], "latency": {"buckets": buckets}}
+
+
+def test_a_cause_is_a_clause_and_no_page() -> None:
+    told = Verdict(proxy="p", service=PortRef("shop", "orders", 80), endpoint="10.0.0.1:1", is_ejected=True)
+    assert messages.from_agent(messages.encode(told)) == told
+    with pytest.raises(MessageError):
+        messages.from_agent(msgspec.msgpack.encode(raw(told) | {"cause": "x" * 201}))
 
 
 @given(st.binary(max_size=200))

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from masche.model.refs import Name, PortRef
 from masche.model.vantage import Dialect, Placement, Seat
 from masche.model.view import Protocol
+from masche.telemetry import histogram
 
 PROTOCOL_VERSION: Final = 1
 """Raised only by a change that an older peer could misread."""
@@ -27,6 +28,9 @@ Id = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(max_length=4096)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=0)]
+Bucket = Annotated[int, Meta(ge=0, le=histogram.bucket(histogram.LARGEST_US))]
+Clause = Annotated[str, Meta(max_length=200)]
+"""Some words within a sentence that people read."""
 
 
 class WorkloadPort(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -169,7 +173,7 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdic
     endpoint: Text
     via: Text = ""
     is_ejected: bool
-    cause: Text = ""
+    cause: Clause = ""
 
 
 FromAgent = Hello | ProxyState | ProxyGone | Synced | Heartbeat | Verdict
@@ -232,9 +236,12 @@ class JoinReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Histogram(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A log-linear histogram as a delta: counts by bucket index. Bucket and sum are in microseconds."""
+    """A log-linear histogram as a delta: counts by bucket index (``telemetry.histogram``), and the sum in microseconds.
 
-    buckets: dict[int, Count] = {}
+    A bucket that no duration falls into is refused: its bounds would be numbers of any length.
+    """
+
+    buckets: dict[Bucket, Count] = {}
     sum_us: Count = 0
 
 
