@@ -110,6 +110,24 @@ async def test_what_no_workload_of_the_mesh_reports_is_counted_nowhere(shop: Pla
     assert shop.parts.measures.last_success() == {}
 
 
+@pytest.mark.parametrize(
+    "port", [PortRef("shop", "ghost", 80), PortRef("shop", "orders", 81), PortRef("shop", "web", 80)], ids=str
+)
+async def test_what_a_proxy_invents_of_services_and_instances_is_counted_nowhere(shop: Plant, port: PortRef) -> None:
+    """Neither a Service or a port that is not there, nor an instance that is another Service's."""
+    edge = EdgeReport(direction="outbound", workload=Name("shop", "web-1"), service=port, codes={200: 1})
+    endpoint = EndpointReport(service=port, endpoint="127.0.0.1:22000", requests=9, is_ejected=True)
+    is_there = port == PortRef("shop", "web", 80)
+    shop.parts.measures.count(report(edges=() if is_there else (edge,), endpoints=(endpoint,)))
+    shop.parts.measures.verdict(
+        Verdict(proxy="web-1-proxy", service=port, endpoint="127.0.0.1:22000", is_ejected=True), "m1"
+    )
+    assert await edges(shop) == ()
+    assert shop.parts.measures.last_success() == {}
+    assert len(shop.parts.measures._ejections) == 0
+    assert shop.parts.measures.helm.sightings.taken() == {}
+
+
 async def test_instances_are_told_apart_and_who_still_answers_is_remembered(shop: Plant) -> None:
     endpoints = (instance(22000, 10, 1000), instance(23000, 4, 1000, errors=4))
     shop.parts.measures.count(report(edges=(called({200: 10, 503: 4}),), endpoints=endpoints))

@@ -1,12 +1,14 @@
 """What agents report, made useful: series per edge and zone, the last success of each workload, and what steers.
 
 A Report names proxies, ports and addresses; people name services. Invariant: a machine is heard about its own proxies
-alone, and a name that the Mesh does not have is counted nowhere.
+alone, and only about ports of Services that the Mesh has and instances that they select; whatever else it says is
+counted nowhere, so that what is remembered is bounded by the Mesh and not by who reports.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from masche.compiler.selection import matches
 from masche.control.ejections import Ejections
 from masche.control.flows import Flows
 from masche.control.helm import Helm
@@ -15,7 +17,8 @@ from masche.control.registrations import Registration
 from masche.control.samples import Samples, Totals, add, add_edge, of_instance
 from masche.control.world import World
 from masche.link.messages import EdgeReport, EndpointReport, Occupant, ProxyReport, Report, Verdict
-from masche.model.refs import Name
+from masche.model.mesh import Mesh
+from masche.model.refs import Name, PortRef
 from masche.telemetry.events import Events
 from masche.telemetry.series import Edge, Series
 
@@ -71,7 +74,7 @@ class Measures:
         registration = reporting(self._world.registrations, verdict.proxy, machine)
         caller = _caller(registration) if registration else None
         instance = names.listeners.get(verdict.endpoint)
-        if caller is None or instance is None:
+        if caller is None or instance is None or not _answers(self._world.mesh, verdict.service, instance):
             return
         target = (verdict.service, instance)
         if self._ejections.note(target, verdict.proxy, is_ejected=verdict.is_ejected, cause=verdict.cause):
@@ -88,7 +91,7 @@ class Measures:
     def _count_edges(self, proxy: ProxyReport, registration: Registration, samples: Samples, names: Naming) -> None:
         for edge in proxy.edges:
             occupant = registration.occupant(edge.workload)
-            if occupant is not None:
+            if occupant is not None and (edge.service is None or _exists(self._world.mesh, edge.service)):
                 add_edge(edge, samples, names=names, mesh=self._world.mesh)
                 self._called(Name(edge.workload.namespace, occupant.service_account), edge)
 
@@ -100,7 +103,7 @@ class Measures:
             return
         for report in proxy.endpoints:
             instance = names.listeners.get(report.endpoint)
-            if instance is not None:
+            if instance is not None and _answers(self._world.mesh, report.service, instance):
                 owner, port = report.service.owner, report.service.port
                 add(edges, Edge(names.node(caller.seat.workload), str(owner), port, str(instance)), of_instance(report))
                 way = Edge(caller.zone, names.zones[instance], 0, names.via(report.via))
@@ -145,3 +148,16 @@ class Measures:
 def _caller(registration: Registration) -> Occupant | None:
     """The workload that calls through a proxy; of a node's, which has several, the first stands for all."""
     return registration.state.occupants[0] if registration.state.occupants else None
+
+
+def _exists(mesh: Mesh, port: PortRef) -> bool:
+    service = mesh.services.get(port.owner)
+    return service is not None and any(each.port == port.port for each in service.spec.ports)
+
+
+def _answers(mesh: Mesh, port: PortRef, instance: Name) -> bool:
+    """Whether the Mesh has the port, and its Service selects the instance."""
+    service, workload = mesh.services.get(port.owner), mesh.workloads.get(instance)
+    if service is None or workload is None or not _exists(mesh, port) or instance.namespace != port.owner.namespace:
+        return False
+    return bool(service.spec.selector) and matches(service.spec.selector, workload.metadata.labels)
