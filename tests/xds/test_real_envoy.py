@@ -50,9 +50,9 @@ async def application(word: bytes) -> AsyncIterator[int]:
         server.close()
 
 
-async def get(port: int) -> bytes:
+async def get(port: int, path: str = "/") -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    writer.write(b"GET %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path.encode())
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()

@@ -2,7 +2,8 @@
 
 Unasked it is given what it called lately and what its own local ports lead to; the rest of its scope is on demand, so
 that a proxy does not grow with the mesh. A small scope is given whole, for then there is no first call that waits.
-Invariant: nothing waits that a proxy could not ask for: nobody asks for the target of a mirror.
+Invariant: nothing waits that a proxy would not ask for: it asks for no target of a mirror, and for none of a route of
+which a backend does not exist.
 """
 
 from collections.abc import Collection, Iterator
@@ -27,7 +28,7 @@ def waiting(view: View, given: Collection[Name]) -> frozenset[PortRef]:
     """The destinations that are sent when they are asked for, if ``given`` are the Services given unasked."""
     needed: set[PortRef] = set()
     for way in view.outbound:
-        needed.update(_destinations(way) if way.service.owner in given else _mirrored(way.routes))
+        needed.update(_destinations(way) if way.service.owner in given else _never_asked_for(way.routes))
     return frozenset(each.service for each in view.clusters) - needed
 
 
@@ -37,8 +38,10 @@ def _destinations(way: Outbound) -> Iterator[PortRef]:
     yield from of_backends(way.backends)
 
 
-def _mirrored(routes: tuple[Route, ...]) -> Iterator[PortRef]:
+def _never_asked_for(routes: tuple[Route, ...]) -> Iterator[PortRef]:
     for route in routes:
         if isinstance(route.action, Forward):
             yield from (mirror.cluster for mirror in route.action.mirrors)
             yield from (mirror.cluster for backend in route.action.backends for mirror in backend.mirrors)
+            if any(backend.cluster is None for backend in route.action.backends):
+                yield from of_backends(route.action.backends)

@@ -12,17 +12,23 @@ from dataclasses import replace
 from masche.compiler.envoy.parts import ADS, extension
 from masche.model.refs import PortRef
 from masche.model.view import Backend, Forward, Outbound, RequestMatch, Route
-from masche.wire.messages import Body
+from masche.wire.messages import Body, Json, any_of
 
 TIMEOUT = 2
 """Seconds that a request waits for its cluster; a control plane that is there answers within milliseconds."""
 
+_NAME = "envoy.filters.http.on_demand"
+
 FILTER: Body = extension(
-    "envoy.filters.http.on_demand",
+    _NAME,
     "envoy.extensions.filters.http.on_demand.v3.OnDemand",
     {"odcds": {"source": ADS, "timeout": TIMEOUT}},
 )
 """Asks for the cluster that a request is routed to if the proxy does not have it, and lets the request wait."""
+
+NEVER: dict[str, Json] = {_NAME: any_of("envoy.extensions.filters.http.on_demand.v3.PerRouteConfig")}
+"""``typed_per_filter_config`` of a route to a cluster that never exists: Envoy asks for one once, and later requests
+would wait in vain."""
 
 CHOSEN: Body = {"cluster_specifier_plugin": "by-name"}
 """In a route, instead of a cluster: the one of whom the request is for."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import assert_never
 
-from masche.compiler.envoy import spent
+from masche.compiler.envoy import on_demand, spent
 from masche.compiler.envoy.cors import cors
 from masche.compiler.envoy.matches import Taken, route_match
 from masche.compiler.envoy.parts import fraction, header_changes
@@ -68,8 +68,14 @@ def _outer(source: Route) -> Body:
 
 def _filters(source: Route) -> Body:
     """What filters do on this route alone."""
-    is_repeating = isinstance(source.action, Forward) and source.action.retry and source.action.retry.codes
-    asked: Body = {**(cors(source.cors) if source.cors else {}), **(spent.ASKED if is_repeating else {})}
+    action = source.action
+    is_repeating = isinstance(action, Forward) and action.retry and action.retry.codes
+    is_lacking = isinstance(action, Forward) and any(each.cluster is None for each in action.backends)
+    asked: Body = {
+        **(cors(source.cors) if source.cors else {}),
+        **(spent.ASKED if is_repeating else {}),
+        **(on_demand.NEVER if is_lacking else {}),
+    }
     return {"typed_per_filter_config": asked} if asked else {}
 
 
