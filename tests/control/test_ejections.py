@@ -1,7 +1,7 @@
 """Who keeps off whom: by caller, with the cause, and only while the caller is there."""
 
 from masche.compiler.steer.terrain import Ground, Site, Terrain
-from masche.control.ejections import Ejections
+from masche.control.ejections import HELD, Ejections
 from masche.control.panics import panicking
 from masche.model.refs import Name, PortRef
 from masche.model.steering import NO_STEERING, Steer, Steering
@@ -18,22 +18,34 @@ def terrain(*states: str) -> Terrain:
 
 def test_the_first_word_of_each_proxy_is_news_and_its_repetition_is_not():
     ejections = Ejections()
-    assert ejections.note((ORDERS, ONE), "web-1", is_ejected=True, cause="5 errors in a row")
-    assert not ejections.note((ORDERS, ONE), "web-1", is_ejected=True)
-    assert ejections.note((ORDERS, ONE), "web-2", is_ejected=True)
+    assert ejections.note((ORDERS, ONE), "web-1", is_ejected=True, at=0.0, cause="5 errors in a row")
+    assert not ejections.note((ORDERS, ONE), "web-1", is_ejected=True, at=0.0)
+    assert ejections.note((ORDERS, ONE), "web-2", is_ejected=True, at=0.0)
     assert ejections.reason(ORDERS, ONE) == "2 callers have cut it off: 5 errors in a row"
-    assert ejections.note((ORDERS, ONE), "web-1", is_ejected=False)
-    assert not ejections.note((ORDERS, ONE), "web-1", is_ejected=False)
+    assert ejections.note((ORDERS, ONE), "web-1", is_ejected=False, at=0.0)
+    assert not ejections.note((ORDERS, ONE), "web-1", is_ejected=False, at=0.0)
     assert ejections.reason(ORDERS, ONE) == "1 caller has cut it off"
 
 
 def test_what_a_proxy_held_leaves_with_it_and_with_the_instance():
     ejections = Ejections()
-    ejections.note((ORDERS, ONE), "web-1", is_ejected=True)
-    ejections.note((ORDERS, TWO), "web-2", is_ejected=True)
-    ejections.keep_only({"web-1", "web-2"}, {ONE})
+    ejections.note((ORDERS, ONE), "web-1", is_ejected=True, at=0.0)
+    ejections.note((ORDERS, TWO), "web-2", is_ejected=True, at=0.0)
+    ejections.keep_only({"web-1", "web-2"}, {ONE}, now=1.0)
     assert ejections.of(ORDERS) == (ONE,)
-    ejections.keep_only({"web-2"}, {ONE})
+    ejections.keep_only({"web-2"}, {ONE}, now=1.0)
+    assert len(ejections) == 0
+
+
+def test_what_is_not_said_again_ends_for_an_idle_endpoint_that_is_let_in_again_is_in_no_report():
+    ejections = Ejections()
+    ejections.note((ORDERS, ONE), "web-1", is_ejected=True, at=0.0, cause="5 errors in a row")
+    ejections.note((ORDERS, TWO), "web-1", is_ejected=True, at=0.0)
+    ejections.note((ORDERS, ONE), "web-1", is_ejected=True, at=HELD)
+    ejections.keep_only({"web-1"}, {ONE, TWO}, now=HELD + 1)
+    assert ejections.of(ORDERS) == (ONE,)
+    assert ejections.reason(ORDERS, ONE) == "1 caller has cut it off: 5 errors in a row", "the cause is kept"
+    ejections.keep_only({"web-1"}, {ONE, TWO}, now=2 * HELD + 1)
     assert len(ejections) == 0
 
 
@@ -48,8 +60,8 @@ def test_a_service_panics_when_the_healthy_ones_are_ejected_for_a_zone_or_by_one
     assert panicking(terrain("sick", "well"), for_a_zone, Ejections()) == PANIC
     assert panicking(terrain("well", "well"), for_a_zone, Ejections()) == {}
     ejections = Ejections()
-    ejections.note((ORDERS, ONE), "web-1", is_ejected=True)
-    ejections.note((ORDERS, TWO), "web-2", is_ejected=True)
+    ejections.note((ORDERS, ONE), "web-1", is_ejected=True, at=0.0)
+    ejections.note((ORDERS, TWO), "web-2", is_ejected=True, at=0.0)
     assert panicking(terrain("well", "well"), NO_STEERING, ejections) == {}, "each has one left"
-    ejections.note((ORDERS, TWO), "web-1", is_ejected=True)
+    ejections.note((ORDERS, TWO), "web-1", is_ejected=True, at=0.0)
     assert panicking(terrain("well", "well"), NO_STEERING, ejections) == PANIC

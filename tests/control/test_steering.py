@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from control.plant import Plant, eventually, plant, service, sidecar
 from masche.api.explaining import Step, WhyRequest
@@ -182,6 +183,19 @@ async def test_what_a_caller_keeps_off_is_shown_where_steering_is_off(shop: Plan
     assert found.reason == "1 caller has cut it off: 5 errors in a row"
     shop.parts.measures.verdict(verdict(23000, is_ejected=False), "m1")
     assert "shop/orders-b" not in await ends(shop)
+
+
+async def test_an_instance_whose_detour_alone_is_cut_off_is_not(shop: Plant) -> None:
+    """Nor is one that answers by a detour while the direct way to it is cut off: nobody keeps off it."""
+    by_way = {"": instance(25000, 1000), "127.0.0.1:23000": instance(25000, 1000, via="127.0.0.1:23000")}
+    for cut in by_way:
+        reports = (replace(each, is_ejected=via == cut) for via, each in by_way.items())
+        second(shop, "web-a", instance(22000, 1000), *reports)
+        assert not shop.parts.measures._ejections.of(ORDERS)
+    shop.parts.measures.verdict(replace(verdict(25000), via="127.0.0.1:23000"), "m1")
+    assert not shop.parts.measures._ejections.of(ORDERS)
+    second(shop, "web-a", *(replace(each, is_ejected=True) for each in by_way.values()))
+    assert shop.parts.measures._ejections.of(ORDERS) == (Name("shop", "orders-c"),)
 
 
 async def test_many_verdicts_are_one_look(shop: Plant, monkeypatch: pytest.MonkeyPatch) -> None:

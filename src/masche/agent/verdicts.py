@@ -1,7 +1,7 @@
 """Tells the control plane at once whom an Envoy of this machine cuts off or lets back in.
 
 Envoy writes a line for each into a file of its seat, which is read as it grows. Invariant: what is said is bounded, and
-nothing depends on it: the next Report says of every endpoint whether it is cut off, whatever was missed here.
+nothing depends on it: the next Report names every endpoint that is cut off, whatever was missed here.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Which instances callers have cut off by themselves, as their proxies report it: each caller for itself.
 
-Invariant: an ejection is held by a proxy that is here; when the proxy leaves, its ejections leave with it.
+Invariant: an ejection is held by a proxy that is here and says so again and again; when the proxy leaves, or is silent
+about it, it ends. An endpoint that is idle and let in again is in no Report, so silence is all there may be.
 """
 
 from collections.abc import Container, Iterator
@@ -11,24 +12,35 @@ from masche.model.refs import Name, PortRef
 Target = tuple[PortRef, Name]
 """An instance of a port."""
 
+HELD = 10.0
+"""Seconds for which a proxy's word holds; it repeats it with every Report, once a second."""
+
+
+@dataclass(slots=True)
+class _Word:
+    """What one proxy said last, and when."""
+
+    cause: str
+    at: float
+
 
 @dataclass(slots=True)
 class Ejections:
     """By instance, the proxies that keep off it, each with the cause it gave ("" when it gave none)."""
 
-    _held: dict[Target, dict[str, str]] = field(default_factory=dict[Target, dict[str, str]])
+    _held: dict[Target, dict[str, _Word]] = field(default_factory=dict[Target, dict[str, _Word]])
 
-    def note(self, target: Target, proxy: str, *, is_ejected: bool, cause: str = "") -> bool:
-        """A proxy says whether it keeps off an instance now; return whether that is news."""
-        holders = self._held.get(target, {})
-        was_ejected = proxy in holders
+    def note(self, target: Target, proxy: str, *, is_ejected: bool, at: float, cause: str = "") -> bool:
+        """A proxy says whether it keeps off an instance at this moment; return whether that is news."""
+        before = self._held.get(target, {}).get(proxy)
         if is_ejected:
-            self._held[target] = holders | {proxy: cause or holders.get(proxy, "")}
-        elif was_ejected:
-            self._held[target] = {other: why for other, why in holders.items() if other != proxy}
+            known = before.cause if before else ""
+            self._held.setdefault(target, {})[proxy] = _Word(cause or known, at)
+        elif before is not None:
+            del self._held[target][proxy]
             if not self._held[target]:
                 del self._held[target]
-        return was_ejected is not is_ejected
+        return (before is not None) is not is_ejected
 
     def of(self, port: PortRef) -> tuple[Name, ...]:
         """The instances of a port that some caller keeps off."""
@@ -39,7 +51,7 @@ class Ejections:
         holders = self._held.get((port, workload))
         if not holders:
             return ""
-        causes = sorted({cause for cause in holders.values() if cause})
+        causes = sorted({word.cause for word in holders.values() if word.cause})
         callers = "1 caller has" if len(holders) == 1 else f"{len(holders)} callers have"
         return f"{callers} cut it off" + (f": {', '.join(causes)}" if causes else "")
 
@@ -52,10 +64,10 @@ class Ejections:
         for (_, port), cut in found.items():
             yield port, frozenset(cut)
 
-    def keep_only(self, proxies: Container[str], workloads: Container[Name]) -> None:
-        """Forget proxies and instances that are gone."""
+    def keep_only(self, proxies: Container[str], workloads: Container[Name], *, now: float) -> None:
+        """Forget proxies and instances that are gone, and what was not said again."""
         kept = {
-            target: {proxy: cause for proxy, cause in holders.items() if proxy in proxies}
+            target: {proxy: word for proxy, word in holders.items() if proxy in proxies and now - word.at <= HELD}
             for target, holders in self._held.items()
             if target[1] in workloads
         }

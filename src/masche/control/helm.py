@@ -74,7 +74,8 @@ class Helm:
         self._begin()
         if self._ports[0] is not mesh:
             self._ports = (mesh, ports(mesh))
-        self._ejections.keep_only({each.state.proxy for each in self._world.registrations}, mesh.workloads)
+        here = {each.state.proxy for each in self._world.registrations}
+        self._ejections.keep_only(here, mesh.workloads, now=now)
         terrain = survey(mesh, self._ports[1])
         for key, seen in self.sightings.taken().items():
             self._steersman.saw(key, seen, now=now)

@@ -76,12 +76,21 @@ class Measures:
         instance = names.listeners.get(verdict.endpoint)
         if caller is None or instance is None or not _answers(self._world.mesh, verdict.service, instance):
             return
-        target = (verdict.service, instance)
-        if self._ejections.note(target, verdict.proxy, is_ejected=verdict.is_ejected, cause=verdict.cause):
+        if verdict.via or self._is_news(verdict, instance):
             sight = (str(instance), names.via(verdict.via), verdict.proxy)
             key = (verdict.service, caller.zone)
             self.helm.sightings.judge(key, sight, zone=names.zones[instance], is_ejected=verdict.is_ejected)
             self.helm.hurry()
+
+    def _is_news(self, verdict: Verdict, instance: Name) -> bool:
+        """Note a verdict on the direct way; one on a detour says nothing of who may be reached directly."""
+        return self._ejections.note(
+            (verdict.service, instance),
+            verdict.proxy,
+            is_ejected=verdict.is_ejected,
+            at=self._world.now(),
+            cause=verdict.cause,
+        )
 
     def _certify(self, proxy: ProxyReport, registration: Registration) -> None:
         for each in proxy.certificates:
@@ -101,6 +110,7 @@ class Measures:
         caller = _caller(registration)
         if caller is None:
             return
+        reached = {(each.service, each.endpoint) for each in proxy.endpoints if not each.is_ejected}
         for report in proxy.endpoints:
             instance = names.listeners.get(report.endpoint)
             if instance is not None and _answers(self._world.mesh, report.service, instance):
@@ -109,11 +119,14 @@ class Measures:
                 way = Edge(caller.zone, names.zones[instance], 0, names.via(report.via))
                 add(zones, way, of_instance(report))
                 self._sight(report, instance, proxy.proxy, caller.zone, names)
+                is_cut_off = (report.service, report.endpoint) not in reached
+                self._ejections.note(
+                    (report.service, instance), proxy.proxy, is_ejected=is_cut_off, at=self._world.now()
+                )
 
     def _sight(self, report: EndpointReport, instance: Name, proxy: str, caller_zone: str, names: Naming) -> None:
         if report.requests > report.errors:
             self._successes[instance] = self._world.now()
-        self._ejections.note((report.service, instance), proxy, is_ejected=report.is_ejected)
         via = names.via(report.via)
         key = (report.service, caller_zone)
         self.helm.sightings.add(key, (str(instance), via, proxy), report, zone=names.zones[instance])

@@ -165,7 +165,7 @@ class Roots(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="bundle")
 class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdict"):
     """A proxy has cut an endpoint off, or let it back in, this moment; ``cause`` is what its own rules say.
 
-    Sent beside the Reports, which say the same a second later of all endpoints, so one that gets lost is no harm.
+    Sent beside the Reports, which a second later name all endpoints that are cut off, so one that gets lost is no harm.
     """
 
     proxy: Id
