@@ -31,5 +31,15 @@ def test_no_report_is_longer_than_may_be_sent_and_none_of_it_is_lost() -> None:
         messages.encode(Report(machine="m", epoch="e", sequence=1, proxies=tuple(part)))
 
 
+def test_a_proxy_with_more_to_say_than_a_report_holds_says_it_in_several() -> None:
+    proxy = _proxy("p1", 5 * MOST_ENTRIES // 2)
+    found = list(parts([_proxy("p0", 1), proxy, _proxy("p2", 1)]))
+    said = [each for part in found for piece in part if piece.proxy == "p1" for each in piece.endpoints]
+    assert tuple(said) == proxy.endpoints
+    assert {piece.proxy for part in found for piece in part} == {"p0", "p1", "p2"}
+    for part in found:
+        messages.encode(Report(machine="m", epoch="e", sequence=1, proxies=tuple(part)))
+
+
 def test_a_machine_with_nothing_to_say_still_says_that() -> None:
     assert [list(part) for part in parts([])] == [[]]

@@ -9,6 +9,9 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
+
+from msgspec.structs import replace
 
 from masche.agent import meter
 from masche.agent.round_trips import round_trips
@@ -20,8 +23,8 @@ from masche.link.service import RefusedError
 
 INTERVAL = 1.0
 
-MOST_ENTRIES = 1_000
-"""Edges and endpoints of one Report; each may take some 600 bytes, two histograms of it."""
+MOST_ENTRIES = 800
+"""Edges and endpoints of one Report; each may take some 1,100 bytes, two histograms of it."""
 
 MOST_PARTING = 256
 """Last words of seats that are kept while no control plane hears them."""
@@ -60,7 +63,7 @@ class Reporter:
             pending.extend(() if pending else await self._read())
             with suppress(RefusedError, ConnectionError):  # the next second tries again with the same ones
                 while pending:
-                    with suppress(MessageError):  # one proxy alone has more to say than a message holds
+                    with suppress(MessageError):  # longer than can be, and the same the next time: what follows goes on
                         await self._uplink.report(pending[0])
                     pending.popleft()
 
@@ -124,7 +127,7 @@ def parts(proxies: Sequence[ProxyReport]) -> Iterator[Sequence[ProxyReport]]:
     """Divide what is to be reported so that no Report is longer than may be sent; there is always at least one part."""
     part: list[ProxyReport] = []
     entries = 0
-    for proxy in proxies:
+    for proxy in chain.from_iterable(map(_pieces, proxies)):
         size = len(proxy.edges) + len(proxy.endpoints)
         if part and entries + size > MOST_ENTRIES:
             yield part
@@ -132,3 +135,14 @@ def parts(proxies: Sequence[ProxyReport]) -> Iterator[Sequence[ProxyReport]]:
         part.append(proxy)
         entries += size
     yield part
+
+
+def _pieces(proxy: ProxyReport) -> Iterator[ProxyReport]:
+    """Divide what one proxy has to say when it is too much for a Report: each piece has some of what was counted."""
+    most = max(len(proxy.edges), len(proxy.endpoints))
+    step = MOST_ENTRIES // 2
+    if len(proxy.edges) + len(proxy.endpoints) <= MOST_ENTRIES:
+        yield proxy
+        return
+    for at in range(0, most, step):
+        yield replace(proxy, edges=proxy.edges[at : at + step], endpoints=proxy.endpoints[at : at + step])
