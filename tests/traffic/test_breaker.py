@@ -373,6 +373,16 @@ def test_hearsay_alone_never_empties_a_service():
     assert breaker.shunned(now=1.0) == {"a", "b"}
 
 
+def test_words_that_had_no_effect_and_have_expired_stop_nobody_from_being_heard():
+    breaker = a_breaker(["a", "b", "c", "d"])
+    breaker.hear(a_verdict("b"), now=1.0)
+    for caller in range(32):
+        assert breaker.hear(a_verdict("a", f"caller-{caller}"), now=1.0) == (), "there is room for one, and b has it"
+    breaker.check(now=60.0)
+    (event,) = breaker.hear(a_verdict("a", "caller-33"), now=60.0)
+    assert event.state is State.PROBING
+
+
 def test_an_instance_that_is_idle_needs_no_looking_after():
     breaker = a_breaker()
     assert breaker.next_deadline() is None

@@ -243,6 +243,7 @@ class Breaker:
             return ()
         if verdict.faults and not self._is_suspicious(standing, verdict, now):
             return ()
+        standing.heard = {caller: until for caller, until in standing.heard.items() if until > now}
         if len(standing.heard) >= _MOST_CALLERS and verdict.caller not in standing.heard:
             return ()
         standing.heard[verdict.caller] = now + min(verdict.lifetime, self.rules.max_verdict)
