@@ -90,22 +90,46 @@ def test_traffic_is_back_within_ten_seconds_after_the_route_healed():
     assert sentences[-1] == "shop/orders: 50 % of zone a moved from c to b, because a->b takes 4 ms again"
 
 
-def test_with_one_zone_left_a_detour_is_tried_with_few_calls_and_then_taken():
-    steersman, only_b = Steersman(), tuple(site for site in SITES if site.zone == "b")
-    ground = terrain(only_b, gateways="c")
-    run(steersman, ground, {"b": 2000.0}, range(5))
+def detoured(sites: tuple[Site, ...], direct_us: float, by_detour_us: float) -> tuple[list[int], list[str]]:
+    """The shares of detours that are published after the direct way to b got slow, and what is said."""
+    steersman, ground = Steersman(), terrain(sites, gateways="c")
+    run(steersman, ground, {site.zone: 2000.0 for site in sites}, range(5))
     shares: list[int] = []
+    sentences: list[str] = []
     for now in range(5, 15):
-        seens = [seen(site, 200_000.0) for site in only_b]
+        seens = [seen(site, direct_us if site.zone == "b" else 2000.0) for site in sites]
         if shares and shares[-1]:
-            seens += [seen(site, 4000.0, via="c", answers=1) for site in only_b]
+            seens += [seen(site, by_detour_us, via="c", answers=1) for site in sites if site.zone == "b"]
         steersman.saw((PORT, "a"), seens, now=float(now))
         decision = steersman.steer(ground, now=float(now))
+        sentences += (move.sentence for move in decision.moves)
         if decision.steering:
             steer = decision.steering.steers[PORT, "a"]
             assert all(each.zone == "b" and each.via == "c" for each in steer.detours)
             shares.append(sum(each.share for each in steer.detours))
+    return shares, sentences
+
+
+ONLY_B = tuple(site for site in SITES if site.zone == "b")
+
+
+def test_with_one_zone_left_a_detour_is_tried_with_few_calls_and_then_taken():
+    shares, _ = detoured(ONLY_B, 200_000.0, 4000.0)
+    assert shares == [2, 100]
+
+
+def test_a_detour_that_is_only_somewhat_faster_is_taken_by_steps():
+    shares, _ = detoured(ONLY_B, 12_000.0, 4000.0)
     assert shares == [2, 50, 100]
+
+
+def test_a_trial_ends_when_other_zones_took_the_calls_meanwhile():
+    shares, sentences = detoured(SITES, 200_000.0, 4000.0)
+    assert max(shares) == 2
+    assert shares[-1] == 0
+    assert sentences[-1] == (
+        "shop/orders: calls of zone a to b no longer pass the gateway of c, because other zones serve those calls"
+    )
 
 
 def test_a_detour_that_is_no_faster_is_given_up():

@@ -5,7 +5,7 @@ again soon after the direct way is well.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from masche.compiler.steer.hysteresis import Mark
+from masche.compiler.steer.hysteresis import STRONG, Mark
 from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.outlook import MARGIN_US, Outlook, ZoneCost, ratio
 from masche.compiler.steer.words import duration, percent, way
@@ -15,12 +15,17 @@ TRIAL = 2
 """The share that measures a detour, in percent of the calls to the zone."""
 
 STRIDE = 50
-"""Points by which the share changes at most in a step."""
+"""Points by which the share changes at most in a step; a detour that is better beyond doubt is taken at once."""
 
 ALL = 100
 
 FASTER, AS_FAST = 1.6, 1.2
 """A detour is taken when the direct way costs so many times more, and left when it costs no more than the second."""
+
+PLAIN = 4.0
+"""From here on the direct way was bad beyond doubt; a detour costs more than the direct way did, so it is less than
+between zones.
+"""
 
 SUSPECT = 3.0
 """A direct way that costs so many times what it usually does makes a trial worth while."""
@@ -42,7 +47,7 @@ class Passing:
     via: str = ""
     share: int = 0
     since: float = 0.0
-    mark: Mark = field(default_factory=lambda: Mark(enter=FASTER, leave=AS_FAST))
+    mark: Mark = field(default_factory=lambda: Mark(enter=FASTER, leave=AS_FAST, plain=PLAIN))
     tried: dict[str, float] = field(default_factory=dict[str, float])
 
     def cost(self, cost: ZoneCost) -> float:
@@ -54,8 +59,14 @@ class Passing:
         """The detour in force."""
         return Detour(zone=zone, via=self.via, share=self.share) if self.share else None
 
-    def step(self, zone: str, outlook: Outlook, *, share: float, is_bad: bool, now: float) -> Iterator[Move]:
-        """Decide once. ``share`` per mille of the calls go to the zone, which is bad for other reasons or not."""
+    def step(
+        self, zone: str, outlook: Outlook, *, share: float, other_us: float, is_bad: bool, now: float
+    ) -> Iterator[Move]:
+        """Decide once.
+
+        ``share`` per mille of the calls go to the zone, which is bad for other reasons or not; ``other_us`` is what the
+        best other zone costs.
+        """
         cost = outlook.costs.get(zone, ZoneCost())
         if self.share and self.via not in outlook.gateways:
             yield self._left(zone, outlook, f"zone {self.via} has no gateway any more", now=now)
@@ -63,7 +74,8 @@ class Passing:
             if share >= WORTH:
                 yield from self._tried(zone, outlook, cost, is_bad=is_bad, now=now)
         elif self.share == TRIAL:
-            yield from self._judged(zone, outlook, cost, now=now)
+            is_needed = share >= WORTH or ratio(other_us, cost.detours.get(self.via, 0.0)) >= FASTER
+            yield from self._judged(zone, outlook, cost, is_needed=is_needed, now=now)
         else:
             yield from self._held(zone, outlook, cost, now=now)
 
@@ -76,6 +88,8 @@ class Passing:
         known = {**cost.predicted, **cost.detours}
         self.via = min(open_, key=lambda each: (known.get(each) or float("inf"), each))
         self.share, self.since = TRIAL, now
+        if not self.mark.is_bad:
+            self.mark.heard(1.0, now=now)  # an earlier trial says nothing about this one
         direct = duration(max(cost.direct_us, cost.latest_us))
         yield _move(
             outlook,
@@ -93,16 +107,17 @@ class Passing:
         hopeful = len(predicted) < len(candidates)
         return hopeful and (is_bad or _is_unusual(cost) or cost.network_us > LONG_US)
 
-    def _judged(self, zone: str, outlook: Outlook, cost: ZoneCost, *, now: float) -> Iterator[Move]:
-        """Take or leave what a trial showed."""
+    def _judged(self, zone: str, outlook: Outlook, cost: ZoneCost, *, is_needed: bool, now: float) -> Iterator[Move]:
+        """Take or leave what a trial showed; the calls may have left the zone meanwhile."""
         measured = cost.detours.get(self.via, 0.0)
         gain = ratio(cost.direct_us, measured)
-        if gain >= FASTER:
-            self.mark = self.mark if self.mark.since else Mark(enter=FASTER, leave=AS_FAST)
+        if measured and not is_needed:
+            yield self._left(zone, outlook, "other zones serve those calls", now=now)
+        elif gain >= FASTER:
             self.mark.heard(gain, now=now)
             if self.mark.is_bad:
-                self.share = STRIDE
-                yield self._taken(zone, outlook, cost, STRIDE)
+                self.share = ALL if gain >= STRONG else STRIDE
+                yield self._taken(zone, outlook, cost, self.share)
         elif now - self.since >= TRIED:
             yield self._left(zone, outlook, "that is not clearly faster" if measured else "nothing came back", now=now)
 
@@ -111,6 +126,8 @@ class Passing:
         measured = cost.detours.get(self.via, 0.0)
         gain = ratio(cost.direct_us, measured) if cost.direct_us else FASTER
         self.mark.heard(gain, now=now)
+        if self.mark.is_bad and gain <= AS_FAST:
+            return
         if self.mark.is_bad:
             limit = ALL if not cost.is_silent else max(ALL - 10, self.share - TRIAL)
             moved = min(limit, self.share + STRIDE) - self.share

@@ -27,11 +27,13 @@ WORST = 4
 class Mark:
     """Bad from the ratio ``enter`` on, good again at ``leave`` or below; what lies between changes nothing.
 
-    ``is_patient`` is for what may feed back on itself, as a load does: then no ratio is so strong that nobody waits.
+    From the ratio ``plain`` on it was bad beyond doubt. ``is_patient`` is for what may feed back on itself, as a load
+    does: then no ratio is so strong that nobody waits.
     """
 
     enter: float = 2.0
     leave: float = 1.3
+    plain: float = PLAIN
     is_bad: bool = False
     since: float = 0.0
     is_patient: bool = False
@@ -59,7 +61,7 @@ class Mark:
 
     def _wait(self, ratio: float) -> float:
         if self.is_bad:
-            return (GOOD_FOR if self._worst >= PLAIN else GOOD_FOR_LONG) * 2**self._relapses
+            return (GOOD_FOR if self._worst >= self.plain else GOOD_FOR_LONG) * 2**self._relapses
         return 0.0 if ratio >= STRONG and not self.is_patient else BAD_FOR
 
     def _turn(self, *, now: float) -> None:

@@ -108,7 +108,8 @@ class Spread:
             if zone != outlook.zone:
                 passing = self.passings.setdefault(zone, Passing())
                 is_bad = zone in self.bad and wanted[zone] >= WORTH
-                moves += passing.step(zone, outlook, share=wanted[zone], is_bad=is_bad, now=now)
+                other_us, _ = self._reference(outlook, zone)
+                moves += passing.step(zone, outlook, share=wanted[zone], other_us=other_us, is_bad=is_bad, now=now)
         return tuple(moves)
 
     def _forget(self, outlook: Outlook) -> None:
