@@ -4,7 +4,8 @@ Virtual time, seeded, deterministic: nothing is connected, so these figures are 
 are built from the same parts in the same scenario. The same benchmarks with real proxies: slow-replica, antagonist,
 brown-out, retry-storm.
 
-    python bench/simulation.py [--only slow-replica,antagonist,brown-out,retry-storm] [--seeds 3]
+    make bench NAME=simulation, or one of simulation-slow-replica, simulation-antagonist, simulation-brown-out,
+    simulation-retry-storm; ARGS="--seeds 3"
 """
 
 import argparse
@@ -338,9 +339,9 @@ BENCHMARKS: Mapping[str, Callable[[Sequence[int]], None]] = {
 }
 
 
-def main() -> None:
+def main(only: str = "") -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(BENCHMARKS), help="which, by comma")
+    parser.add_argument("--only", default=only or ",".join(BENCHMARKS), help="which, by comma")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each, with as many seeds")
     given = parser.parse_args()
     for name in given.only.split(","):

@@ -347,6 +347,26 @@ def test_nobody_is_suspected_while_others_fail_too():
         assert breaker.hear(a_suspicion(caller), now=1.1) == ()
 
 
+def test_nobody_is_cut_off_for_failing_as_often_as_the_others():
+    breaker = a_busy_breaker()
+    for number in range(120):
+        name, is_bad = "abc"[number % 3], number % 12 < 9
+        breaker.settle(breaker.start(name, now=1.0), Outcome.REFUSED if is_bad else Outcome.SUCCESS, now=1.0)
+    assert {breaker.state(name) for name in "bc"} == {State.ADMITTED}
+
+
+def test_while_most_calls_fail_whoever_is_out_is_tried_by_calls_as_copies_are_not_sent():
+    breaker = a_breaker()
+    fail(breaker, "a", at=1.0)
+    for _ in range(30):
+        breaker.settle(breaker.start("b", now=2.2), Outcome.REFUSED, now=2.2)
+    breaker.check(now=2.3)
+    assert breaker.state("a") is State.PROBING
+    trial = breaker.trial(can_copy=True, now=2.3)
+    assert trial is not None
+    assert (trial.endpoint, trial.is_copy) == ("a", False)
+
+
 def test_hearsay_that_no_trial_bears_out_is_over_soon_and_not_believed_again():
     breaker = a_breaker()
     breaker.hear(a_verdict("a"), now=1.0)

@@ -126,11 +126,13 @@ class Breaker:
 
         Copies are sent while it is ejected, too: at most one per ``trial_interval`` and per round of calls, in all at
         most ``max_copy_percent`` of the calls, and none while most calls fail anyway, whoever is called. A call itself
-        is risked only after the ejection, and only where no copies are sent.
+        is risked only after the ejection, and only where no copies are sent: then little is lost by it, and an
+        instance that would be of use does not stay out for as long as the others are overloaded.
         """
         if not self._out:
             return None
-        has_copies = can_copy and not self._is_failing(now) and self._copies.balance(now=now) >= 1.0
+        can_copy = can_copy and not self._is_failing(now)
+        has_copies = can_copy and self._copies.balance(now=now) >= 1.0
         for standing in self._out.values():
             if standing.trial is not None or now < standing.trial_at:
                 continue
@@ -273,6 +275,8 @@ class Breaker:
 
     def _judge_faults(self, standing: Standing, now: float) -> tuple[Event, ...]:
         rules, row = self.rules, standing.in_row
+        if self._is_alike(standing, now):
+            return ()
         if rules.failures and row >= rules.failures:
             return self._eject(standing, Cause.FAILURES, f"{row} failures in a row", now)
         if rules.failures_alone and row >= rules.failures_alone:
@@ -314,6 +318,13 @@ class Breaker:
         """Did the others have hardly any failures lately, in calls enough to say so?"""
         calls, faults = self._others(standing, now)
         return calls >= self.rules.min_volume and faults * 100 <= calls
+
+    def _is_alike(self, standing: Standing, now: float) -> bool:
+        """Do the others fail, too, and half as often at least? To cut one off would only load them more."""
+        calls, faults = self._others(standing, now)
+        if calls < self.rules.min_volume:
+            return False
+        return 2 * faults * standing.calls(now=now) >= standing.faults(now=now) * calls
 
     def _others(self, standing: Standing, now: float) -> tuple[float, float]:
         """How many calls the other admitted ones had lately, and how many of them failed."""

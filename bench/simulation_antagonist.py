@@ -1,0 +1,6 @@
+"""Benchmark 8 as a simulation of traffic: see ``simulation``."""
+
+from simulation import main
+
+if __name__ == "__main__":
+    main("antagonist")
