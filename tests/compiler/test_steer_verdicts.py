@@ -1,5 +1,7 @@
 """Ejections that callers share."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +63,59 @@ def test_three_callers_outvote_one():
     steersman.saw(KEY, [*seens, *sound("four", "abcd")], now=1.0)
     steersman.steer(terrain(), now=1.0)
     assert states(steersman)["a"] is Admission.EJECTED
+
+
+ZONED = Terrain(
+    ports={PORT: Ground(sites=tuple(Site(f"{zone}{number}", zone) for zone in "ab" for number in "12"))},
+    gateways=frozenset("c"),
+    callers={"a": 4, "b": 1, "c": 1},
+)
+
+
+def zoned(name: str, caller: str, *, via: str = "", is_dead: bool = False) -> Seen:
+    answers, errors = (0, 5) if is_dead else (50, 0)
+    return Seen(
+        workload=name, zone=name[0], via=via, caller=caller, answers=answers, errors=errors, latency_us=2000.0,
+        is_ejected=is_dead,
+    )  # fmt: skip
+
+
+def moves_after(*seens: Seen, at_home: bool = True) -> list[MoveKind]:
+    """What is decided of instances when four callers in zone a see this, and one in zone b is answered by everyone."""
+    steersman = Steersman()
+    for number in range(4):
+        steersman.saw((PORT, "a"), [replace(each, caller=f"web-a{number}") for each in seens], now=1.0)
+    if at_home:
+        steersman.saw((PORT, "b"), [zoned(name, "web-b") for name in ("a1", "a2", "b1", "b2")], now=1.0)
+    return [move.kind for move in steersman.steer(ZONED, now=1.0).moves if move.kind is MoveKind.EJECTED]
+
+
+def test_a_dead_link_takes_no_instance_from_the_callers_of_its_own_zone():
+    """Four callers who cannot reach zone b say nothing of b's instances, which answer b's own caller."""
+    seens = [zoned(name, "", is_dead=name[0] == "b") for name in ("a1", "a2", "b1", "b2")]
+    assert moves_after(*seens) == []
+    assert moves_after(*seens, at_home=False) == [MoveKind.EJECTED] * 2, "while nobody pleads they are taken off"
+
+
+def test_a_dead_gateway_takes_off_nobody_behind_it():
+    direct = [zoned(name, "") for name in ("a1", "a2", "b1", "b2")]
+    carried = [zoned(name, "", via="c", is_dead=True) for name in ("b1", "b2")]
+    assert moves_after(*direct, *carried, at_home=False) == []
+
+
+def test_an_instance_that_answers_by_a_detour_is_not_taken_off():
+    direct = [zoned(name, "", is_dead=name[0] == "b") for name in ("a1", "a2", "b1", "b2")]
+    carried = [zoned(name, "", via="c") for name in ("b1", "b2")]
+    assert moves_after(*direct, *carried, at_home=False) == []
+
+
+def test_an_instance_that_neither_zone_reaches_is_taken_off():
+    steersman = Steersman()
+    for zone in "ab":
+        seens = [zoned(name, f"web-{zone}", is_dead=name == "b1") for name in ("a1", "a2", "b1", "b2")]
+        steersman.saw((PORT, zone), seens, now=1.0)
+    [move] = steersman.steer(ZONED, now=1.0).moves
+    assert move.sentence == "b1 is taken off for 5 s, because 2 callers cut it off and nobody else has answers from it"
 
 
 def test_a_caller_that_cuts_off_most_of_what_it_calls_has_a_bad_way_itself():

@@ -104,7 +104,7 @@ class Steersman:
             desk = self._desks.setdefault(key, Desk(*key))
             wait_us = _wait(ground.traffic) * MICROSECONDS
             desk.costs.heard(intervals, partial(self._carried, key[1]), wait_us=wait_us, at=now)
-            self._ports.setdefault(key[0], _Port()).bench.heard(seens, at=now)
+            self._ports.setdefault(key[0], _Port()).bench.heard(seens, zone=key[1], at=now)
         for (port, _), desk in self._desks.items():
             desk.costs.keep(self._present(port), now=now)
         for port, each in self._ports.items():

@@ -14,16 +14,8 @@ from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.standing import Admission
 from masche.compiler.steer.terrain import Ground
+from masche.compiler.steer.voices import Voices
 from masche.model.refs import PortRef
-
-HELD = 3.0
-"""Seconds for which what a caller said counts."""
-
-BELIEVED = 0.5
-"""A caller that has cut off more than this share of the instances it calls has a bad way itself."""
-
-OUTVOTED = 3
-"""So many callers against each one that still succeeds make a verdict all the same."""
 
 PROBED = 3
 """So many good answers readmit."""
@@ -50,31 +42,18 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Voice:
-    """What one caller said last of one instance."""
-
-    at: float
-    is_ejected: bool
-    answered_at: float = float("-inf")
-
-
-@dataclass(slots=True)
 class Bench:
     """The verdicts on the instances of one port."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict[str, Verdict])
-    _voices: dict[str, dict[str, _Voice]] = field(default_factory=dict[str, dict[str, _Voice]])
+    _voices: Voices = field(default_factory=Voices)
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
-    def heard(self, seens: Iterable[Seen], *, at: float) -> None:
-        """Take what the callers of all zones saw in one interval."""
+    def heard(self, seens: Iterable[Seen], *, zone: str, at: float) -> None:
+        """Take what the callers of one zone saw in one interval."""
         for seen in seens:
-            voice = self._voices.setdefault(seen.workload, {}).setdefault(seen.caller, _Voice(at, is_ejected=False))
-            voice.is_ejected = seen.is_ejected or (voice.at == at and voice.is_ejected)
-            voice.at = at
-            if seen.answers > seen.errors:
-                voice.answered_at = at
+            self._voices.hear(seen, zone=zone, at=at)
             verdict = self.verdicts.get(seen.workload)
             if verdict and verdict.state is Admission.PROBING:
                 verdict.good += seen.answers
@@ -82,19 +61,14 @@ class Bench:
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone and what was said too long ago."""
         self.verdicts = {name: each for name, each in self.verdicts.items() if name in present}
-        fresh = (
-            (name, {caller: voice for caller, voice in voices.items() if now - voice.at < HELD})
-            for name, voices in self._voices.items()
-            if name in present
-        )
-        self._voices = {name: voices for name, voices in fresh if voices}
+        self._voices.keep(present, now=now)
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
     def judge(self, port: PortRef, ground: Ground, slow: Mapping[str, str], *, now: float) -> tuple[Move, ...]:
         """Return the moves. ``slow`` maps instances that answer far later than the others to a clause that says so."""
         self._lapse(now=now)
-        accused = dict(self._accused(ground)) if ground.traffic.outlier.consecutive_errors else {}
+        accused = dict(self._voices.accused(ground.sites)) if ground.traffic.outlier.consecutive_errors else {}
         reasons = {**{name: f"it answers {port} {why}" for name, why in slow.items()}, **accused}
         moves = [*self._settled(port, ground, reasons, now=now)]
         room = self._room(ground)
@@ -111,27 +85,6 @@ class Bench:
         ]
         for name in done:
             del self.verdicts[name]
-
-    def _accused(self, ground: Ground) -> Iterator[tuple[str, str]]:
-        believed = self._believed()
-        for site in ground.sites:
-            voices = self._voices.get(site.workload, {})
-            against = [caller for caller, voice in voices.items() if voice.is_ejected and caller in believed]
-            since = max((voice.at for voice in voices.values()), default=0.0) - HELD
-            pleading = [each for each in voices.values() if not each.is_ejected and each.answered_at > since]
-            if against and len(against) >= OUTVOTED * len(pleading):
-                callers = "a caller" if len(against) == 1 else f"{len(against)} callers"
-                yield site.workload, f"{callers} cut it off and nobody else has answers from it"
-
-    def _believed(self) -> frozenset[str]:
-        """The callers that have not cut off most of what they call; who calls one instance alone is believed."""
-        called: dict[str, list[bool]] = {}
-        for voices in self._voices.values():
-            for caller, voice in voices.items():
-                called.setdefault(caller, []).append(voice.is_ejected)
-        return frozenset(
-            caller for caller, all_of in called.items() if len(all_of) == 1 or sum(all_of) <= BELIEVED * len(all_of)
-        )
 
     def _settled(self, port: PortRef, ground: Ground, reasons: Mapping[str, str], *, now: float) -> Iterator[Move]:
         """Move on the verdicts whose time has come."""
@@ -152,7 +105,7 @@ class Bench:
 
     def _probe(self, name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:
         verdict.state, verdict.until, verdict.good = Admission.PROBING, now + PATIENCE, 0
-        self._voices.pop(name, None)
+        self._voices.forget(name)
         return Move(kind=MoveKind.PROBING, about=name, sentence=f"{name} is probed: its time off {port} is served")
 
     def _room(self, ground: Ground) -> int:
@@ -169,17 +122,14 @@ class Bench:
             for site in ground.sites
             if site.is_healthy and site.workload in reasons and self.state(site.workload) is Admission.ADMITTED
         ]
-        return sorted(candidates, key=lambda name: (-self._accusers(name), name))
-
-    def _accusers(self, name: str) -> int:
-        return sum(voice.is_ejected for voice in self._voices.get(name, {}).values())
+        return sorted(candidates, key=lambda name: (-self._voices.against(name), name))
 
     def _eject(self, name: str, why: str, ground: Ground, *, now: float) -> Move:
         verdict = self.verdicts.setdefault(name, Verdict())
         verdict.times = min(verdict.times + 1, LONGEST)
         seconds = ground.traffic.outlier.base_ejection * verdict.times
         verdict.state, verdict.until, verdict.reason = Admission.EJECTED, now + seconds, why
-        self._voices.pop(name, None)
+        self._voices.forget(name)
         sentence = f"{name} is taken off for {seconds:g} s, because {why}"
         return Move(kind=MoveKind.EJECTED, severity="warning", about=name, sentence=sentence)
 
