@@ -62,6 +62,7 @@ class Ledger:
         self._held: dict[str, str] = {}
         self._rejected: dict[str, Rejection] = {}
         self._owed: set[str] = set()
+        self._expected: set[str] = set()
         self._dirty: set[str] = set()
         self._suspects: deque[tuple[str, ...]] = deque()
         self._owes_greeting = False
@@ -79,6 +80,7 @@ class Ledger:
             self._dirty.update(self._held)
         self._forget(shift.dropped)
         self._owed.update(name for name in shift.asked if not initial_versions or name not in self._held)
+        self._expected -= shift.asked
         if shift.opened:
             self._owes_greeting = not self._held
             self._dirty.update(name for name in self.table if self.table.offers(name))
@@ -89,6 +91,7 @@ class Ledger:
         """Hold this table against what the proxy holds from now on."""
         changed = table.changed_since(self.table)
         self.table = table
+        self._expected &= table.keys()
         self._dirty.update(self.subscription.among(changed))
         for name in self._rejected.keys() & changed:
             if not (self._covers(name) and self._wants(name, self._rejected[name].version)):
@@ -97,6 +100,10 @@ class Ledger:
     def owe_again(self, names: Iterable[str]) -> None:
         """Send these again even if their version is the same, as far as the proxy subscribed to them."""
         self._owed.update(self.subscription.among(frozenset(names)))
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Send these although the proxy did not ask for them yet: it will, and then they are sent once more."""
+        self._expected.update(name for name in names if name in self.table and not self._covers(name))
 
     def _forget(self, names: Iterable[str], keep: Collection[str] = ()) -> None:
         for name in names:
@@ -132,7 +139,9 @@ class Ledger:
         """Whether there is something to send that is not a removal. Only asked while nothing is in flight."""
         self._prune()
         return (
-            self._owes_greeting or bool(self._owed or self._suspects) or any(name in self.table for name in self._dirty)
+            self._owes_greeting
+            or bool(self._owed or self._expected or self._suspects)
+            or any(name in self.table for name in self._dirty)
         )
 
     @property
@@ -164,7 +173,7 @@ class Ledger:
 
     def _fresh(self, nonce: str) -> Send | None:
         suspected = {name for group in self._suspects for name in group} if self._suspects else frozenset[str]()
-        names = (self._owed | {name for name in self._dirty if name in self.table}) - suspected
+        names = (self._owed | self._expected | {name for name in self._dirty if name in self.table}) - suspected
         if not (names or self._owes_greeting):
             return None
         batch = self._batch(sorted(names))
@@ -174,12 +183,13 @@ class Ledger:
     def _batch(self, names: Iterable[str]) -> _Batch:
         batch = _Batch(room=self._limits.response_bytes, blobs=[], absent=[])
         for name in names:
-            blob = self.table.get(name) if self._covers(name) else None
+            blob = self.table.get(name) if self._covers(name) or name in self._expected else None
             if blob is None:
                 batch.absent.append(name)
             elif not batch.admits(blob):
                 break
             self._owed.discard(name)
+            self._expected.discard(name)
             self._dirty.discard(name)
         return batch
 
@@ -268,7 +278,7 @@ class Ledger:
 
     def is_live(self, table: Table) -> bool:
         """Whether the proxy acknowledged everything of ``table`` that it subscribed to, and nothing beyond it."""
-        if self.flight or self._owes_greeting or self._owed or self._suspects:
+        if self.flight or self._owes_greeting or self._owed or self._expected or self._suspects:
             return False
         if table is self.table:
             self._prune()

@@ -132,10 +132,15 @@ class Stream:
         return ledger.type_url not in _WAITS_FOR or endpoints is None or not endpoints.is_owing
 
     def _owe_endpoints(self, send: Send) -> None:
-        """Envoy does not ask again for the endpoints of a cluster that changed, and warms until it gets them."""
+        """Envoy does not ask again for the endpoints of a cluster that changed, and warms until it gets them.
+
+        Those of one that it asked for by name are sent behind it, for a request waits.
+        """
         endpoints = self._ledgers.get(ENDPOINTS)
         if send.type_url == CLUSTER and endpoints:
             endpoints.owe_again(blob.eds_name for blob in send.blobs if blob.eds_name)
+            asked = self._ledgers[CLUSTER].subscription.names
+            endpoints.expect(blob.eds_name for blob in send.blobs if blob.eds_name and blob.name in asked)
 
     def _next_removal(self) -> Iterator[Send]:
         for type_url in reversed(MAKE_BEFORE_BREAK):
