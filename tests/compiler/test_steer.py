@@ -1,5 +1,6 @@
 """Weights from measured latency."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,6 +75,17 @@ def test_nothing_is_published_while_nothing_moves() -> None:
     end = seconds(steersman, {"a": 2000.0, "b": 45_000.0}, count=30)
     steersman.saw(KEY, [Seen(workload="a", answers=9, latency_us=2010.0)], now=float(end))
     assert steersman.steer(TERRAIN, now=float(end)).steering is None
+
+
+def test_what_cannot_be_counted_is_met_once_and_what_comes_later_counts() -> None:
+    """A Report that nobody foresaw must neither pile up nor end steering for good."""
+    steersman = Steersman()
+    steersman.saw(KEY, [Seen(workload="a", answers=1, latency_us="soon")], now=0.0)  # type: ignore[arg-type]  # that is the case
+    with pytest.raises(TypeError):
+        steersman.steer(TERRAIN, now=0.0)
+    assert steersman.ports() == ()
+    seconds(steersman, {"a": 2000.0, "b": 45_000.0}, start=1)
+    assert weights_of(steersman)["b"] == LEAST
 
 
 def test_what_is_gone_is_forgotten() -> None:

@@ -96,10 +96,11 @@ class Steersman:
         self._ports = {port: each for port, each in self._ports.items() if port in steered}
 
     def _count(self, *, now: float) -> None:
-        heard = [(zone, summed(seens)) for (_, zone), seens in sorted(self._pending.items())]
+        pending, self._pending = sorted(self._pending.items()), {}  # first, so that no bad Report is met for ever
+        heard = [(zone, summed(seens)) for (_, zone), seens in pending]
         self._links.heard((each for zone, intervals in heard for each in passages(zone, intervals)), at=now)
         self._links.trim(now=now)
-        for (key, seens), (_, intervals) in zip(sorted(self._pending.items()), heard, strict=True):
+        for (key, seens), (_, intervals) in zip(pending, heard, strict=True):
             ground = self._terrain.ports[key[0]]
             desk = self._desks.setdefault(key, Desk(*key))
             wait_us = _wait(ground.traffic) * MICROSECONDS
@@ -109,7 +110,6 @@ class Steersman:
             desk.costs.keep(self._present(port), now=now)
         for port, each in self._ports.items():
             each.bench.keep(self._present(port), now=now)
-        self._pending = {}
 
     def _carried(self, source: str, target: str, via: str) -> Carried:
         """What the network did in this interval."""
