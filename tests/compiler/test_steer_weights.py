@@ -48,6 +48,15 @@ def test_a_weight_falls_by_bounded_steps_and_rises_more_slowly_near_the_end():
     assert rising == [1, 2, 4, 8, 16, 32, 40, 50, 63, 79, 99, 100, 100]
 
 
+@pytest.mark.parametrize("count", [2, 5, 12, 100, 1000])
+def test_one_quick_instance_among_many_gets_at_most_ten_times_an_equal_share(count: int):
+    made = settled({"quick": Reading(500.0, 500), **{f"slow-{n}": Reading(10_000.0, 500) for n in range(count - 1)}})
+    share = made["quick"] / sum(made.values())
+    assert made["quick"] == FAIR
+    assert share * count <= 10.0
+    assert share > min(0.5, 9.0 / count), "and not much less than that"
+
+
 def test_while_the_others_are_crowded_a_slow_instance_takes_some_of_its_load_back():
     slow = {"a": Reading(2000.0, 1000), "b": Reading(90_000.0, 1000)}
     assert weights(slow, {"b": LEAST}, is_crowded=True)["b"] > LEAST

@@ -2,7 +2,8 @@
 
 The weight aimed at is 100 x (best / own)^2: squared, because with two random choices a weight in mere proportion leaves
 a slow instance most of its queue. A difference must exceed what chance would make of so few answers, twice; weights
-move by bounded steps, stay between 1 and 100, and whoever is not asked at all drifts back. Pure.
+move by bounded steps, stay between 1 and 100, and whoever is not asked at all drifts back. Nobody gets more than ten
+times an equal share: a few quick ones among many would not be quick for long. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from math import ceil, sqrt
 
 FAIR, LEAST = 100, 1
 """Weights in percent of a fair share."""
+
+MOST = 10
+"""Nobody gets more than so many times an equal share of the calls."""
 
 PROBE = 5
 """The weight of an instance whose ejection ended just now."""
@@ -77,7 +81,15 @@ def weights(
             made[name] = _spared(was) if is_crowded and wanted <= was else _step(was, wanted, down)
         else:
             made[name] = min(FAIR, ceil(was * DRIFT))
-    return made
+    return _shared(made)
+
+
+def _shared(made: Mapping[str, int]) -> Mapping[str, int]:
+    """Lift the least weights as far as it takes for a weight of 100 to be at most ``MOST`` times the mean."""
+    enough = FAIR * len(made) / MOST
+    floors = range(LEAST, FAIR // MOST + 1)
+    least = next(floor for floor in floors if sum(max(weight, floor) for weight in made.values()) >= enough)
+    return {name: max(weight, least) for name, weight in made.items()}
 
 
 def typical(values: Sequence[float]) -> float:
