@@ -1,11 +1,11 @@
-"""Links between zones for a benchmark: the relays of ``masche.testing.links``, in a process of their own."""
+"""Links between zones for a benchmark: the relays of ``masche.cli.links``, in a process of their own."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from masche.testing.links import Links
+from masche.cli.links import Links
 
 
 class RelayedLinks:
@@ -16,7 +16,7 @@ class RelayedLinks:
         self.places = Links(zones, block=block)
         """Where things listen, for their options; it carries nothing itself."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "masche.testing.links", "--block", block, *zones],
+            [sys.executable, "-m", "masche.cli.links", "--block", block, *zones],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

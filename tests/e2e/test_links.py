@@ -9,7 +9,7 @@ import pytest
 
 from e2e.mesh import Instance, Mesh, service
 from e2e.waiting import until
-from masche.testing.links import Link, Links, in_a_thread
+from masche.cli.links import Link, Links, in_a_thread
 
 DELAY = 0.1
 

@@ -10,10 +10,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from cryptography import x509
 
+from masche.cli.act import Act, none_failed, promise
+from masche.cli.slow_link import SLOW_LINK
 from masche.cli.stage import NAMESPACE, SHOP, Calls, Stage, plaintext_answer, shown_certificate
 
 SLOW_MS = 400.0
@@ -22,31 +23,6 @@ MOST_IN_FLIGHT = 4
 """Calls that one instance works on at the same time; a POST that it was killed over cannot be repeated safely."""
 
 IN_FLIGHT_SECONDS = 1.0
-
-
-class BrokenPromiseError(Exception):
-    """The mesh did not do what it promises; the message says which promise and what was seen instead."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """``title`` and ``story`` are said before, ``play`` returns what was found."""
-
-    title: str
-    story: str
-    play: Callable[[Stage], Iterable[str]]
-
-
-def promise(kept: bool, what: str) -> None:
-    """Raise BrokenPromiseError unless it was kept."""
-    if not kept:
-        raise BrokenPromiseError(what)
-
-
-def _none_failed(calls: Calls, when: str) -> str:
-    promise(calls.sent > 0, f"no calls were made {when}")
-    promise(calls.failed == 0, f"{calls.failed} of {calls.sent} calls failed {when}: {'; '.join(calls.errors)}")
-    return f"{calls.sent} calls {when}, 0 failed"
 
 
 # -- the shop -------------------------------------------------------------------------------------------------------
@@ -84,7 +60,7 @@ def open_doors(stage: Stage) -> None:
     stage.gateway_port = stage.free_port()
     stage.start_gateway()
     command = [sys.executable, "load.py"]
-    stage.run("load", "load", command, port=False, env={"RATE": str(stage.rate), "RECORD": str(stage.record)})
+    stage.run("load", "load", command, port=False, env={"RATE": str(stage.rate), "RECORD": str(stage.record())})
     stage.until(lambda: stage.buy().get("order") is not None, "nobody can buy through the gateway", watch="gateway")
     began = stage.mark()
     stage.until(lambda: stage.calls(began).sent > LEAST_CALLS, "no customer calls", watch="load")
@@ -124,7 +100,7 @@ def _replica_joins(stage: Stage) -> Iterable[str]:
     yield f"from the command to its first call: {1000 * (ended - began):.0f} ms, with Envoy, certificate and probe"
     if ready_at:
         yield f"from healthy to its first call: {1000 * max(0.0, ended - ready_at[0]):.0f} ms"
-    yield _none_failed(_settled_calls(stage, mark), "while it joined")
+    yield none_failed(_settled_calls(stage, mark), "while it joined")
 
 
 def _replica_slow(stage: Stage) -> Iterable[str]:
@@ -140,7 +116,7 @@ def _replica_slow(stage: Stage) -> Iterable[str]:
     )
     yield f"inventory-2 answers {SLOW_MS:.0f} ms late and now gets {share:.1%} of the calls instead of 25 %"
     promise(share < 0.1, f"the slow replica still gets {share:.1%} of the calls")
-    yield _none_failed(after, "meanwhile")
+    yield none_failed(after, "meanwhile")
 
 
 def _share_of(stage: Stage, name: str) -> float:
@@ -166,7 +142,7 @@ def _replica_dies(stage: Stage) -> Iterable[str]:
     promise(lost.failed <= MOST_IN_FLIGHT, f"{lost.failed} calls failed around the kill: {'; '.join(lost.errors)}")
     if lost.failed:
         yield f"{lost.failed} had been handed to it at that instant and not answered: orders are not placed twice"
-    yield _none_failed(calls, "from then on")
+    yield none_failed(calls, "from then on")
 
 
 DENIAL = f"""
@@ -199,7 +175,7 @@ def _policy_denies(stage: Stage) -> Iterable[str]:
     promise(said.startswith("403"), f"the snoop was answered {said!r} in spite of the policy")
     promise("only-orders-may-charge" in said, f"the denial does not name its policy: {said!r}")
     yield f"a snooping service is told: {said}"
-    yield _none_failed(stage.watch(2), "by orders, which may, meanwhile")
+    yield none_failed(stage.watch(2), "by orders, which may, meanwhile")
 
 
 def _snoop(stage: Stage) -> str:
@@ -244,14 +220,14 @@ def _canary(stage: Stage) -> Iterable[str]:
         promise(
             abs(seen["v2"] - new) <= 4 * (100 * new / 100 * (100 - new) / 100) ** 0.5, f"not a {new} % split: {seen}"
         )
-    yield _none_failed(_settled_calls(stage, mark), "during the whole shift")
+    yield none_failed(_settled_calls(stage, mark), "during the whole shift")
 
 
 def _control_plane_dies(stage: Stage) -> Iterable[str]:
     mark = stage.mark()
     stage.kill("control plane")
     seen = stage.watch(6)
-    yield f"kill -9 of the control plane: {_none_failed(seen, 'in the six seconds without it')}"
+    yield f"kill -9 of the control plane: {none_failed(seen, 'in the six seconds without it')}"
     began = time.monotonic()
     stage.start_control_plane()
     stage.until(
@@ -262,7 +238,7 @@ def _control_plane_dies(stage: Stage) -> Iterable[str]:
         "the proxies did not come back",
     )
     yield f"started again: every proxy back and in sync after {time.monotonic() - began:.1f} s"
-    yield _none_failed(_settled_calls(stage, mark), "from the kill to now")
+    yield none_failed(_settled_calls(stage, mark), "from the kill to now")
 
 
 def _settled_calls(stage: Stage, since: float) -> Calls:
@@ -289,6 +265,7 @@ ACTS = (
         play=_replica_slow,
     ),
     Act(title="A replica dies", story="Without a word, under load.", play=_replica_dies),
+    SLOW_LINK,
     Act(
         title="A policy denies a caller",
         story="Only orders may charge money. The denial says which policy it was.",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from masche.cli.acts import ACTS, Act, BrokenPromiseError, await_shop, open_doors, open_shop, promise
+from masche.cli.act import Act, BrokenPromiseError, promise
+from masche.cli.acts import ACTS, await_shop, open_doors, open_shop
 from masche.cli.exits import Exit
 from masche.cli.output import console, say
 from masche.cli.stage import SHOP, Stage, StageError

@@ -24,6 +24,7 @@ from typing import Any
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
 from masche.api.messages import Applied, Document, MeshStatus, ProxyStatus, RolloutState
 from masche.cli.afterwards import Afterwards
+from masche.cli.links import Links, in_a_thread
 
 SHOP = Path(__file__).with_name("shop")
 NAMESPACE = "shop"
@@ -67,6 +68,7 @@ class Stage:
     gateway_port: int = 0
     lost_in_flight: int = 0
     _afterwards: Afterwards = field(init=False)
+    _until_closed: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         self._afterwards = Afterwards(self.folder)
@@ -102,9 +104,10 @@ class Stage:
         port: bool = True,
         labels: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         """Start one instance of a service behind its own sidecar; ``name`` is what it calls itself."""
-        words = ["run", "--service", service, "--namespace", NAMESPACE]
+        words = ["run", "--service", service, "--namespace", NAMESPACE, *options]
         for key, value in (labels or {}).items():
             words += ["--label", f"{key}={value}"]
         if port:
@@ -171,6 +174,7 @@ class Stage:
         if plane is not None:
             plane.terminate()
             _ended(plane)
+        self._until_closed.close()
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._afterwards.over()
@@ -252,20 +256,25 @@ class Stage:
         except OSError as error:
             return {"status": 0, "error": str(error)}
 
+    # -- between zones --------------------------------------------------------------------------------------------
+
+    def lay(self, zones: Sequence[str]) -> Links:
+        """Lay links between zones, which carry until the stage closes."""
+        return self._until_closed.enter_context(in_a_thread(Links(zones, block=f"127.{200 + os.getpid() % 50}")))
+
     # -- the customers --------------------------------------------------------------------------------------------
 
-    @property
-    def record(self) -> Path:
-        """Where the load writes what it saw."""
-        return self.folder / "load.jsonl"
+    def record(self, load: str = "load") -> Path:
+        """Where a load writes what it saw."""
+        return self.folder / f"{load}.jsonl"
 
     def mark(self) -> float:
         """Now, as the load counts time."""
         return time.time()
 
-    def calls(self, since: float, until: float | None = None) -> Calls:
+    def calls(self, since: float, until: float | None = None, *, load: str = "load") -> Calls:
         """What the customers saw of calls that ended in whole seconds after ``since``."""
-        rows = [row for row in self._rows() if row["at"] >= since and (until is None or row["at"] < until)]
+        rows = [row for row in self._rows(load) if row["at"] >= since and (until is None or row["at"] < until)]
         return Calls(
             sent=sum(row["sent"] for row in rows),
             failed=sum(row["failed"] for row in rows),
@@ -273,18 +282,20 @@ class Stage:
             errors=tuple(error for row in rows for error in row["errors"])[:5],
         )
 
-    def watch(self, seconds: float) -> Calls:
+    def watch(self, seconds: float, *, load: str = "load") -> Calls:
         """Let the customers call for a while and say what they saw."""
         began = self.mark()
         end = time.monotonic() + seconds
         self.until(
-            lambda: time.monotonic() > end and bool(self.calls(began).sent), "the load stands still", watch="load"
+            lambda: time.monotonic() > end and bool(self.calls(began, load=load).sent),
+            "the load stands still",
+            watch=load,
         )
-        return self.calls(began)
+        return self.calls(began, load=load)
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        if self.record.exists():
-            for line in self.record.read_text().splitlines():
+    def _rows(self, load: str) -> Iterator[dict[str, Any]]:
+        if self.record(load).exists():
+            for line in self.record(load).read_text().splitlines():
                 with contextlib.suppress(ValueError):
                     yield json.loads(line)
 

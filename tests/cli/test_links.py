@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from masche.testing.links import Link, Links, in_a_thread, obey
+from masche.cli.links import Link, Links, in_a_thread, obey
 
 BLOCK = f"127.{220 + os.getpid() % 30}"
 DELAY = 0.08
@@ -183,7 +183,7 @@ def test_a_line_says_how_a_link_is(links: Links):
 
 def test_it_is_a_program_that_obeys_its_standard_input():
     done = subprocess.run(
-        [sys.executable, "-m", "masche.testing.links", "--block", BLOCK, "a", "b"],
+        [sys.executable, "-m", "masche.cli.links", "--block", BLOCK, "a", "b"],
         input="a-b 40ms\nnonsense\n",
         capture_output=True,
         text=True,

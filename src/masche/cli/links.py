@@ -296,7 +296,7 @@ def _link(how: str) -> Link:
 
 def main() -> None:
     """Relay until standard input ends, doing what its lines say."""
-    parser = argparse.ArgumentParser(prog="python -m masche.testing.links", description=obey.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m masche.cli.links", description=obey.__doc__)
     parser.add_argument("--block", default="127.81", help="two octets of loopback addresses that nobody else uses")
     parser.add_argument("zones", nargs="+")
     given = parser.parse_args()
