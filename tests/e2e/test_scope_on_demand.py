@@ -23,6 +23,23 @@ spec: {onDemandAbove: 1}
 ---
 """
 
+ODD = """
+apiVersion: v1
+kind: Service
+metadata: {name: odd, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 9000, targetPort: http}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: both, namespace: bank}
+spec:
+  selector: {app: both}
+  ports: [{name: http, port: 80, targetPort: http}, {name: http-admin, port: 9001, targetPort: http}]
+---
+"""
+
 RULED = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -53,7 +70,7 @@ def clusters(instance: Instance) -> set[str]:
 @pytest.fixture(scope="module")
 def large(mesh: Mesh) -> Mesh:
     """A mesh in which nobody is given everything."""
-    mesh.apply(LARGE + "".join(map(service, ("web", "stock", "ruled", "empty"))) + RULED)
+    mesh.apply(LARGE + "".join(map(service, ("web", "stock", "ruled", "empty"))) + ODD + RULED)
     servers = [mesh.run(name, WEB) for name in ("web", "stock")]
     mesh.await_ready(*servers)
     return mesh
@@ -76,6 +93,12 @@ def caller(large: Mesh) -> Instance:
     return started(large, "caller")
 
 
+@pytest.fixture(scope="module")
+def speller(large: Mesh) -> Instance:
+    """One that calls a service by many names, of which each may be the first."""
+    return started(large, "speller")
+
+
 def test_who_has_called_nothing_yet_is_given_nothing_but_the_explicit_proxy(large: Mesh):
     fresh = started(large, "fresh")
     assert "HTTP_PROXY" in fresh.environment
@@ -90,6 +113,23 @@ def test_a_first_call_gets_its_answer_and_a_request_with_a_body_too(large: Mesh)
     status, body = through_proxy(first, "http://stock/x", method="POST", body=b"x" * 100_000)
     assert (status, json.loads(body)["name"]) == (200, "stock-1")
     assert clusters(first) == {"web", "stock"}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("web", "WEB", "web.shop", "web.shop.svc", "Web.Shop.mesh", "web.shop.svc.cluster.local", "web:80"),
+        *("web.shop.mesh:80", "web.shop.svc.", "odd", "odd:9000", "odd.shop.svc:9000"),
+    ],
+)
+def test_every_name_of_a_service_means_it_at_the_first_call(speller: Instance, host: str):
+    status, body = through_proxy(speller, f"http://{host}/x")
+    assert (status, json.loads(body)["name"]) == (200, "web-1")
+
+
+@pytest.mark.parametrize("host", ["both.bank", "both.bank:80", "both.bank.svc:9001"])
+def test_a_name_of_another_namespace_is_its_cluster_and_no_other(speller: Instance, host: str):
+    assert through_proxy(speller, f"http://{host}/x") == (503, b"no healthy upstream")
 
 
 def test_a_service_with_a_rule_of_its_own_is_called_by_that_rule_the_first_time(large: Mesh):

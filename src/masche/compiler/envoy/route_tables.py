@@ -7,6 +7,7 @@ name stands in two virtual hosts of one table, for Envoy would refuse the whole.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
@@ -16,6 +17,7 @@ from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
 from masche.compiler.envoy.rbac import http_rules
 from masche.compiler.envoy.retries import UNREACHED
 from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes, routes_together
+from masche.compiler.remember import by_identity
 from masche.model.blob import Blob
 from masche.model.refs import Name, Origin, Ref
 from masche.model.view import GatewayListener, Outbound, Policy, Route
@@ -88,28 +90,48 @@ def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blo
 
 
 def narrowed_proxy_table(
-    outbounds: Iterable[Outbound], *, given: Collection[Name], namespace: str, is_registry_only: bool
+    outbounds: tuple[Outbound, ...], *, given: Collection[Name], namespace: str, is_registry_only: bool
 ) -> Blob:
     """Return the same table for a caller of a large mesh: only the Services ``given``, and those with a rule of their
     own, have a virtual host of their own."""
-    taken: set[str] = set(NEVER_PROXIED)
+    entries, refs, chooser = _entries(outbounds, namespace)
     hosts = [_refused_host()]
-    refs: set[Ref] = set()
-    together: defaultdict[Route, list[Outbound]] = defaultdict(list)
-    for outbound in outbounds:
-        refs |= _refs(outbound)
-        kind = None if outbound.service.owner in given else on_demand.kind_of(outbound)
-        if kind is not None:
-            together[kind].append(outbound)
-        elif domains := _untaken(_domains(outbound), taken):
-            hosts.append(_named_host(outbound, domains))
+    together: defaultdict[Route, list[bytes]] = defaultdict(list)
+    for each in entries:
+        if each.kind is None or each.outbound.service.owner in given:
+            hosts.append(_named_host(each.outbound, each.domains))
+        else:
+            together[each.kind].append(each.encoded)
     for number, (kind, some) in enumerate(together.items()):
-        domains = _untaken(chain.from_iterable(map(_domains, some)), taken)
         ways = _connect(PROXY_CONNECT) + routes_together(kind, on_demand.CHOSEN)
-        hosts.append(virtual_host(f"{_TOGETHER}/{number}", domains, ways))
+        hosts.append(virtual_host(f"{_TOGETHER}/{number}", (), b"".join(some) + ways))
     hosts.append(_other_host(is_registry_only=is_registry_only))
-    chooser = on_demand.chooser(namespace, chain.from_iterable(together.values()))
-    return _configuration(PROXY, hosts, frozenset(refs), encode(_TABLE, {"cluster_specifier_plugins": [chooser]}))
+    return _configuration(PROXY, hosts, refs, chooser)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One Outbound in a table of many: the names that are its own, also encoded, and of which kind it is, if of any."""
+
+    outbound: Outbound
+    domains: tuple[str, ...]
+    encoded: bytes
+    kind: Route | None
+
+
+@by_identity
+def _entries(outbounds: tuple[Outbound, ...], namespace: str) -> tuple[tuple[_Entry, ...], frozenset[Ref], bytes]:
+    """What does not depend on what is given: an entry for each with a name, all resources, and the chooser."""
+    taken: set[str] = set(NEVER_PROXIED)
+    named = ((each, _untaken(_domains(each), taken)) for each in outbounds)
+    entries = tuple(
+        _Entry(each, domains, b"".join(text(2, domain) for domain in domains), on_demand.kind_of(each))
+        for each, domains in named
+        if domains
+    )
+    refs = frozenset(chain.from_iterable(_refs(each) for each in outbounds))
+    chooser = on_demand.chooser(namespace, (each.outbound for each in entries if each.kind is not None))
+    return entries, refs, encode(_TABLE, {"cluster_specifier_plugins": [chooser]})
 
 
 def gateway_table(listener: GatewayListener, policies: tuple[Policy, ...] = ()) -> Blob:
