@@ -1,9 +1,12 @@
 """Weights from measured latency."""
 
+from collections.abc import Generator, Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masche.compiler.steer.moves import Decision
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.steersman import Steersman
 from masche.compiler.steer.terrain import Ground, Site, Terrain
@@ -75,6 +78,23 @@ def test_nothing_is_published_while_nothing_moves() -> None:
     end = seconds(steersman, {"a": 2000.0, "b": 45_000.0}, count=30)
     steersman.saw(KEY, [Seen(workload="a", answers=9, latency_us=2010.0)], now=float(end))
     assert steersman.steer(TERRAIN, now=float(end)).steering is None
+
+
+def finished(steps: Generator[None, None, Decision], found: list[Decision]) -> Iterator[None]:
+    """Hand on the pauses, and put what was decided into ``found``."""
+    found.append((yield from steps))
+
+
+def test_a_decision_by_steps_is_the_same_and_pauses_for_each_port() -> None:
+    at_once, by_steps = Steersman(), Steersman()
+    for now in (1.0, 2.0, 3.0):
+        for steersman in (at_once, by_steps):
+            samples = [Seen(workload=name, answers=20, latency_us=us) for name, us in (("a", 2e3), ("b", 45e3))]
+            steersman.saw(KEY, samples, now=now)
+        found: list[Decision] = []
+        pauses = [*finished(by_steps.steer_by_steps(TERRAIN, now=now), found)]
+        assert found == [at_once.steer(TERRAIN, now=now)]
+        assert len(pauses) >= 3, "to sum up, to count and to decide"
 
 
 def test_what_cannot_be_counted_is_met_once_and_what_comes_later_counts() -> None:

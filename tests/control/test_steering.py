@@ -1,6 +1,7 @@
 """The steering loop: what reports and verdicts move, for whom, how soon, and what is told of it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from control.plant import Plant, eventually, plant, service, sidecar
 from masche.api.explaining import Step, WhyRequest
 from masche.api.traffic import EdgeEndpoint, InstanceState
 from masche.control import helm as module
+from masche.control.ejections import Ejections
 from masche.link.messages import EdgeReport, EndpointReport, Histogram, ProxyGone, ProxyReport, Report, Verdict
 from masche.model.refs import Name, PortRef
 from masche.model.view import Health
@@ -200,7 +202,12 @@ async def test_an_instance_whose_detour_alone_is_cut_off_is_not(shop: Plant) -> 
 
 async def test_many_verdicts_are_one_look(shop: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
-    monkeypatch.setattr(shop.parts.measures.helm, "look", lambda: looks.append(shop.parts.world.now()))
+
+    def steps() -> Iterator[None]:
+        looks.append(shop.parts.world.now())
+        yield
+
+    monkeypatch.setattr(shop.parts.measures.helm, "_steps", steps)
     monkeypatch.setattr(module, "INTERVAL", 30.0)
     shop.parts.measures.helm.hurry()
     await eventually(lambda: looks, "the last look was long ago")
@@ -307,16 +314,37 @@ async def test_the_last_report_of_a_proxy_that_has_left_still_counts(shop: Plant
     assert (edge.source, edge.destination, len(edge.endpoints)) == ("shop/job", "shop/orders", 1)
 
 
+async def test_a_long_look_lets_others_have_the_loop_in_between(shop: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 0.0)
+    helm = module.Helm(shop.parts.world, events=shop.parts.events, ejections=Ejections())
+    order: list[str] = []
+
+    def steps() -> Iterator[None]:
+        for _ in range(3):
+            order.append("look")
+            yield
+
+    async def another() -> None:
+        for _ in range(3):
+            order.append("another")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(helm, "_steps", steps)
+    await asyncio.gather(helm._look_in_slices(), another())
+    assert order == ["look", "another"] * 3
+
+
 async def test_a_look_that_fails_is_told_of_once_and_ends_nothing(shop: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "INTERVAL", 0.01)
     monkeypatch.setattr(module, "SHORTEST", 0.01)
     looks: list[int] = []
 
-    def fails() -> None:
+    def fails() -> Iterator[None]:
         looks.append(1)
+        yield
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(shop.parts.measures.helm, "look", fails)
+    monkeypatch.setattr(shop.parts.measures.helm, "_steps", fails)
     await eventually(lambda: len(looks) > 3)
     assert shop.happened("steering-failed") == [
         "traffic is not steered now, and the last weights stay: ZeroDivisionError: by zero"

@@ -6,7 +6,7 @@ look, the Steering in force stays, and so does the control plane.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from masche.compiler.steer.moves import Decision, Move
 from masche.compiler.steer.standing import Link, Standing
@@ -27,6 +27,9 @@ SHORTEST = 0.1
 RESPITE = 4.0
 """After a look everybody else has the loop for so many times what it took, so that verdicts in a large mesh starve
 nobody; a look is never put off for longer than the interval."""
+
+SLICE = 0.01
+"""Seconds after which a look in a large mesh lets others have the loop in between."""
 
 DRY_RUN = "dry-run"
 """The kind of an event about what would have moved."""
@@ -63,13 +66,24 @@ class Helm:
             self._urgent.clear()
             began = self._world.now()
             try:
-                self.look()
+                await self._look_in_slices()
                 self._cost = self._world.now() - began
             except Exception as error:  # noqa: BLE001 - what cannot be steered must not end what serves already
                 self._failed(error)
 
+    async def _look_in_slices(self) -> None:
+        began = self._world.now()
+        for _ in self._steps():
+            if self._world.now() - began >= SLICE:
+                await asyncio.sleep(0)
+                began = self._world.now()
+
     def look(self) -> None:
-        """Take what was seen, decide, publish and tell."""
+        """Take what was seen, decide, publish and tell, at one go."""
+        for _ in self._steps():
+            pass
+
+    def _steps(self) -> Iterator[None]:
         now, mesh = self._world.now(), self._world.mesh
         self._begin()
         if self._ports[0] is not mesh:
@@ -79,7 +93,8 @@ class Helm:
         terrain = survey(mesh, self._ports[1])
         for key, seen in self.sightings.taken().items():
             self._steersman.saw(key, seen, now=now)
-        decision = self._steersman.steer(terrain, now=now)
+        yield
+        decision = yield from self._steersman.steer_by_steps(terrain, now=now)
         if decision.steering is not None:
             self._world.steer(decision.steering)
         self._tell(decision)

@@ -5,11 +5,12 @@ service that uses it. Invariant: whatever was seen, in whatever order, weights s
 and 1000, and no port is left without an instance. Pure: time comes from outside.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 
-from masche.compiler.steer.costs import AT_HOME, Carried, passages, summed
+from masche.compiler.steer.costs import AT_HOME, Carried, Intervals, passages, summed
 from masche.compiler.steer.desk import Desk
 from masche.compiler.steer.laggards import Laggards
 from masche.compiler.steer.links import Links
@@ -70,21 +71,42 @@ class Steersman:
 
         When it is called sooner, because of an ejection, verdicts are judged at once, and all else when it is time.
         """
+        steps = self.steer_by_steps(terrain, now=now)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    def steer_by_steps(self, terrain: Terrain, *, now: float) -> Generator[None, None, Decision]:
+        """Do what ``steer`` does, and pause after every few instances, so that others may have the processor.
+
+        To be finished before it is called again; what is seen meanwhile counts the next time.
+        """
         self._terrain = terrain
         self._is_whole = now - self._stepped_at >= INTERVAL
         self._stepped_at = now if self._is_whole else self._stepped_at
         self._forget()
-        self._count(now=now)
+        yield from self._count(now=now)
         moves: list[Move] = []
-        for port in sorted({port for port, _ in self._desks}):
+        for port, desks in self._by_port().items():
+            yield
             ground = terrain.ports[port]
             is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
-            moves += (replace(move, is_dry_run=is_dry_run) for move in self._decide(port, ground, now=now))
+            moves += (replace(move, is_dry_run=is_dry_run) for move in self._decide(port, ground, desks, now=now))
+        yield
         steering = Steering(steers=dict(self._steers()))
         if steering == self._steering:
             return Decision(moves=tuple(moves))
         self._steering = steering
         return Decision(steering=steering, moves=tuple(moves))
+
+    def _by_port(self) -> Mapping[PortRef, list[Desk]]:
+        """The Desks of each port, in order of port and zone."""
+        found: dict[PortRef, list[Desk]] = {}
+        for (port, _), desk in sorted(self._desks.items(), key=itemgetter(0)):
+            found.setdefault(port, []).append(desk)
+        return found
 
     def _forget(self) -> None:
         """Let go of ports that are gone or that nobody wants steered."""
@@ -95,9 +117,12 @@ class Steersman:
         self._desks = {key: desk for key, desk in self._desks.items() if key[0] in steered and not desk.is_idle}
         self._ports = {port: each for port, each in self._ports.items() if port in steered}
 
-    def _count(self, *, now: float) -> None:
+    def _count(self, *, now: float) -> Iterator[None]:
         pending, self._pending = sorted(self._pending.items()), {}  # first, so that no bad Report is met for ever
-        heard = [(zone, summed(seens)) for (_, zone), seens in pending]
+        heard: list[tuple[str, Intervals]] = []
+        for (_, zone), seens in pending:
+            heard.append((zone, summed(seens)))
+            yield
         self._links.heard((each for zone, intervals in heard for each in passages(zone, intervals)), at=now)
         self._links.trim(now=now)
         for (key, seens), (_, intervals) in zip(pending, heard, strict=True):
@@ -106,8 +131,10 @@ class Steersman:
             wait_us = _wait(ground.traffic) * MICROSECONDS
             desk.costs.heard(intervals, partial(self._carried, key[1]), wait_us=wait_us, at=now)
             self._ports.setdefault(key[0], _Port()).bench.heard(seens, zone=key[1], at=now)
+            yield
         for (port, _), desk in self._desks.items():
             desk.costs.keep(self._present(port), now=now)
+            yield
         for port, each in self._ports.items():
             each.bench.keep(self._present(port), now=now)
 
@@ -119,16 +146,15 @@ class Steersman:
     def _present(self, port: PortRef) -> frozenset[str]:
         return self._terrain.ports[port].names
 
-    def _decide(self, port: PortRef, ground: Ground, *, now: float) -> Iterator[Move]:
-        desks = {key: desk for key, desk in self._desks.items() if key[0] == port}
-        yield from self._judge(port, ground, list(desks.values()), now=now)
+    def _decide(self, port: PortRef, ground: Ground, desks: list[Desk], *, now: float) -> Iterator[Move]:
+        yield from self._judge(port, ground, desks, now=now)
         if not self._is_whole:
             return
         bench = self._ports[port].bench
-        avoiding = frozenset(zone for (_, zone), desk in desks.items() if desk.spread.bad)
-        for (_, zone), desk in sorted(desks.items()):
+        avoiding = frozenset(desk.zone for desk in desks if desk.spread.bad)
+        for desk in desks:
             yield from desk.weigh(ground, bench, self._links, now=now)
-            outlook = prospect(self._terrain, port, zone, desk, self._links, avoiding=avoiding, now=now)
+            outlook = prospect(self._terrain, port, desk.zone, desk, self._links, avoiding=avoiding, now=now)
             if outlook is not None:
                 yield from desk.spread.step(outlook, now=now)
 
@@ -160,9 +186,8 @@ class Steersman:
         is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
         return tuple(
             replace(standing, is_dry_run=is_dry_run)
-            for (other, _), desk in sorted(self._desks.items())
-            if other == port
-            for standing in desk.standings(ground, bench, self._links)
+            for zone in sorted(zone for other, zone in self._desks if other == port)
+            for standing in self._desks[port, zone].standings(ground, bench, self._links)
         )
 
     def shares(self, port: PortRef) -> dict[str, tuple[tuple[str, int], ...]]:
