@@ -1,9 +1,9 @@
 """What a wildcard is not answered with and a name is: scope on demand, as the protocol sees it."""
 
-from xds_worlds import Proxy, cluster, names, world
+from xds_worlds import Proxy, blob, cluster, names, world
 
 from masche.wire.discovery import DeltaRequest, SotwRequest
-from masche.wire.types import CLUSTER
+from masche.wire.types import CLUSTER, ENDPOINTS
 from masche.xds.sotw import SotwStream
 from masche.xds.stream import Stream
 from masche.xds.wanted import Table, Wanted
@@ -86,6 +86,34 @@ def test_a_name_given_up_beside_a_wildcard_that_does_not_offer_it_is_kept_if_it_
     assert names(envoy.leave(CLUSTER, "b")) == [("CDS", ["b"], [])], "the proxy must be told what holds now"
     envoy.answer()
     assert envoy.stream.is_live(offering("a"))
+
+
+def test_the_endpoints_of_a_cluster_asked_for_by_name_are_sent_behind_it_and_again_when_they_are_asked_for():
+    endpoints = Table([blob(ENDPOINTS, name) for name in "abc"])
+    envoy = proxy(Wanted({**offering("a"), ENDPOINTS: endpoints}))
+    envoy.ask(CLUSTER)
+    envoy.answer()
+    envoy.ask(ENDPOINTS, "a")
+    envoy.answer()
+    assert names(envoy.ask(CLUSTER, "b")) == [("CDS", ["b"], []), ("EDS", ["b"], [])]
+    envoy.answer()
+    assert envoy.ask(ENDPOINTS, "b") == [], "one response is under way"
+    assert names(envoy.answer()) == [("EDS", ["b"], [])]
+    envoy.answer()
+    assert envoy.stream.is_live(Wanted({**offering("a"), ENDPOINTS: endpoints}))
+
+
+def test_what_is_expected_to_be_asked_for_is_not_said_to_be_gone_when_it_goes():
+    envoy = proxy(Wanted({**offering("a"), ENDPOINTS: Table([blob(ENDPOINTS, name) for name in "ab"])}))
+    envoy.ask(CLUSTER)
+    envoy.answer()
+    envoy.ask(ENDPOINTS, "a")
+    busy = envoy.inbox.pop()
+    envoy.ask(CLUSTER, "b")
+    less = envoy.take(envoy.stream.want(Wanted({ENDPOINTS: Table([blob(ENDPOINTS, "a")])}), now=0.0))
+    assert less == []
+    envoy.inbox.insert(0, busy)
+    assert ("EDS", [], ["b"]) not in names(envoy.answer())
 
 
 def test_a_refused_cluster_that_is_no_longer_offered_is_no_longer_a_rejection():
