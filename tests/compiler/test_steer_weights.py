@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masche.compiler.steer.seen import Seen
+from masche.compiler.steer.standing import Admission
 from masche.compiler.steer.steersman import Steersman
 from masche.compiler.steer.terrain import Ground, Site, Terrain
 from masche.compiler.steer.weights import FAIR, LEAST, SPARED, Reading, weights
+from masche.model.calling import Algorithm
 from masche.model.refs import PortRef
+from masche.model.view import Traffic
 
 PORT = PortRef("shop", "orders", 80)
 KEY = (PORT, "")
@@ -119,3 +122,42 @@ def test_weights_are_bounded_whatever_is_read(readings: dict[str, Reading], befo
     made = weights(readings, before, is_crowded=is_crowded)
     assert made.keys() == readings.keys()
     assert all(LEAST <= weight <= FAIR for weight in made.values())
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.RING_HASH, Algorithm.MAGLEV])
+def test_where_a_hash_chooses_no_weight_moves_but_an_instance_that_fails_is_still_taken_off(algorithm: Algorithm):
+    steersman = Steersman()
+    sites = TERRAIN.ports[PORT].sites
+    terrain = Terrain(ports={PORT: Ground(sites=sites, traffic=Traffic(algorithm=algorithm))})
+    for now in range(12):
+        seens = [Seen(workload=name, caller="one", answers=20, latency_us=2000.0) for name in "abc"]
+        seens.append(Seen(workload="d", caller="one", answers=20, latency_us=40_000.0))
+        seens.append(Seen(workload="e", caller="one", errors=9, is_ejected=True))
+        steersman.saw(KEY, seens, now=float(now))
+        decision = steersman.steer(terrain, now=float(now))
+        if decision.steering:
+            assert all(not steer.weights for steer in decision.steering.steers.values())
+    standings = {each.workload: each for each in steersman.instances(PORT)}
+    assert {each.weight for each in standings.values()} == {FAIR}
+    assert standings["e"].state is not Admission.ADMITTED
+
+
+def test_every_weight_that_is_not_fair_has_a_reason_until_it_is_fair_again():
+    steersman, seen = Steersman(), set[str]()
+    for now in range(90):
+        seens = [Seen(workload=name, answers=20, latency_us=2000.0) for name in "abcd"]
+        if now < 10:
+            seens.append(Seen(workload="e", answers=20, latency_us=40_000.0))
+        elif now > 25:
+            seens.append(Seen(workload="e", answers=20, latency_us=2000.0))
+        steersman.saw(KEY, seens, now=float(now))
+        steersman.steer(TERRAIN, now=float(now))
+        for each in steersman.instances(PORT):
+            assert bool(each.reason) is (each.weight != FAIR)
+            seen.add(each.reason.partition(",")[0])
+    assert seen == {
+        "",
+        "it takes 40 ms",
+        "it was slow or failed when it was last called",
+        "it was slow or failed; it takes 2 ms again",
+    }

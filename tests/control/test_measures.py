@@ -125,7 +125,7 @@ async def test_what_a_proxy_invents_of_services_and_instances_is_counted_nowhere
     assert await edges(shop) == ()
     assert shop.parts.measures.last_success() == {}
     assert len(shop.parts.measures._ejections) == 0
-    assert shop.parts.measures.helm.sightings.taken() == {}
+    assert dict(shop.parts.measures.helm.sightings.taken()) == {}
 
 
 async def test_instances_are_told_apart_and_who_still_answers_is_remembered(shop: Plant) -> None:

@@ -28,7 +28,7 @@ def test_reports_of_one_proxy_add_up_and_their_means_are_weighted_by_what_they_w
     sightings = Sightings()
     sightings.add(KEY, SIGHT, report(1, 4000, errors=1, timeouts=1, rtt_us=300, active=5), zone="b")
     sightings.add(KEY, SIGHT, report(3, 2000, is_ejected=True, active=2), zone="b")
-    [seen] = sightings.taken()[KEY]
+    [seen] = dict(sightings.taken())[KEY]
     assert (seen.workload, seen.zone, seen.via, seen.caller) == ("shop/orders-1", "b", "", "web-1-proxy")
     assert (seen.answers, seen.errors, seen.timeouts) == (4, 1, 1)
     assert (seen.latency_us, seen.service_us) == (2500, 1250)
@@ -40,14 +40,14 @@ def test_proxies_zones_and_ways_are_told_apart():
     for key, sight in ((KEY, SIGHT), (KEY, ("shop/orders-1", "c", "web-1-proxy")), ((ORDERS, "b"), SIGHT)):
         sightings.add(key, sight, report(2, 1000), zone="b")
     sightings.add(KEY, ("shop/orders-1", "", "web-2-proxy"), report(2, 1000), zone="b")
-    taken = sightings.taken()
+    taken = dict(sightings.taken())
     assert [(each.via, each.caller) for each in taken[KEY]] == [
         ("", "web-1-proxy"),
         ("c", "web-1-proxy"),
         ("", "web-2-proxy"),
     ]
     assert len(taken[ORDERS, "b"]) == 1
-    assert sightings.taken() == {}, "what was taken is not given again"
+    assert dict(sightings.taken()) == {}, "what was taken is not given again"
 
 
 def test_a_verdict_without_calls_is_a_sighting_and_the_newest_word_counts():
@@ -55,7 +55,7 @@ def test_a_verdict_without_calls_is_a_sighting_and_the_newest_word_counts():
     sightings.judge(KEY, SIGHT, zone="b", is_ejected=True)
     sightings.judge(KEY, SIGHT, zone="b", is_ejected=False)
     sightings.judge(KEY, SIGHT, zone="b", is_ejected=True)
-    [seen] = sightings.taken()[KEY]
+    [seen] = dict(sightings.taken())[KEY]
     assert (seen.is_ejected, seen.answers, seen.latency_us, seen.service_us) == (True, 0, 0.0, 0.0)
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_lost_and_nothing_counts_twice(reports: list[tuple[int, int, 
     sightings = Sightings()
     for proxy, requests, us in reports:
         sightings.add(KEY, ("shop/orders-1", "", f"proxy-{proxy}"), report(requests, us), zone="b")
-    seen = sightings.taken().get(KEY, ())
+    seen = dict(sightings.taken()).get(KEY, ())
     assert sum(each.answers for each in seen) == sum(requests for _, requests, _ in reports)
     total = sum(each.answers * each.latency_us for each in seen)
     assert abs(total - sum(requests * us for _, requests, us in reports)) < 1

@@ -24,12 +24,12 @@ INTERVAL = 1.0
 SHORTEST = 0.1
 """Seconds between two looks, however many verdicts come."""
 
+SLICE = 0.004
+"""Seconds of work after which everybody else has their turn; what is decided is published at the end, all at once."""
+
 RESPITE = 4.0
 """After a look everybody else has the loop for so many times what it took, so that verdicts in a large mesh starve
 nobody; a look is never put off for longer than the interval."""
-
-SLICE = 0.01
-"""Seconds after which a look in a large mesh lets others have the loop in between."""
 
 DRY_RUN = "dry-run"
 """The kind of an event about what would have moved."""
@@ -47,6 +47,7 @@ class Helm:
         self._urgent = asyncio.Event()
         self._panics: Mapping[PortRef, str] = {}
         self._ports: tuple[Mesh, tuple[PortRef, ...]] = (world.mesh, ports(world.mesh))
+        self._terrain = survey(world.mesh, self._ports[1])
         self._failure = ""
         self._has_begun = False
         self._cost = 0.0
@@ -64,41 +65,46 @@ class Helm:
                 async with asyncio.timeout(INTERVAL - rest):
                     await self._urgent.wait()
             self._urgent.clear()
-            began = self._world.now()
             try:
                 await self._look_in_slices()
-                self._cost = self._world.now() - began
             except Exception as error:  # noqa: BLE001 - what cannot be steered must not end what serves already
                 self._failed(error)
 
     async def _look_in_slices(self) -> None:
-        began = self._world.now()
+        """Look, and let others have the loop between short spells."""
+        began, cost = self._world.now(), 0.0
         for _ in self._steps():
-            if self._world.now() - began >= SLICE:
+            spent = self._world.now() - began
+            if spent >= SLICE:
+                cost += spent
                 await asyncio.sleep(0)
                 began = self._world.now()
+        self._cost = cost + self._world.now() - began
 
     def look(self) -> None:
-        """Take what was seen, decide, publish and tell, at one go."""
+        """Look without a pause."""
         for _ in self._steps():
             pass
 
     def _steps(self) -> Iterator[None]:
+        """Take what was seen, decide, publish and tell, in short steps between which the caller may pause."""
         now, mesh = self._world.now(), self._world.mesh
         self._begin()
         if self._ports[0] is not mesh:
             self._ports = (mesh, ports(mesh))
-        here = {each.state.proxy for each in self._world.registrations}
-        self._ejections.keep_only(here, mesh.workloads, now=now)
-        terrain = survey(mesh, self._ports[1])
-        for key, seen in self.sightings.taken().items():
+            self._terrain = survey(mesh, self._ports[1], self._terrain)
+            yield
+        if self._ejections:
+            here = {each.state.proxy for each in self._world.registrations}
+            self._ejections.keep_only(here, mesh.workloads, now=now)
+        for key, seen in self.sightings.taken():
             self._steersman.saw(key, seen, now=now)
-        yield
-        decision = yield from self._steersman.steer_by_steps(terrain, now=now)
+            yield
+        decision = yield from self._steersman.steer_by_steps(self._terrain, now=now)
         if decision.steering is not None:
             self._world.steer(decision.steering)
         self._tell(decision)
-        self._watch_panics(panicking(terrain, self._world.compilation.steering, self._ejections))
+        self._watch_panics(panicking(self._terrain, self._world.compilation.steering, self._ejections))
         self._failure = ""
 
     def _begin(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from masche.compiler.remember import by_identity
-from masche.compiler.selection import roster
+from masche.compiler.selection import matches, roster
 from masche.control.picture import caller_of
 from masche.control.registrations import Registration, Registrations
 from masche.model.mesh import Mesh
@@ -44,13 +44,67 @@ def naming(mesh: Mesh) -> Naming:
     return _naming(mesh.services, mesh.workloads)
 
 
+MANY = 100
+"""When more Workloads than this changed at once, everything is looked at anew."""
+
+_last: list[tuple[Mapping[Name, Service], Mapping[Name, Workload], Naming]] = []
+
+
 @by_identity
 def _naming(services: Mapping[Name, Service], workloads: Mapping[Name, Workload]) -> Naming:
+    made = after(*_last[0], workloads) if _last and _last[0][0] is services else None
+    made = made or anew(services, workloads)
+    _last[:] = [(services, workloads, made)]
+    return made
+
+
+def anew(services: Mapping[Name, Service], workloads: Mapping[Name, Workload]) -> Naming:
+    """Look at everybody."""
     return Naming(
         services=_services(services, workloads),
         listeners={place: name for name, each in workloads.items() for place in _places(each)},
         zones={name: each.spec.zone for name, each in workloads.items()},
     )
+
+
+def after(
+    services: Mapping[Name, Service], old: Mapping[Name, Workload], known: Naming, workloads: Mapping[Name, Workload]
+) -> Naming | None:
+    """What ``anew`` would give, from what is ``known`` of the ``old`` Workloads; None when that is not simpler.
+
+    Two Workloads at one place, as an old and a new holder of an address, are not simple.
+    """
+    come = {name: each for name, each in workloads.items() if old.get(name) is not each}
+    gone = [name for name in old if name not in workloads or name in come]
+    if len(come) + len(gone) > MANY:
+        return None
+    selected, listeners, zones = dict(known.services), dict(known.listeners), dict(known.zones)
+    for name in gone:
+        selected.pop(name, None)
+        del zones[name]
+        if any(listeners.pop(place, None) != name for place in _places(old[name])):
+            return None
+    for name, each in come.items():
+        zones[name] = each.spec.zone
+        if found := _service_of(services, each):
+            selected[name] = found
+        for place in _places(each):
+            if listeners.setdefault(place, name) != name:
+                return None
+    return Naming(services=selected, listeners=listeners, zones=zones)
+
+
+def _service_of(services: Mapping[Name, Service], workload: Workload) -> str:
+    labels = workload.metadata.labels
+    mine = [
+        name
+        for name, service in services.items()
+        if name.namespace == workload.metadata.namespace
+        and service.spec.selector
+        and matches(service.spec.selector, labels)
+    ]
+    namesake = [name for name in mine if name.name == labels.get("app")]
+    return str(min(namesake or mine)) if mine else ""
 
 
 def _services(services: Mapping[Name, Service], workloads: Mapping[Name, Workload]) -> dict[Name, str]:

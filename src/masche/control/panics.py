@@ -45,5 +45,4 @@ def _ejected(steering: Steering) -> Iterator[tuple[PortRef, frozenset[str]]]:
 
 
 def _is_panicking(ground: Ground, cuts: Iterable[frozenset[str]]) -> bool:
-    healthy = {site.workload for site in ground.sites if site.is_healthy}
-    return not healthy or any(healthy <= cut for cut in cuts)
+    return not ground.healthy or any(ground.healthy <= cut for cut in cuts)

@@ -4,7 +4,7 @@ Invariant: nothing is lost and nothing counts twice, however many Reports of a p
 up, and a mean is weighted by what it was taken of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from masche.compiler.steer.seen import Key, Seen
@@ -76,12 +76,16 @@ class Sightings:
         self._sum(key, sight, zone).is_ejected = is_ejected
 
     def _sum(self, key: Key, sight: Sight, zone: str) -> _Sum:
-        return self._sums.setdefault(key, {}).setdefault(sight, _Sum(zone=zone))
+        if (some := self._sums.get(key)) is None:
+            some = self._sums[key] = {}
+        if (found := some.get(sight)) is None:
+            found = some[sight] = _Sum(zone=zone)
+        return found
 
-    def taken(self) -> Mapping[Key, tuple[Seen, ...]]:
-        """Everything since the last time, and begin anew."""
+    def taken(self) -> Iterator[tuple[Key, tuple[Seen, ...]]]:
+        """Everything since the last time, key by key, and begin anew at once."""
         sums, self._sums = self._sums, {}
-        return {key: tuple(each.seen(sight) for sight, each in some.items()) for key, some in sums.items()}
+        return ((key, tuple(each.seen(sight) for sight, each in some.items())) for key, some in sums.items())
 
 
 def _count(histogram: Histogram) -> int:

@@ -1,28 +1,30 @@
 """What calls of one port cost, as the callers of a zone measured it: by instance, and by zone and way.
 
 The caller's time is taken apart into the network's part and the instance's own; where an instance says nothing of its
-own part, TCP's round trip stands for the network, and failing that zones are only compared with each other.
+own part, TCP's round trip stands for the network, and failing that zones are only compared with each other. Sums are
+whole microseconds, so that they are exact in whatever order reports come, and a look costs no more than what is new.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import fsum, sqrt
+from math import sqrt
 
 from masche.compiler.steer.links import Passage, Way
 from masche.compiler.steer.seen import Seen
-from masche.compiler.steer.weights import Reading
-from masche.compiler.steer.window import SPAN, Window, median
+from masche.compiler.steer.track import Carried, Track
+from masche.compiler.steer.weights import FAIR, Reading
+from masche.compiler.steer.window import SPAN, median
 
 UNKNOWN = -1.0
-MICROSECONDS = 1_000_000
-STUCK_AFTER = 2.0
-"""Seconds without any answer, while calls pile up, after which an instance counts as stuck."""
 
 RATE_DAMPING = 0.3
 """The share of a new interval in the average of calls per interval."""
 
-PILE = 3
-"""So many more calls waiting than twice those at its last answer are a pile."""
+FEWEST = 3
+"""Of fewer calls to a zone nothing is said."""
+
+FAILING = 0.05
+"""A zone fails when more than this share of the calls to it does."""
 
 
 @dataclass(slots=True)
@@ -35,53 +37,36 @@ class Interval:
     timeouts: int = 0
     active: int = 0
     rtt_us: float = 0.0
-    _latency: list[float] = field(default_factory=list[float])
-    _service: list[float] = field(default_factory=list[float])
-    _served: int = 0
+    latency_sum: int = 0
+    service_sum: int = 0
+    served: int = 0
 
     def add(self, seen: Seen) -> None:
         """Add what one caller saw; the order does not matter."""
+        answers = seen.answers
         self.zone = max(self.zone, seen.zone)
-        self.answers += seen.answers
+        self.answers += answers
         self.errors += seen.errors
         self.timeouts += seen.timeouts
         self.active += seen.active
-        self._latency.append(seen.answers * seen.latency_us)
+        self.latency_sum += round(answers * seen.latency_us)
         if seen.service_us > 0.0:
-            self._service.append(seen.answers * seen.service_us)
-            self._served += seen.answers
+            self.service_sum += round(answers * seen.service_us)
+            self.served += answers
         if seen.rtt_us > 0.0:
             self.rtt_us = min(self.rtt_us or seen.rtt_us, seen.rtt_us)
 
     @property
-    def calls(self) -> int:
-        """All that ended."""
-        return self.answers + self.errors
-
-    @property
     def latency_us(self) -> float:
         """The mean of the callers' time over the answers; 0.0 without any."""
-        return fsum(self._latency) / self.answers if self.answers else 0.0
-
-    @property
-    def service_us(self) -> float:
-        """The mean of the instance's own time; 0.0 when it did not say."""
-        return fsum(self._service) / self._served if self._served else 0.0
+        return self.latency_sum / self.answers if self.answers else 0.0
 
     @property
     def network_us(self) -> float:
-        """The rest, or the round trip of TCP; ``UNKNOWN`` when there is neither."""
-        if self._served:
-            return max(0.0, self.latency_us - self.service_us)
+        """What the instance does not account for, or the round trip of TCP; ``UNKNOWN`` when there is neither."""
+        if self.served:
+            return max(0.0, self.latency_sum / self.answers - self.service_sum / self.served)
         return min(self.rtt_us, self.latency_us) if self.rtt_us and self.answers else UNKNOWN
-
-    def passage(self, home_us: float) -> Passage:
-        """What it says of the link, if a call at home takes ``home_us`` (0.0 when that is unknown)."""
-        network = self.network_us
-        if network == UNKNOWN and home_us and self.answers:
-            network = max(0.0, self.latency_us - home_us)
-        lost = self.timeouts if self.answers else self.errors
-        return Passage(network_us=network, answers=self.answers, calls=self.calls, lost=min(lost, self.calls))
 
 
 Intervals = dict[tuple[str, str], Interval]
@@ -104,85 +89,61 @@ def passages(zone: str, intervals: Intervals) -> Iterator[tuple[Way, Passage]]:
 
     Where neither an instance nor TCP says anything, the network's part is what it takes longer than those at home.
     """
-    at_home = [(each.latency_us, each.answers) for each in intervals.values() if each.zone == zone and each.answers]
-    home = median(at_home)
+    home = -1.0
     for (_, via), each in intervals.items():
-        if zone and each.zone and each.zone != zone:
-            yield (zone, each.zone, via), each.passage(home)
+        if not zone or not each.zone or each.zone == zone:
+            continue
+        network = each.network_us
+        if network < 0.0 and each.answers:
+            home = _home(zone, intervals) if home < 0.0 else home
+            network = max(0.0, each.latency_us - home) if home else network
+        calls = each.answers + each.errors
+        lost = each.timeouts if each.answers else each.errors
+        yield (zone, each.zone, via), Passage(network, each.answers, calls, min(lost, calls))
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """What the network between a caller zone and an instance's did in the same interval."""
-
-    network_us: float = 0.0
-    lost: float = 0.0
-
-
-AT_HOME = Carried()
-"""Within a zone the network counts for nothing."""
+def _home(zone: str, intervals: Intervals) -> float:
+    return median([(each.latency_us, each.answers) for each in intervals.values() if each.zone == zone])
 
 
 @dataclass(slots=True)
-class Track:
-    """One instance by one way, over the recent past.
+class Account:
+    """What the callers experience of one zone: each instance counts as much as calls are given to it now.
 
-    ``latency`` is the callers' time. ``own`` is the instance's part of it, with what its losses beyond those of the
-    link cost, and ``extra`` is what the network takes to this instance alone, if that is more than to all others.
+    ``tracks`` are those of its instances, each with its way and the part of a fair share that it is given.
     """
 
-    zone: str
-    latency: Window = field(default_factory=lambda: Window(enough=12))
-    service: Window = field(default_factory=lambda: Window(enough=6))
-    own: Window = field(default_factory=lambda: Window(enough=12))
-    extra: Window = field(default_factory=lambda: Window(enough=6))
-    errors: Window = field(default_factory=lambda: Window(enough=12))
-    _active: int = 0
-    _ended_at: float = float("-inf")
+    tracks: list[tuple[str, Track, float]] = field(default_factory=list[tuple[str, Track, float]])
 
-    def heard(self, interval: Interval, carried: Carried, *, wait_us: float, at: float) -> None:
-        """Take an interval; a call that timed out took ``wait_us`` at least."""
-        if interval.calls:
-            own_errors = _unexpected(interval.errors, interval, carried)
-            self.errors.add(own_errors / interval.calls, interval.calls, at=at)
-            self._time(interval, carried, wait_us=wait_us, at=at)
-            self._active, self._ended_at = interval.active, at
-        elif interval.active > 2 * self._active + PILE and at - self._ended_at > STUCK_AFTER:
-            stuck = min(at - self._ended_at, wait_us / MICROSECONDS) * MICROSECONDS
-            self.latency.add(stuck, interval.active, at=at)
-            self.own.add(stuck, interval.active, at=at)
-
-    def _time(self, interval: Interval, carried: Carried, *, wait_us: float, at: float) -> None:
-        timed = interval.answers + interval.timeouts
-        if not timed:
-            return
-        wait = max(wait_us, interval.latency_us)
-        self.latency.add((interval.answers * interval.latency_us + interval.timeouts * wait) / timed, timed, at=at)
-        own = interval.service_us or max(0.0, interval.latency_us - carried.network_us)
-        if interval.answers:
-            beyond = interval.latency_us - own - carried.network_us
-            self.extra.add(beyond if beyond > carried.network_us else 0.0, interval.answers, at=at)
-        if interval.service_us:
-            self.service.add(interval.service_us, interval.answers, at=at)
-        self.own.add(
-            (interval.answers * own + _unexpected(interval.timeouts, interval, carried) * wait) / timed, timed, at=at
-        )
-
-    def trim(self, *, now: float) -> bool:
-        """Let go of what is old; say whether anything is left."""
-        for each in (self.latency, self.service, self.own, self.extra, self.errors):
-            each.trim(now=now)
-        return bool(self.latency.count or self.errors.count)
+    def latency_us(self, via: str) -> float:
+        """The callers' time with a typical instance by a way; 0.0 when too little is known."""
+        found = [(each, part) for way, each, part in self.tracks if way == via and each.timed]
+        if sum(each.timed for each, _ in found) < FEWEST:
+            return 0.0
+        return median([(each.latency_median, part) for each, part in found])
 
     @property
-    def calls(self) -> int:
-        """How many calls are remembered."""
-        return max(self.latency.count, self.errors.count)
+    def service_us(self) -> float:
+        """The own time of a typical instance; 0.0 when too little is known."""
+        found = [(each, part) for _, each, part in self.tracks if each.served]
+        if sum(each.served for each, _ in found) < FEWEST:
+            return 0.0
+        return median([(each.service_median, part) for each, part in found])
+
+    @property
+    def errors(self) -> float:
+        """The share of calls that fail, if it is beyond chance; else 0.0."""
+        failures = sum(each.failures for _, each, _ in self.tracks)
+        if failures < FEWEST:
+            return 0.0
+        called = [(each, part) for _, each, part in self.tracks if each.calls]
+        share = sum(part * each.failures / each.calls for each, part in called) / sum(part for _, part in called)
+        return share if share > FAILING else 0.0
 
     @property
     def heard_at(self) -> float:
-        """When a call last ended."""
-        return max(self.latency.heard_at, self.errors.heard_at)
+        """When a call on the direct way last ended."""
+        return max((each.heard_at for via, each, _ in self.tracks if not via), default=float("-inf"))
 
 
 @dataclass(slots=True)
@@ -194,21 +155,35 @@ class Costs:
 
     def heard(self, intervals: Intervals, carried: Callable[[str, str], Carried], *, wait_us: float, at: float) -> None:
         """Take an interval; ``carried`` says what the network did, by zone and way."""
+        calls = 0
         for (name, via), interval in intervals.items():
-            ways = self.tracks.setdefault(name, {})
+            if (ways := self.tracks.get(name)) is None:
+                ways = self.tracks[name] = {}
             if (track := ways.get(via)) is None:
                 track = ways[via] = Track(interval.zone)
             track.zone = interval.zone
-            track.heard(interval, carried(interval.zone, via), wait_us=wait_us, at=at)
-        self.rate += RATE_DAMPING * (sum(each.calls for each in intervals.values()) - self.rate)
+            calls += interval.answers + interval.errors
+            _hear(track, interval, carried(interval.zone, via), wait_us=wait_us, at=at)
+        self.rate += RATE_DAMPING * (calls - self.rate)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone, and what is old."""
-        for name, ways in list(self.tracks.items()):
-            for via in [via for via, each in ways.items() if not each.trim(now=now)]:
+        gone = list[str]()
+        for name, ways in self.tracks.items():
+            if name not in present:
+                gone.append(name)
+                continue
+            empty = [via for via, each in ways.items() if not each.trim(now=now)]
+            for via in empty:
                 del ways[via]
-            if not ways or name not in present:
-                del self.tracks[name]
+            if not ways:
+                gone.append(name)
+        for name in gone:
+            del self.tracks[name]
+
+    def every(self) -> Iterator[Track]:
+        """All tracks."""
+        return (track for ways in self.tracks.values() for track in ways.values())
 
     def forget(self, workload: str) -> None:
         """Forget what an instance was like, because it is given another chance."""
@@ -216,44 +191,78 @@ class Costs:
 
     def reading(self, workload: str, network_us: float, *, now: float) -> Reading:
         """One instance by all ways; ``network_us`` is what the direct one costs now."""
-        ways = [*self.tracks.get(workload, {}).values()]
-        calls = sum(each.calls for each in ways)
+        ways = self.tracks.get(workload)
+        if not ways:
+            return Reading(0.0, 0)
+        timed = own = calls = 0
+        extra, failed, heard_at = 0.0, 0.0, float("-inf")
+        for via in sorted(ways) if len(ways) > 1 else ways:
+            each = ways[via]
+            timed += each.timed
+            own += each.own_sum
+            extra += each.timed * each.extra_median
+            calls += each.asked
+            failed += each.failures
+            heard_at = max(heard_at, each.heard_at)
         if not calls:
             return Reading(0.0, 0)
-        timed = sum(each.own.count for each in ways)
-        own = fsum(sorted(each.own.count * (each.own.mean + each.extra.median) for each in ways))
-        failed = fsum(sorted(each.errors.mean * each.errors.count for each in ways))
-        is_silent = now - max(each.heard_at for each in ways) > SPAN
-        return Reading(own / timed + network_us if timed else 0.0, calls, failed / calls, is_silent)
+        cost = (own + extra) / timed + network_us if timed else 0.0
+        return Reading(cost, calls, failed / calls, now - heard_at > SPAN)
 
-    def of_zone(self, zone: str) -> list[tuple[str, Track]]:
-        """The tracks of a zone's instances, with their ways."""
-        return [(via, each) for ways in self.tracks.values() for via, each in ways.items() if each.zone == zone]
+    def accounts(
+        self, weights: Mapping[str, int], absent: frozenset[str], falling: frozenset[str]
+    ) -> dict[str, Account]:
+        """What callers experience of each zone with these ``weights``, which ``absent`` ones do not share.
 
-    def latency_us(self, zone: str, via: str) -> float:
-        """The callers' time with a typical instance of a zone by a way; 0.0 when too little is known."""
-        found = [each.latency for way, each in self.of_zone(zone) if way == via and each.latency.count]
-        return _typical(found)
-
-    def service_us(self, zone: str) -> float:
-        """The own time of a typical instance of a zone; 0.0 when too little is known."""
-        return _typical([each.service for _, each in self.of_zone(zone) if each.service.count])
-
-    def errors(self, zone: str) -> float:
-        """The share of calls to a zone's instances that fail, if it is beyond chance; else 0.0."""
-        found = [each.errors for _, each in self.of_zone(zone)]
-        calls = sum(each.count for each in found)
-        failed = fsum(sorted(each.mean * each.count for each in found))
-        return failed / calls if failed >= 3 and failed > 0.05 * calls else 0.0
+        A weight that is ``falling`` counts for a tenth: it is on its way down, and will be there before a zone has
+        been judged. Who is absent counts only in a zone where nobody else is known.
+        """
+        found: dict[str, Account] = {}
+        spare: dict[str, Account] = {}
+        for name, ways in self.tracks.items():
+            part = weights.get(name, FAIR) / (10 * FAIR if name in falling else FAIR) if weights else 1.0
+            into = spare if name in absent else found
+            total = sum(each.calls for each in ways.values()) if len(ways) > 1 else 0
+            for via, each in ways.items():
+                if (account := into.get(each.zone)) is None:
+                    account = into[each.zone] = Account()
+                account.tracks.append((via, each, part * each.calls / total if total else part))
+        return spare | found
 
 
-def _unexpected(failed: int, interval: Interval, carried: Carried) -> float:
+def _hear(track: Track, interval: Interval, carried: Carried, *, wait_us: float, at: float) -> None:
+    """Let a track take an interval; a call that timed out took ``wait_us`` at least."""
+    answers, errors = interval.answers, interval.errors
+    if not answers and not errors:
+        track.waited(interval.active, wait_us=wait_us, at=at)
+        return
+    failures = own_timeouts = 0.0
+    if errors or interval.timeouts:
+        calls = answers + errors
+        failures = _unexpected(errors, calls, carried)
+        own_timeouts = _unexpected(interval.timeouts, calls, carried)
+    latency = interval.latency_sum / answers if answers else 0.0
+    service = interval.service_sum / interval.served if interval.served else 0.0
+    own = service or max(0.0, latency - carried.network_us)
+    beyond = latency - own - carried.network_us if answers else 0.0
+    wait = max(wait_us, latency)
+    track.add(
+        at=at,
+        calls=answers + errors,
+        answers=answers,
+        timed=answers + interval.timeouts,
+        served=interval.served and answers,
+        latency_sum=interval.latency_sum + round(interval.timeouts * wait),
+        own_sum=round(answers * own + own_timeouts * wait),
+        service_sum=round(service * answers),
+        failures=failures,
+        extra=beyond if beyond > carried.network_us else 0.0,
+        active=interval.active,
+    )
+
+
+def _unexpected(failed: int, calls: int, carried: Carried) -> float:
     """Those of the failed calls that the link and chance do not explain."""
-    expected = carried.lost * interval.calls
+    expected = carried.lost * calls
     beyond = failed - expected
     return beyond if beyond > 2.0 * sqrt(expected) else 0.0
-
-
-def _typical(windows: list[Window]) -> float:
-    weighted = [(each.median, each.count) for each in windows]
-    return median(weighted) if sum(count for _, count in weighted) >= 3 else 0.0

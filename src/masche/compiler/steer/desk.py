@@ -9,7 +9,7 @@ from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.standing import Admission, Standing
 from masche.compiler.steer.terrain import Ground
 from masche.compiler.steer.verdicts import Bench
-from masche.compiler.steer.weights import FAIR, PROBE, Reading, typical, weights
+from masche.compiler.steer.weights import ALIKE, FAIR, PROBE, Reading, typical, weights
 from masche.compiler.steer.words import duration, percent
 from masche.compiler.steer.zones import Spread
 from masche.model.refs import PortRef
@@ -25,6 +25,11 @@ CROWDED, CROWDED_US = 2.0, 1000.0
 SETTLING = 0.2
 """The share of a new cost in what is usual while nobody is relieved."""
 
+NEUTRAL = Steer()
+NOBODY = frozenset[str]()
+UNHEARD = Reading(0.0, 0)
+UNKNOWN = dict[str, Reading]()
+
 
 @dataclass(slots=True)
 class Desk:
@@ -35,43 +40,50 @@ class Desk:
     costs: Costs = field(default_factory=Costs)
     spread: Spread = field(default_factory=Spread)
     weights: dict[str, int] = field(default_factory=dict[str, int])
+    falling: frozenset[str] = frozenset()
     _usual_us: dict[str, float] = field(default_factory=dict[str, float])
-    _readings: dict[str, Reading] = field(default_factory=dict[str, Reading])
+    _readings: dict[str, dict[str, Reading]] = field(default_factory=dict[str, dict[str, Reading]])
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing left to remember."""
         return not (self.costs.tracks or self.weights or self.spread.shares or self.spread.detours())
 
+    @property
+    def is_still(self) -> bool:
+        """Whether everything is fair, and nothing is about to move."""
+        return not self.weights and self.spread.is_still
+
     # -- what is decided --------------------------------------------------------------------------------------------
 
     def weigh(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> Iterator[Move]:
-        """Set the weights anew, and tell who was noticed."""
+        """Set the weights anew, and tell who was noticed. Where a hash chooses, another weight would move users."""
         before = self.weights
         made: dict[str, int] = {}
-        for group, names in self._groups(ground, bench).items():
-            readings = {name: self._reading(name, links, now=now) for name in names}
-            self._readings |= readings
-            is_crowded = self._is_crowded(group, readings)
-            made |= weights(readings, before, is_crowded=is_crowded)
-        made |= dict.fromkeys(bench.ejected | bench.probing, PROBE)
+        self._readings = self._grouped(ground, bench, links, now=now)
+        if not ground.traffic.algorithm.is_hash:
+            made.update(dict.fromkeys(bench.ejected | bench.probing, PROBE) if bench.verdicts else {})
+            for group, readings in self._readings.items():
+                is_crowded = self._is_crowded(group, readings)
+                made.update(weights(readings, before, is_crowded=is_crowded))
         self.weights = {name: weight for name, weight in made.items() if weight != FAIR and name in ground.names}
-        self._readings = {name: each for name, each in self._readings.items() if name in ground.names}
-        yield from self._told(before, bench)
+        self.falling = NOBODY
+        if self.weights != before:
+            self.falling = frozenset(name for name, each in self.weights.items() if each < before.get(name, FAIR))
+            yield from self._told(before, bench)
 
-    def _groups(self, ground: Ground, bench: Bench) -> Mapping[str, list[str]]:
+    def _grouped(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> dict[str, dict[str, Reading]]:
         """The instances that are compared with each other: those of a zone, or all when zones are alike."""
         is_alike = not self.zone or ground.traffic.locality.preference is ZonePreference.NONE
-        groups: dict[str, list[str]] = {}
-        for site in ground.sites:
-            is_known = site.workload in self.costs.tracks or site.workload in self.weights
-            if is_known and bench.state(site.workload) is Admission.ADMITTED:
-                groups.setdefault("" if is_alike else site.zone, []).append(site.workload)
-        return groups
-
-    def _reading(self, name: str, links: Links, *, now: float) -> Reading:
-        zone = next((track.zone for track in self.costs.tracks.get(name, {}).values()), "")
-        return self.costs.reading(name, self.network_us(links, zone, ""), now=now)
+        network = {zone: self.network_us(links, zone, "") for zone in ground.counts}
+        tracks, steered = self.costs.tracks, self.weights
+        made: dict[str, dict[str, Reading]] = {}
+        for name, zone, _ in ground.sites:
+            is_known = name in tracks or name in steered
+            if is_known and (not bench.verdicts or bench.state(name) is Admission.ADMITTED):
+                reading = self.costs.reading(name, network[zone], now=now)
+                made.setdefault("" if is_alike else zone, {})[name] = reading
+        return made
 
     def network_us(self, links: Links, zone: str, via: str) -> float:
         """What the network costs on a way from here; 0.0 when it is unknown."""
@@ -94,33 +106,38 @@ class Desk:
             if bench.state(name) is not Admission.ADMITTED:
                 continue
             if weight < NOTICED <= was:
-                why = self._why(name) or "it was ejected"
-                sentence = f"{name} gets {weight} % of a fair share of {self.port}{callers}, because {why}"
+                sentence = f"{name} gets {weight} % of a fair share of {self.port}{callers}, because {self._why(name)}"
                 yield Move(kind=MoveKind.WEIGHT, severity="warning", about=name, sentence=sentence)
             elif was < NOTICED <= weight:
                 sentence = f"{name} answers {self.port} as well as the others again{callers}"
                 yield Move(kind=MoveKind.WEIGHT, about=name, sentence=sentence)
 
     def _why(self, name: str) -> str:
-        reading = self._readings.get(name)
-        if reading is None or not reading.calls:
-            return ""
+        """Why an instance has less than a fair share."""
+        group = next((each for each in self._readings.values() if name in each), UNKNOWN)
+        reading = group.get(name, UNHEARD)
+        if not reading.calls or reading.is_silent:
+            return "it was slow or failed when it was last called, and its share grows until calls show how it is"
         if reading.errors > 0.05:
             return f"{percent(reading.errors * 1000)} of its calls fail"
-        heard = [each.cost_us for each in self._readings.values() if each.calls]
-        best = max(min(heard), 1.0)
-        return f"it takes {duration(reading.cost_us)}, {reading.cost_us / best:.1f}x the best"
+        best = min(each.cost_us for each in group.values() if each.calls and not each.is_silent)
+        if reading.cost_us <= max(best, 1.0) * ALIKE:
+            return f"it was slow or failed; it takes {duration(reading.cost_us)} again, and its share grows by steps"
+        return f"it takes {duration(reading.cost_us)}, {reading.cost_us / max(best, 1.0):.1f}x the best"
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
-    def steer(self, bench: Bench) -> Steer:
-        """What the callers of this zone are given."""
-        return Steer(
+    def steer(self, bench: Bench) -> Steer | None:
+        """What the callers of this zone are given; None when all is as if nothing had been measured."""
+        if self.is_still and bench.is_still:
+            return None
+        made = Steer(
             weights=tuple(sorted(self.weights.items())),
             ejected=bench.ejected,
             zones=self.spread.zones(),
             detours=self.spread.detours(),
         )
+        return made if made != NEUTRAL else None
 
     def standings(self, ground: Ground, bench: Bench, links: Links) -> Iterator[Standing]:
         """How each instance stands with these callers."""
@@ -130,7 +147,7 @@ class Desk:
             verdict = bench.verdicts.get(site.workload)
             state = bench.state(site.workload)
             weight = self.weights.get(site.workload, FAIR)
-            reason = self._why(site.workload) if weight < FAIR else ""
+            reason = verdict.reason if verdict else ""
             yield Standing(
                 workload=site.workload,
                 zone=site.zone,
@@ -138,8 +155,8 @@ class Desk:
                 weight=weight,
                 state=state,
                 until=verdict.until if verdict and state is Admission.EJECTED else 0.0,
-                reason=verdict.reason if verdict and verdict.reason else reason,
-                latency_us=track.latency.mean if track else 0.0,
-                service_us=track.service.mean if track else 0.0,
+                reason=reason or (self._why(site.workload) if weight != FAIR else ""),
+                latency_us=track.latency_us if track else 0.0,
+                service_us=track.service_us if track else 0.0,
                 network_us=self.network_us(links, site.zone, ""),
             )

@@ -41,6 +41,11 @@ class Mark:
     _contrary_since: float | None = None
     _relapses: int = 0
 
+    @property
+    def is_still(self) -> bool:
+        """Whether it is well, and nothing speaks against that."""
+        return not self.is_bad and self._contrary_since is None
+
     def is_healed(self, *, now: float) -> bool:
         """Whether it was bad within the last minute."""
         return not self.is_bad and self.since > 0.0 and now - self.since <= RELAPSE

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from masche.compiler.steer.costs import Costs
 from masche.compiler.steer.terrain import Ground
+from masche.compiler.steer.track import Track
 from masche.compiler.steer.window import SPAN, median
 from masche.compiler.steer.words import duration
 
@@ -24,10 +25,18 @@ class Laggards:
 
     _since: dict[str, float] = field(default_factory=dict[str, float])
 
+    @property
+    def is_still(self) -> bool:
+        """Whether nobody lags."""
+        return not self._since
+
     def found(self, ground: Ground, desks: Iterable[tuple[str, Costs]], *, now: float) -> Mapping[str, str]:
         """Return who lags for long enough, and how, as a clause. ``desks`` pairs caller zones with costs."""
-        factor = ground.traffic.outlier.latency_factor
-        own = _own_times(ground, list(desks), now=now) if factor > 0 else {}
+        factor, heard = ground.traffic.outlier.latency_factor, list(desks)
+        if factor <= 0 or not any(_is_late(track) for _, costs in heard for track in costs.every()):
+            self._since = {}
+            return {}
+        own = _own_times(ground, heard, now=now)
         lagging = {
             name: f"in {duration(own[name])}, {own[name] / max(usual, 1.0):.0f}x the median of the others"
             for name, usual in _others(own).items()
@@ -37,6 +46,11 @@ class Laggards:
         return {name: why for name, why in lagging.items() if now - self._since[name] >= FOR}
 
 
+def _is_late(track: Track) -> bool:
+    """Whether it could lag at all."""
+    return track.latency_sum >= MARGIN_US * track.timed > 0 or track.service_sum >= MARGIN_US * track.served > 0
+
+
 def _own_times(ground: Ground, desks: list[tuple[str, Costs]], *, now: float) -> dict[str, float]:
     """The instances' own times in microseconds, as they or callers of their own zone measured them."""
     found: dict[str, float] = {}
@@ -44,10 +58,9 @@ def _own_times(ground: Ground, desks: list[tuple[str, Costs]], *, now: float) ->
         timed: list[tuple[float, int]] = []
         for zone, costs in desks:
             for via, track in costs.tracks.get(site.workload, {}).items():
-                window = track.service if track.service.count else track.latency
-                is_own = track.service.count > 0 or (zone == site.zone and not via)
-                if is_own and now - window.heard_at <= SPAN:
-                    timed.append((window.mean, window.count))
+                is_own = track.served > 0 or (zone == site.zone and not via and track.timed > 0)
+                if is_own and now - track.heard_at <= SPAN:
+                    timed.append((track.service_us or track.latency_us, track.served or track.timed))
         if sum(count for _, count in timed) >= FEWEST:
             found[site.workload] = median(timed)
     return found

@@ -4,8 +4,9 @@ Taken over all services and instances of a zone as a median, so that one slow se
 and over three intervals as a median again, so that one odd interval is not mistaken for a change.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from masche.compiler.steer.window import Window, median
 
@@ -25,8 +26,7 @@ HEAVIEST = 50
 """No single instance counts for more answers than this in an interval."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
+class Passage(NamedTuple):
     """One instance's calls by one way in one interval; ``network_us`` below zero when it is unknown."""
 
     network_us: float
@@ -68,7 +68,7 @@ class Route:
 
     def heard(self, passages: list[Passage], *, at: float) -> None:
         """Take an interval."""
-        timed = [(each.network_us, min(each.answers, HEAVIEST)) for each in passages if each.network_us >= 0.0]
+        timed = [(network, min(answers, HEAVIEST)) for network, answers, _, _ in passages if network >= 0.0]
         if count := sum(weight for _, weight in timed):
             self.latest_us = median(timed)
             self.network.add(self.latest_us, count, at=at)
@@ -78,10 +78,11 @@ class Route:
 
     def _lose(self, passages: list[Passage], *, at: float) -> None:
         """One instance may be dead on a sound network: the worst of several does not count."""
-        worst = max(passages, key=lambda each: (each.lost / each.calls, each.calls))
-        counted = [each for each in passages if each is not worst] if len(passages) > 1 else passages
-        calls = sum(each.calls for each in counted)
-        self.latest_lost = sum(each.lost for each in counted) / calls
+        calls, lost = sum(each.calls for each in passages), sum(each.lost for each in passages)
+        if lost and len(passages) > 1:
+            worst = max(passages, key=lambda each: (each.lost / each.calls, each.calls))
+            calls, lost = calls - worst.calls, lost - worst.lost
+        self.latest_lost = lost / calls
         self._unbroken = 0 if self.latest_lost else self._unbroken + calls
         if self._unbroken * self.lost >= SURE:
             self.loss.clear()
@@ -93,19 +94,25 @@ class Links:
     """All ways that somebody used in the last minute."""
 
     routes: dict[Way, Route] = field(default_factory=dict[Way, Route])
+    _noted: dict[Way, list[Passage]] = field(default_factory=dict[Way, list[Passage]])
 
-    def heard(self, passages: Iterable[tuple[Way, Passage]], *, at: float) -> None:
-        """Take an interval of all ways."""
-        by_way: dict[Way, list[Passage]] = {}
+    def note(self, passages: Iterable[tuple[Way, Passage]]) -> None:
+        """Take some of what happened in this interval; it counts when it is ``heard``."""
         for way, passage in passages:
             if passage.calls:
-                by_way.setdefault(way, []).append(passage)
-        for way, some in by_way.items():
+                self._noted.setdefault(way, []).append(passage)
+
+    def heard(self, *, at: float) -> Iterator[None]:
+        """Take the interval as noted, way by way; the caller may pause between two."""
+        noted, self._noted = self._noted, {}
+        for way, some in noted.items():
             if (route := self.routes.get(way)) is None:
                 route = self.routes[way] = Route()
             route.heard(some, at=at)
+            yield
+        self._trim(now=at)
 
-    def trim(self, *, now: float) -> None:
+    def _trim(self, *, now: float) -> None:
         """Let go of what is old; what is usual on a way is kept while it is used at all."""
         for way, route in list(self.routes.items()):
             route.network.trim(now=now)

@@ -2,8 +2,9 @@
 most, and what its calls cost directly and by each detour.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from masche.model.view import LocalityRules
 
@@ -11,8 +12,10 @@ MARGIN_US = 1000.0
 """Less time than this moves nothing between zones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZoneCost:
+NO_WAYS: Mapping[str, float] = MappingProxyType({})
+
+
+class ZoneCost(NamedTuple):
     """One zone's calls in microseconds, 0.0 unknown: all told, the network's part (lately, in the last interval alone,
     and usually), the instances' part, and ``failing_us`` as the price of calls that fail.
 
@@ -28,18 +31,23 @@ class ZoneCost:
     failing_us: float = 0.0
     lost: float = 0.0
     is_silent: bool = False
-    detours: Mapping[str, float] = field(default_factory=dict[str, float])
-    predicted: Mapping[str, float] = field(default_factory=dict[str, float])
+    detours: Mapping[str, float] = NO_WAYS
+    predicted: Mapping[str, float] = NO_WAYS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """``base`` and ``limits`` are per mille of this zone's calls; ``rate`` is in calls per second."""
+NOTHING_KNOWN = ZoneCost()
+
+
+class Outlook(NamedTuple):
+    """``base`` and ``limits`` are per mille of this zone's calls; ``rate`` is in calls per second.
+
+    ``limits`` are worked out when somebody needs them, which is seldom.
+    """
 
     subject: str
     zone: str
     base: Mapping[str, int]
-    limits: Mapping[str, float]
+    limits: Callable[[], Mapping[str, float]]
     costs: Mapping[str, ZoneCost]
     gateways: frozenset[str]
     rules: LocalityRules

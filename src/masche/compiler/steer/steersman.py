@@ -5,12 +5,11 @@ service that uses it. Invariant: whatever was seen, in whatever order, weights s
 and 1000, and no port is left without an instance. Pure: time comes from outside.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import itemgetter
 
-from masche.compiler.steer.costs import AT_HOME, Carried, Intervals, passages, summed
+from masche.compiler.steer.costs import Intervals, passages, summed
 from masche.compiler.steer.desk import Desk
 from masche.compiler.steer.laggards import Laggards
 from masche.compiler.steer.links import Links
@@ -19,7 +18,9 @@ from masche.compiler.steer.prospects import prospect
 from masche.compiler.steer.seen import Key, Seen
 from masche.compiler.steer.standing import Link, Standing
 from masche.compiler.steer.terrain import Ground, Terrain
+from masche.compiler.steer.track import AT_HOME, Carried
 from masche.compiler.steer.verdicts import Bench
+from masche.compiler.steer.window import OLDEST
 from masche.model.refs import PortRef
 from masche.model.steering import NO_STEERING, Steer, Steering
 from masche.model.view import SteeringMode, Traffic
@@ -28,28 +29,45 @@ INTERVAL = 0.9
 """Seconds, at least, between two steps of weights, zones and detours."""
 
 MICROSECONDS = 1_000_000
+WAKEFUL = 5.0
+"""Seconds after the last report for which a port is still looked at: what is silent is known by then."""
+
 LONGEST_WAIT = 15.0
 """Seconds that a call without a timeout is taken to have waited when it was given up."""
 
 
 @dataclass(slots=True)
 class _Port:
-    """What is remembered of one port beside what the callers of each zone see."""
+    """What is remembered of one port; ``heard_at`` is when callers last said anything of it."""
 
     bench: Bench = field(default_factory=Bench)
     laggards: Laggards = field(default_factory=Laggards)
+    desks: dict[str, Desk] = field(default_factory=dict[str, Desk])
+    ground: Ground | None = None
+    heard_at: float = float("-inf")
+    look_at: float = float("-inf")
+
+    def rests(self, *, now: float) -> bool:
+        """Whether nothing can move here until somebody reports again."""
+        if now - self.heard_at <= WAKEFUL or not (self.bench.is_still and self.laggards.is_still):
+            return False
+        return all(desk.is_still for desk in self.desks.values())
 
 
 @dataclass(slots=True)
 class Steersman:
-    """Give it what was ``saw``, and let it ``steer`` once per interval. Times are monotonic seconds."""
+    """Give it what was ``saw``, and let it ``steer`` once per interval. Times are monotonic seconds.
 
-    _pending: dict[Key, list[Seen]] = field(default_factory=dict[Key, list[Seen]])
-    _desks: dict[Key, Desk] = field(default_factory=dict[Key, Desk])
+    A port of which nothing was reported for ``WAKEFUL`` seconds, and where everything is fair, is at rest: it is not
+    looked at until somebody reports, or its memory ends.
+    """
+
+    _pending: dict[PortRef, dict[str, list[Seen]]] = field(default_factory=dict[PortRef, dict[str, list[Seen]]])
     _ports: dict[PortRef, _Port] = field(default_factory=dict[PortRef, _Port])
     _links: Links = field(default_factory=Links)
     _terrain: Terrain = field(default_factory=lambda: Terrain(ports={}))
     _steering: Steering = NO_STEERING
+    _steers: dict[Key, Steer] = field(default_factory=dict[Key, Steer])
     _stepped_at: float = float("-inf")
     _is_whole: bool = True
 
@@ -58,11 +76,12 @@ class Steersman:
     def saw(self, key: Key, seens: Iterable[Seen], *, now: float) -> None:
         """Take what callers of one zone saw of one port; it counts at the next ``steer``."""
         del now  # reports count when the interval ends, so that their order and delay within it do not matter
-        self._pending.setdefault(key, []).extend(seens)
+        port, zone = key
+        self._pending.setdefault(port, {}).setdefault(zone, []).extend(seens)
 
     def ports(self) -> tuple[PortRef, ...]:
         """The ports that something is known of: what a Terrain must cover."""
-        return tuple(sorted({port for port, _ in (*self._pending, *self._desks)} | self._ports.keys()))
+        return tuple(sorted(self._pending.keys() | self._ports.keys()))
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
@@ -79,120 +98,128 @@ class Steersman:
                 return end.value
 
     def steer_by_steps(self, terrain: Terrain, *, now: float) -> Generator[None, None, Decision]:
-        """Do what ``steer`` does, and pause after every few instances, so that others may have the processor.
+        """Decide as ``steer`` does, but in short steps: whoever runs them may do other things between two.
 
-        To be finished before it is called again; what is seen meanwhile counts the next time.
+        Nothing is half decided: what is returned at the end is of all ports.
         """
         self._terrain = terrain
         self._is_whole = now - self._stepped_at >= INTERVAL
         self._stepped_at = now if self._is_whole else self._stepped_at
         self._forget()
-        yield from self._count(now=now)
-        moves: list[Move] = []
-        for port, desks in self._by_port().items():
+        pending, self._pending = self._pending, {}  # first, so that no bad Report is met for ever
+        heard: dict[PortRef, dict[str, Intervals]] = {}
+        for port, zones in sorted(pending.items()):
+            heard[port] = self._note(zones)
             yield
-            ground = terrain.ports[port]
-            is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
-            moves += (replace(move, is_dry_run=is_dry_run) for move in self._decide(port, ground, desks, now=now))
-        yield
-        steering = Steering(steers=dict(self._steers()))
-        if steering == self._steering:
+        yield from self._links.heard(at=now)
+        moves: list[Move] = []
+        for port in self._due(pending.keys(), now=now):
+            self._hear(port, pending.get(port, {}), heard.get(port, {}), now=now)
+            yield
+            moves += self._moves(port, now=now)
+            yield
+        if self._steers == self._steering.steers:
             return Decision(moves=tuple(moves))
-        self._steering = steering
-        return Decision(steering=steering, moves=tuple(moves))
-
-    def _by_port(self) -> Mapping[PortRef, list[Desk]]:
-        """The Desks of each port, in order of port and zone."""
-        found: dict[PortRef, list[Desk]] = {}
-        for (port, _), desk in sorted(self._desks.items(), key=itemgetter(0)):
-            found.setdefault(port, []).append(desk)
-        return found
+        self._steering = Steering(steers=dict(sorted(self._steers.items())))
+        return Decision(steering=self._steering, moves=tuple(moves))
 
     def _forget(self) -> None:
         """Let go of ports that are gone or that nobody wants steered."""
-        steered = {
-            port for port, ground in self._terrain.ports.items() if ground.traffic.steering is not SteeringMode.OFF
-        }
-        self._pending = {key: seens for key, seens in self._pending.items() if key[0] in steered}
-        self._desks = {key: desk for key, desk in self._desks.items() if key[0] in steered and not desk.is_idle}
-        self._ports = {port: each for port, each in self._ports.items() if port in steered}
+        for port in [port for port in self._pending if not self._is_steered(port)]:
+            del self._pending[port]
+        for port in [port for port in self._ports if not self._is_steered(port)]:
+            del self._ports[port]
+            self._steers = {key: steer for key, steer in self._steers.items() if key[0] != port}
 
-    def _count(self, *, now: float) -> Iterator[None]:
-        pending, self._pending = sorted(self._pending.items()), {}  # first, so that no bad Report is met for ever
-        heard: list[tuple[str, Intervals]] = []
-        for (_, zone), seens in pending:
-            heard.append((zone, summed(seens)))
-            yield
-        self._links.heard((each for zone, intervals in heard for each in passages(zone, intervals)), at=now)
-        self._links.trim(now=now)
-        for (key, seens), (_, intervals) in zip(pending, heard, strict=True):
-            ground = self._terrain.ports[key[0]]
-            desk = self._desks.setdefault(key, Desk(*key))
-            wait_us = _wait(ground.traffic) * MICROSECONDS
-            desk.costs.heard(intervals, partial(self._carried, key[1]), wait_us=wait_us, at=now)
-            self._ports.setdefault(key[0], _Port()).bench.heard(seens, zone=key[1], at=now)
-            yield
-        for (port, _), desk in self._desks.items():
-            desk.costs.keep(self._present(port), now=now)
-            yield
+    def _is_steered(self, port: PortRef) -> bool:
+        ground = self._terrain.ports.get(port)
+        return ground is not None and ground.traffic.steering is not SteeringMode.OFF
+
+    def _note(self, zones: Mapping[str, list[Seen]]) -> dict[str, Intervals]:
+        """Sum up what was said of a port, and note what that says of the links."""
+        heard = {zone: summed(seens) for zone, seens in sorted(zones.items())}
+        for zone, intervals in heard.items():
+            self._links.note(passages(zone, intervals))
+        return heard
+
+    def _due(self, reported: Set[PortRef], *, now: float) -> list[PortRef]:
+        """The ports to look at: those that were reported on, that changed, or where something is in motion."""
+        found = set(reported)
         for port, each in self._ports.items():
-            each.bench.keep(self._present(port), now=now)
+            if each.look_at <= now or each.ground is not self._terrain.ports[port]:
+                found.add(port)
+        return sorted(found)
+
+    def _hear(
+        self, port: PortRef, seens: Mapping[str, list[Seen]], heard: Mapping[str, Intervals], *, now: float
+    ) -> None:
+        if (each := self._ports.get(port)) is None:
+            each = self._ports[port] = _Port()
+        each.ground = ground = self._terrain.ports[port]
+        each.heard_at = now if heard else each.heard_at
+        wait_us = _wait(ground.traffic) * MICROSECONDS
+        for zone, intervals in heard.items():
+            if (desk := each.desks.get(zone)) is None:
+                desk = each.desks[zone] = Desk(port, zone)
+            desk.costs.heard(intervals, partial(self._carried, zone), wait_us=wait_us, at=now)
+            each.bench.heard(seens[zone], zone=zone, at=now)
+        for desk in each.desks.values():
+            desk.costs.keep(ground.names, now=now)
+        each.bench.keep(ground.names, now=now)
 
     def _carried(self, source: str, target: str, via: str) -> Carried:
         """What the network did in this interval."""
         route = self._links.routes.get((source, target, via))
         return Carried(route.latest_us, route.latest_lost) if route else AT_HOME
 
-    def _present(self, port: PortRef) -> frozenset[str]:
-        return self._terrain.ports[port].names
+    def _moves(self, port: PortRef, *, now: float) -> Iterator[Move]:
+        """Decide for one port, and set what its callers are given."""
+        each, ground = self._ports[port], self._terrain.ports[port]
+        is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
+        for move in self._decide(port, each, ground, now=now):
+            yield replace(move, is_dry_run=True) if is_dry_run else move
+        for zone, desk in list(each.desks.items()):
+            if desk.is_idle and each.bench.is_still:
+                del each.desks[zone]
+            steer = None if is_dry_run else desk.steer(each.bench)
+            if steer is not None:
+                self._steers[port, zone] = steer
+            else:
+                self._steers.pop((port, zone), None)
+        each.look_at = now + OLDEST if each.rests(now=now) else now
+        if not each.desks and each.bench.is_still:
+            del self._ports[port]
 
-    def _decide(self, port: PortRef, ground: Ground, desks: list[Desk], *, now: float) -> Iterator[Move]:
-        yield from self._judge(port, ground, desks, now=now)
+    def _decide(self, port: PortRef, each: _Port, ground: Ground, *, now: float) -> Iterator[Move]:
+        yield from _judge(port, each, ground, now=now)
         if not self._is_whole:
             return
-        bench = self._ports[port].bench
-        avoiding = frozenset(desk.zone for desk in desks if desk.spread.bad)
-        for desk in desks:
-            yield from desk.weigh(ground, bench, self._links, now=now)
-            outlook = prospect(self._terrain, port, desk.zone, desk, self._links, avoiding=avoiding, now=now)
+        desks = sorted(each.desks.items())
+        avoiding = frozenset(zone for zone, desk in desks if desk.spread.bad)
+        for _, desk in desks:
+            yield from desk.weigh(ground, each.bench, self._links, now=now)
+            outlook = prospect(self._terrain, desk, each.bench, self._links, avoiding=avoiding, now=now)
             if outlook is not None:
                 yield from desk.spread.step(outlook, now=now)
-
-    def _judge(self, port: PortRef, ground: Ground, desks: list[Desk], *, now: float) -> Iterator[Move]:
-        each = self._ports.setdefault(port, _Port())
-        slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in desks], now=now)
-        moves = each.bench.judge(port, ground, slow, now=now)
-        for move in moves:
-            if move.kind in {MoveKind.EJECTED, MoveKind.PROBING}:
-                for desk in desks:
-                    desk.costs.forget(move.about)
-        yield from moves
-
-    def _steers(self) -> Iterator[tuple[Key, Steer]]:
-        for (port, zone), desk in sorted(self._desks.items()):
-            if self._terrain.ports[port].traffic.steering is SteeringMode.ON:
-                steer = desk.steer(self._ports[port].bench)
-                if steer != Steer():
-                    yield (port, zone), steer
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
     def instances(self, port: PortRef) -> tuple[Standing, ...]:
         """How every instance of a port stands with the callers of each zone."""
-        ground = self._terrain.ports.get(port)
-        if ground is None or port not in self._ports:
+        ground, each = self._terrain.ports.get(port), self._ports.get(port)
+        if ground is None or each is None:
             return ()
-        bench = self._ports[port].bench
         is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
         return tuple(
-            replace(standing, is_dry_run=is_dry_run)
-            for zone in sorted(zone for other, zone in self._desks if other == port)
-            for standing in self._desks[port, zone].standings(ground, bench, self._links)
+            replace(standing, is_dry_run=True) if is_dry_run else standing
+            for _, desk in sorted(each.desks.items())
+            for standing in desk.standings(ground, each.bench, self._links)
         )
 
     def shares(self, port: PortRef) -> dict[str, tuple[tuple[str, int], ...]]:
         """How the calls of each caller zone are spread over zones now, per mille, where steering moved some."""
-        return {zone: desk.spread.zones() for (other, zone), desk in sorted(self._desks.items()) if other == port}
+        each = self._ports.get(port)
+        return {zone: desk.spread.zones() for zone, desk in sorted(each.desks.items())} if each else {}
 
     def links(self) -> tuple[Link, ...]:
         """How the ways between zones stand."""
@@ -210,10 +237,20 @@ class Steersman:
         )
 
     def _is_avoided(self, source: str, target: str) -> bool:
-        desks = (desk for (_, zone), desk in self._desks.items() if zone == source)
+        desks = (desk for each in self._ports.values() if (desk := each.desks.get(source)))
         return any(target in desk.spread.bad or desk.spread.is_detoured(target) for desk in desks)
 
 
 def _wait(traffic: Traffic) -> float:
     """How long a caller waits before it gives up."""
     return traffic.per_try_timeout or traffic.request_timeout or LONGEST_WAIT
+
+
+def _judge(port: PortRef, each: _Port, ground: Ground, *, now: float) -> Iterator[Move]:
+    """Shared verdicts; who gets another chance is judged anew."""
+    slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in each.desks.values()], now=now)
+    for move in each.bench.judge(port, ground, slow, now=now):
+        if move.kind in {MoveKind.EJECTED, MoveKind.PROBING}:
+            for desk in each.desks.values():
+                desk.costs.forget(move.about)
+        yield move

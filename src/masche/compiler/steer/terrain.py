@@ -3,22 +3,24 @@
 Invariant: what is not in the Terrain is forgotten by the Steersman, and never steered.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import is_
+from typing import NamedTuple
 
-from masche.compiler.clusters import cluster
 from masche.compiler.east_west import gateways
 from masche.compiler.endpoints import placed
 from masche.compiler.locality import callers
-from masche.compiler.remember import by_identity
+from masche.compiler.selection import roster
+from masche.compiler.trafficpolicy import traffic
 from masche.model.calling import UNSAID, Traffic
 from masche.model.mesh import Mesh
 from masche.model.refs import PortRef
 from masche.model.view import Health
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """One instance: a Workload's name, its zone, and whether the mesh holds it for healthy."""
 
     workload: str
@@ -28,52 +30,73 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """One (Service, port): its instances, with their ``names``, and the effective Traffic."""
+    """One (Service, port): its instances, with their ``names`` and ``counts`` by zone, and the effective Traffic."""
 
     sites: tuple[Site, ...]
     traffic: Traffic = UNSAID
     names: frozenset[str] = field(init=False, compare=False, repr=False)
+    healthy: frozenset[str] = field(init=False, compare=False, repr=False)
+    counts: Mapping[str, int] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", frozenset(site.workload for site in self.sites))
+        object.__setattr__(self, "healthy", frozenset(site.workload for site in self.sites if site.is_healthy))
+        object.__setattr__(self, "counts", Counter(site.zone for site in self.sites))
+
+
+class _Made(NamedTuple):
+    """A Ground, and the objects that it was made of and of nothing else."""
+
+    sources: tuple[object, ...]
+    ground: Ground
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terrain:
-    """All of it. ``gateways`` are the zones with an east-west gateway, ``callers`` counts Workloads by zone."""
+    """All of it. ``gateways`` are the zones with an east-west gateway, ``callers`` counts Workloads by zone,
+    ``calling`` has the same as pairs, and ``made_of`` is what the next ``survey`` need not look at again.
+    """
 
     ports: Mapping[PortRef, Ground]
     gateways: frozenset[str] = frozenset()
     callers: Mapping[str, int] = field(default_factory=dict[str, int])
+    made_of: Mapping[PortRef, _Made] = field(default_factory=dict[PortRef, _Made], compare=False, repr=False)
+    calling: tuple[tuple[str, int], ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "calling", tuple(sorted(self.callers.items())))
 
 
-def survey(mesh: Mesh, ports: Iterable[PortRef]) -> Terrain:
-    """Look at these ports of a Mesh; a port that is not there is left out."""
+def survey(mesh: Mesh, ports: Iterable[PortRef], before: Terrain | None = None) -> Terrain:
+    """Look at these ports of a Mesh; a port that is not there is left out.
+
+    What did not change since the Terrain ``before`` is taken over from it; the result never depends on that.
+    """
+    tables = (mesh.endpoint_slices, mesh.traffic_policies, mesh.config, mesh.peer_authentications, mesh.namespaces)
+    known = before.made_of if before else dict[PortRef, _Made]()
+    made_of: dict[PortRef, _Made] = {}
+    for port in ports:
+        service = mesh.services.get(port.owner)
+        if service is None or not any(each.port == port.port and each.protocol == "TCP" for each in service.spec.ports):
+            continue
+        sources = (service, *roster(mesh.workloads).members(service), *tables)
+        made = known.get(port)
+        if made is None or len(made.sources) != len(sources) or not all(map(is_, made.sources, sources)):
+            made = _Made(sources, _ground(mesh, port, made))
+        made_of[port] = made
     return Terrain(
-        ports={port: ground for port in ports if (ground := _ground(mesh, port))},
+        ports={port: made.ground for port, made in made_of.items()},
         gateways=frozenset(gateways(mesh)),
         callers=callers(mesh.workloads),
+        made_of=made_of,
     )
 
 
-def _ground(mesh: Mesh, port: PortRef) -> Ground | None:
-    known = _grounds(mesh.services, mesh.workloads, mesh.endpoint_slices, mesh.traffic_policies, mesh.config)
-    if port not in known:
-        known[port] = _surveyed(mesh, port)
-    return known[port]
-
-
-@by_identity
-def _grounds(*_tables: object) -> dict[PortRef, Ground | None]:
-    """What was looked at so far in these tables."""
-    return {}
-
-
-def _surveyed(mesh: Mesh, port: PortRef) -> Ground | None:
-    service = mesh.services.get(port.owner)
-    if service is None or not any(each.port == port.port and each.protocol == "TCP" for each in service.spec.ports):
-        return None
-    return Ground(sites=tuple(_sites(mesh, port)), traffic=cluster(mesh, port).traffic)
+def _ground(mesh: Mesh, port: PortRef, before: _Made | None) -> Ground:
+    """The same object as before when it is equal."""
+    known = traffic(mesh.services, mesh.traffic_policies, mesh.config)[port.owner]
+    made = Ground(sites=tuple(_sites(mesh, port)), traffic=known)
+    return before.ground if before and before.ground == made else made
 
 
 def _sites(mesh: Mesh, port: PortRef) -> Iterator[Site]:

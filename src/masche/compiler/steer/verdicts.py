@@ -14,7 +14,7 @@ from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.standing import Admission
 from masche.compiler.steer.terrain import Ground
-from masche.compiler.steer.voices import Voices
+from masche.compiler.steer.voices import HELD, Voices
 from masche.model.refs import PortRef
 
 PROBED = 3
@@ -47,6 +47,12 @@ class Bench:
 
     verdicts: dict[str, Verdict] = field(default_factory=dict[str, Verdict])
     _voices: Voices = field(default_factory=Voices)
+    _kept_at: float = float("-inf")
+
+    @property
+    def is_still(self) -> bool:
+        """Whether nobody is judged, or was of late."""
+        return not self.verdicts
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
@@ -54,12 +60,16 @@ class Bench:
         """Take what the callers of one zone saw in one interval."""
         for seen in seens:
             self._voices.hear(seen, zone=zone, at=at)
-            verdict = self.verdicts.get(seen.workload)
-            if verdict and verdict.state is Admission.PROBING:
-                verdict.good += seen.answers
+            if self.verdicts:
+                verdict = self.verdicts.get(seen.workload)
+                if verdict and verdict.state is Admission.PROBING:
+                    verdict.good += seen.answers
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
-        """Forget who is gone and what was said too long ago."""
+        """Forget who is gone and what was said too long ago; while nobody is accused, now and then is enough."""
+        if not self._voices.are_accusing(now=now) and not self.verdicts and now - self._kept_at < HELD:
+            return
+        self._kept_at = now
         self.verdicts = {name: each for name, each in self.verdicts.items() if name in present}
         self._voices.keep(present, now=now)
 
@@ -67,6 +77,8 @@ class Bench:
 
     def judge(self, port: PortRef, ground: Ground, slow: Mapping[str, str], *, now: float) -> tuple[Move, ...]:
         """Return the moves. ``slow`` maps instances that answer far later than the others to a clause that says so."""
+        if not self.verdicts and not slow and not self._voices.are_accusing(now=now):
+            return ()
         self._lapse(now=now)
         accused = dict(self._voices.accused(ground.sites)) if ground.traffic.outlier.consecutive_errors else {}
         reasons = {**{name: f"it answers {port} {why}" for name, why in slow.items()}, **accused}

@@ -50,10 +50,21 @@ class Voices:
     """By instance, then by caller."""
 
     _voices: dict[str, dict[str, _Voice]] = field(default_factory=dict[str, dict[str, _Voice]])
+    _accused_at: float = float("-inf")
 
     def hear(self, seen: Seen, *, zone: str, at: float) -> None:
         """Take what a caller in ``zone`` saw in the interval that ended ``at``."""
-        self._voices.setdefault(seen.workload, {}).setdefault(seen.caller, _Voice(zone)).hear(seen, at=at)
+        if (voices := self._voices.get(seen.workload)) is None:
+            voices = self._voices[seen.workload] = {}
+        if (voice := voices.get(seen.caller)) is None:
+            voice = voices[seen.caller] = _Voice(zone)
+        voice.hear(seen, at=at)
+        if seen.is_ejected:
+            self._accused_at = at
+
+    def are_accusing(self, *, now: float) -> bool:
+        """Whether any caller has cut anything off of late."""
+        return now - self._accused_at < HELD
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget instances that are gone, and what was said too long ago."""

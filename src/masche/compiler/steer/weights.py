@@ -7,8 +7,8 @@ times an equal share: a few quick ones among many would not be quick for long. P
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, sqrt
+from typing import NamedTuple
 
 FAIR, LEAST = 100, 1
 """Weights in percent of a fair share."""
@@ -50,8 +50,7 @@ SPARED = 25
 """While the others are crowded nobody is pushed below this weight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What is known of one instance: time per call, how many calls that is, their share of errors, and silence."""
 
     cost_us: float
@@ -64,6 +63,8 @@ def weights(
     readings: Mapping[str, Reading], before: Mapping[str, int], *, is_crowded: bool = False
 ) -> Mapping[str, int]:
     """Return the next weights of instances that are compared with each other."""
+    if _is_alike(readings, before):
+        return dict.fromkeys(readings, FAIR)
     heard = {name: each for name, each in readings.items() if each.calls and not each.is_silent}
     fault = _excess(heard)
     usual = typical([each.cost_us for name, each in heard.items() if fault[name] < FAULTY])
@@ -90,6 +91,16 @@ def _shared(made: Mapping[str, int]) -> Mapping[str, int]:
     floors = range(LEAST, FAIR // MOST + 1)
     least = next(floor for floor in floors if sum(max(weight, floor) for weight in made.values()) >= enough)
     return {name: max(weight, least) for name, weight in made.items()}
+
+
+def _is_alike(readings: Mapping[str, Reading], before: Mapping[str, int]) -> bool:
+    """Whether it is plain that everybody has a fair share and keeps it: most instances, most of the time."""
+    if before and not readings.keys().isdisjoint(before):
+        return False
+    costs = [cost for cost, calls, _, is_silent in readings.values() if calls and not is_silent]
+    if not costs or any(each[2] for each in readings.values()):
+        return not costs
+    return max(costs) <= NOTICEABLE * min(costs) or max(costs) - min(costs) <= MARGIN_US
 
 
 def typical(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ fast as trouble. Invariant: nothing older than ``OLDEST`` seconds counts.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from math import fsum
 
 SPAN = 3.0
@@ -72,9 +73,13 @@ class Window:
         return median([(mean, 1) for _, _, mean in self._entries])
 
 
-def median(weighted: list[tuple[float, int]]) -> float:
+def median(weighted: Sequence[tuple[float, float]]) -> float:
     """The lower weighted median of (value, weight); 0.0 of nothing."""
-    half, seen = sum(weight for _, weight in weighted) / 2, 0
+    if len(weighted) < 2:
+        return weighted[0][0] if weighted else 0.0
+    half, seen = 0.0, 0.0
+    for _, weight in weighted:
+        half += weight / 2
     for value, weight in sorted(weighted):
         seen += weight
         if seen >= half:

@@ -14,7 +14,7 @@ from masche.compiler.locality import WHOLE, whole
 from masche.compiler.steer.detours import STRIDE, WORTH, Passing
 from masche.compiler.steer.hysteresis import STRONG, Mark
 from masche.compiler.steer.moves import Move, MoveKind
-from masche.compiler.steer.outlook import MARGIN_US, Outlook, ZoneCost, ratio
+from masche.compiler.steer.outlook import MARGIN_US, NOTHING_KNOWN, Outlook, ratio
 from masche.compiler.steer.words import duration, listed, percent, way
 from masche.model.steering import Detour
 
@@ -68,13 +68,17 @@ class Spread:
     _slow: dict[str, Mark] = field(default_factory=dict[str, Mark])
     _usual_us: dict[str, float] = field(default_factory=dict[str, float])
     _ratios: dict[str, float] = field(default_factory=dict[str, float])
+    _zones: frozenset[str] = frozenset()
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
     @property
-    def is_neutral(self) -> bool:
-        """Whether all is as it would be if nothing had been measured."""
-        return not self.shares
+    def is_still(self) -> bool:
+        """Whether all is as it would be if nothing had been measured, and nothing is about to move."""
+        if self.shares or self.eases:
+            return False
+        marks = (*self.marks.values(), *self._slow.values())
+        return all(mark.is_still for mark in marks) and not any(each.share for each in self.passings.values())
 
     def zones(self) -> tuple[tuple[str, int], ...]:
         """The shares to publish, per mille; empty when they are as the preference of zones says."""
@@ -104,15 +108,26 @@ class Spread:
         wanted, unplaced = self._wanted(outlook)
         self._adapt(outlook, unplaced)
         moves = [*self._move(outlook, wanted, now=now)]
-        for zone in sorted(outlook.base):
-            if zone != outlook.zone:
-                passing = self.passings.setdefault(zone, Passing())
-                is_bad = zone in self.bad and wanted[zone] >= WORTH
-                other_us, _ = self._reference(outlook, zone)
-                moves += passing.step(zone, outlook, share=wanted[zone], other_us=other_us, is_bad=is_bad, now=now)
+        if outlook.gateways or self.passings:
+            moves += self._pass(outlook, wanted, now=now)
         return tuple(moves)
 
+    def _pass(self, outlook: Outlook, wanted: Mapping[str, float], *, now: float) -> Iterator[Move]:
+        """Go by a gateway, or go back."""
+        for zone in sorted(outlook.base.keys() - {outlook.zone}):
+            if (passing := self.passings.get(zone)) is None:
+                passing = self.passings[zone] = Passing()
+            is_bad = zone in self.bad and wanted[zone] >= WORTH
+            other_us, _ = self._reference(outlook, zone)
+            yield from passing.step(zone, outlook, share=wanted[zone], other_us=other_us, is_bad=is_bad, now=now)
+
     def _forget(self, outlook: Outlook) -> None:
+        zones = frozenset(outlook.base)
+        if self._zones == zones:
+            return
+        self._zones = zones
+        self._slow = {zone: mark for zone, mark in self._slow.items() if zone in outlook.base}
+        self._ratios = {zone: each for zone, each in self._ratios.items() if zone in outlook.base}
         self.shares = {zone: share for zone, share in self.shares.items() if zone in outlook.base}
         self.marks = {zone: mark for zone, mark in self.marks.items() if zone in outlook.base}
         self.passings = {zone: each for zone, each in self.passings.items() if zone in outlook.base}
@@ -120,7 +135,7 @@ class Spread:
         self._usual_us = {zone: each for zone, each in self._usual_us.items() if zone in outlook.base}
 
     def _cost(self, outlook: Outlook, zone: str) -> float:
-        cost = outlook.costs.get(zone, ZoneCost())
+        cost = outlook.costs.get(zone, NOTHING_KNOWN)
         passing = self.passings.get(zone)
         return passing.cost(cost) if passing else cost.direct_us
 
@@ -130,7 +145,7 @@ class Spread:
         for other in outlook.base:
             cost = self._cost(outlook, other)
             if other == outlook.zone:
-                mine = outlook.costs.get(zone, ZoneCost())
+                mine = outlook.costs.get(zone, NOTHING_KNOWN)
                 cost = max(cost, mine.usual_us + mine.service_us) if cost else 0.0
             if other != zone and cost:
                 found.append((cost, other))
@@ -141,58 +156,60 @@ class Spread:
             self.marks.clear()
             self.eases.clear()
             return
+        quickest = self._quickest(outlook)
+        totals = {zone: self._cost(outlook, zone) for zone in outlook.base}
+        routes = {zone: self._route(outlook, zone, total, quickest) for zone, total in totals.items()}
+        far = min((each.network_us for each in outlook.costs.values() if each.network_us), default=0.0)
         for zone in outlook.base:
-            found = ratio(self._route(outlook, zone), self._best_route(outlook, zone))
+            found = ratio(routes[zone], _best(outlook, zone, routes, quickest))
             self._ratios[zone] = found
-            self.marks.setdefault(zone, Mark()).heard(found, now=now)
-            self._ease(outlook, zone, now=now)
+            if (mark := self.marks.get(zone)) is None:
+                mark = self.marks[zone] = Mark()
+            mark.heard(found, now=now)
+            own = ratio(far + outlook.costs.get(zone, NOTHING_KNOWN).service_us, far + quickest)
+            self._ease(zone, min(own, ratio(totals[zone], _best(outlook, zone, totals, quickest))), now=now)
 
     def _quickest(self, outlook: Outlook) -> float:
         """The time of the quickest instances anywhere, which stands for all when only routes are compared."""
         return min((each.service_us for each in outlook.costs.values() if each.service_us), default=0.0)
 
-    def _route(self, outlook: Outlook, zone: str) -> float:
+    def _route(self, outlook: Outlook, zone: str, total: float, quickest: float) -> float:
         """What the route to a zone costs, with the failures there, and instances as quick as any."""
-        cost = outlook.costs.get(zone, ZoneCost())
+        cost = outlook.costs.get(zone, NOTHING_KNOWN)
         if zone == outlook.zone:
-            return self._quickest(outlook) + cost.failing_us if cost.direct_us else 0.0
-        total = self._cost(outlook, zone)
-        return max(total - cost.service_us, 0.0) + self._quickest(outlook) if total else 0.0
+            return quickest + cost.failing_us if cost.direct_us else 0.0
+        return max(total - cost.service_us, 0.0) + quickest if total else 0.0
 
-    def _best_route(self, outlook: Outlook, zone: str) -> float:
-        """The best of the others; the callers' own zone counts only as far as this one is usual."""
-        mine = outlook.costs.get(zone, ZoneCost())
-        usual = mine.usual_us + self._quickest(outlook)
-        routes = ((other, self._route(outlook, other)) for other in outlook.base if other != zone)
-        found = [max(route, usual) if other == outlook.zone else route for other, route in routes if route]
-        return min(found, default=0.0)
+    def _ease(self, zone: str, found: float, *, now: float) -> None:
+        """Give a zone of slow instances less and less, and a zone that is well more and more.
 
-    def _ease(self, outlook: Outlook, zone: str, *, now: float) -> None:
-        """Give a zone of slow instances less and less, and a zone that is well more and more."""
-        service, quickest = outlook.costs.get(zone, ZoneCost()).service_us, self._quickest(outlook)
-        far = min((each.network_us for each in outlook.costs.values() if each.network_us), default=0.0)
-        found = ratio(far + service, far + quickest)
-        mark = self._slow.setdefault(zone, Mark(is_patient=True))
+        ``found`` is how many times the best its instances take, and its calls in all: who has the network to pay
+        elsewhere is better off with slower instances at home.
+        """
+        if (mark := self._slow.get(zone)) is None:
+            mark = self._slow[zone] = Mark(is_patient=True)
         mark.heard(found, now=now)
         ease = self.eases.get(zone, 1.0)
         if not mark.is_bad:
             ease *= RETURN
         elif found >= mark.enter and not self.bad:
             ease *= PLAIN_EASE if found >= PLAIN else EASE
-        self.eases[zone] = min(1.0, max(LEAST_EASE, ease))
-        if self.eases[zone] == 1.0:
-            del self.eases[zone]
+        if ease < 1.0:
+            self.eases[zone] = max(LEAST_EASE, ease)
+        else:
+            self.eases.pop(zone, None)
 
     def _wanted(self, outlook: Outlook) -> tuple[dict[str, float], float]:
         """The shares to aim at, and how much of them nobody had room for."""
-        avoided = self.bad | self.eases.keys()
         wanted = {zone: float(share) for zone, share in outlook.base.items()}
+        avoided = self.bad | self.eases.keys()
         if not avoided or avoided >= wanted.keys():
             return wanted, 0.0
         freed = {zone: self._freed(outlook, zone, wanted[zone]) for zone in sorted(avoided)}
         left = sum(freed.values())
+        limits = outlook.limits()
         for group in _by_preference(outlook, avoided):
-            left -= _place(wanted, group, outlook.limits, left)
+            left -= _place(wanted, group, limits, left)
         placed = sum(freed.values()) - left
         for zone, share in freed.items():
             wanted[zone] -= share * placed / sum(freed.values()) if placed else 0.0
@@ -204,7 +221,7 @@ class Spread:
         return share * (1.0 - self.eases.get(zone, 1.0))
 
     def _floor(self, outlook: Outlook, zone: str, count: int) -> float:
-        if outlook.costs.get(zone, ZoneCost()).is_silent and not self.is_detoured(zone):
+        if outlook.costs.get(zone, NOTHING_KNOWN).is_silent and not self.is_detoured(zone):
             return SILENT / count
         return min(max(PROBES * WHOLE / max(outlook.rate, 1.0), FEWEST), MOST) / count
 
@@ -212,7 +229,7 @@ class Spread:
         """Let the good zones take more while they do not get slower, and less when they do; never as much again."""
         is_crowded = False
         for zone in outlook.base:
-            service = outlook.costs.get(zone, ZoneCost()).service_us
+            service = outlook.costs.get(zone, NOTHING_KNOWN).service_us
             usual = self._usual_us.get(zone, 0.0)
             if service and not self.bad and not self.eases:
                 self._usual_us[zone] = usual + 0.2 * (service - usual) if usual else service
@@ -264,7 +281,7 @@ class Spread:
 
     def _why_bad(self, outlook: Outlook, zone: str, *, now: float) -> str:
         cost, (best, other) = self._cost(outlook, zone), self._reference(outlook, zone)
-        lost = outlook.costs.get(zone, ZoneCost()).lost
+        lost = outlook.costs.get(zone, NOTHING_KNOWN).lost
         mark = self.marks[zone] if zone in self.bad else self._slow[zone]
         seconds = f"for {max(1.0, now - mark.since):.0f} s"
         if lost > LOSSY:
@@ -282,10 +299,19 @@ class Spread:
 
     def _thing(self, outlook: Outlook, zone: str) -> str:
         """The route to a zone, or its instances when it is they who take most of the time."""
-        cost = outlook.costs.get(zone, ZoneCost())
+        cost = outlook.costs.get(zone, NOTHING_KNOWN)
         if zone == outlook.zone or cost.service_us > cost.direct_us / 2:
             return f"zone {zone}"
         return way(outlook.zone, zone)
+
+
+def _best(outlook: Outlook, zone: str, costs: Mapping[str, float], quickest: float) -> float:
+    """The best of the others; the callers' own zone counts only as far as this one is usual."""
+    usual = outlook.costs.get(zone, NOTHING_KNOWN).usual_us + quickest
+    found = [max(cost, usual) if other == outlook.zone else cost for other, cost in costs.items() if cost]
+    if costs.get(zone):
+        found.remove(max(costs[zone], usual) if zone == outlook.zone else costs[zone])
+    return min(found, default=0.0)
 
 
 def _by_preference(outlook: Outlook, bad: frozenset[str]) -> Iterator[list[str]]:
