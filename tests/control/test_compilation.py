@@ -6,12 +6,14 @@ import pytest
 
 from control.plant import deny, resources, service
 from masche.compiler.vantage import stand
+from masche.control import compilation as module
 from masche.control.compilation import Compilation, Place
 from masche.model.mesh import Mesh
 from masche.model.ports import Change, Entry
 from masche.model.refs import Name, PortRef
 from masche.model.steering import Steer, Steering
 from masche.model.vantage import Placement, Seat
+from masche.model.view import Endpoints
 from masche.registry.merge import merge
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 
@@ -89,6 +91,29 @@ def test_a_policy_of_one_workload_changes_nothing_for_others() -> None:
     assert stand(mesh, mesh.workloads[Name("shop", "web-1")], placement=Placement.SIDECAR) == web[0][0]
     assert compilation.wanted(web) is before[0]
     assert compilation.wanted(orders) is not before[1]
+
+
+def test_what_cannot_be_steered_is_given_as_nobody_steers_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in steering takes neither endpoints from anybody nor a later Mesh from all."""
+    real = module.endpoints
+
+    def endpoints(mesh: Mesh, steering: Steering, port: PortRef, zone: str) -> Endpoints:
+        return real(mesh, steering, port, zone) if not steering.steers else 1 / 0  # type: ignore[return-value]  # the mistake
+
+    compilation = settled(SHOP + workload("orders-1", "orders"))
+    web = place(compilation, "web-1")
+    orders = PortRef("shop", "orders", 80)
+    before = compilation.wanted((web,)).table(ENDPOINTS)[orders.path]
+    monkeypatch.setattr(module, "endpoints", endpoints)
+    compilation.steer(Steering(steers={(orders, ""): Steer(weights=(("shop/orders-1", 10),))}))
+    assert compilation.wanted((web,)).table(ENDPOINTS)[orders.path] is before
+    compilation.settle(put(compilation.mesh, workload("orders-2", "orders", 21002)), endpoints_alone=True)
+    assert len(compilation.endpoints(orders, "").localities[0].endpoints) == 2
+    assert [each.getMessage() for each in caplog.records] == [
+        "the calls of zone '' to shop/orders:80 cannot be steered as was decided, and are not"
+    ]
 
 
 def test_steering_touches_the_endpoints_of_the_steered_service_alone() -> None:

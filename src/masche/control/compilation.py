@@ -5,6 +5,7 @@ table that did not change stays the same object, which is how a stream knows wit
 Where a workload may call many Services its Blobs are the same, but a wildcard is offered a part of them.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import is_
@@ -25,8 +26,11 @@ from masche.model.view import Endpoints, View
 from masche.wire.types import CLUSTER, ROUTES
 from masche.xds.wanted import EMPTY, Table, Wanted
 
+_log = logging.getLogger("masche.control")
+
 Place = tuple[Vantage, Seat]
 EndpointKey = tuple[PortRef, str]
+Assigned = tuple[Endpoints, Blob]
 Given = frozenset[Name]
 
 Habits = Mapping[Name, Given]
@@ -73,9 +77,7 @@ class Compilation:
     steering: Steering = NO_STEERING
     habits: Habits = field(default_factory=dict[Name, Given])
     _compiled: dict[Vantage, Compiled] = field(default_factory=dict[Vantage, Compiled])
-    _endpoints: dict[EndpointKey, tuple[Endpoints, Blob]] = field(
-        default_factory=dict[EndpointKey, tuple[Endpoints, Blob]]
-    )
+    _endpoints: dict[EndpointKey, Assigned] = field(default_factory=dict[EndpointKey, Assigned])
     _shared: dict[Vantage, Wanted] = field(default_factory=dict[Vantage, Wanted])
     _narrowed: dict[tuple[Vantage, Given], _Narrowed] = field(default_factory=dict[tuple[Vantage, Given], _Narrowed])
     _own: dict[Place, _Own] = field(default_factory=dict[Place, _Own])
@@ -148,17 +150,29 @@ class Compilation:
         made = view(self.mesh, vantage)
         return old if made == old.view else Compiled.of(made)
 
-    def _endpoints_of(self, key: EndpointKey) -> tuple[Endpoints, Blob]:
+    def _endpoints_of(self, key: EndpointKey) -> Assigned:
         if (found := self._endpoints.get(key)) is None:
-            made = endpoints(self.mesh, self.steering, *key)
-            found = self._endpoints[key] = (made, encoded_endpoints.blob(made))
+            found = self._endpoints[key] = self._assigned(key)
         return found
 
+    def _assigned(self, key: EndpointKey, held: Assigned | None = None) -> Assigned:
+        """The endpoints as they are steered, or unsteered where that goes wrong: it keeps them from nobody."""
+        try:
+            return self._encoded(key, held)
+        except Exception:  # whatever is wrong with a Steer, what is not steered still serves
+            if key not in self.steering.steers:
+                raise
+            _log.exception("the calls of zone %r to %s cannot be steered as was decided, and are not", key[1], key[0])
+        self.steering = Steering(steers={each: steer for each, steer in self.steering.steers.items() if each != key})
+        return self._encoded(key, held)
+
+    def _encoded(self, key: EndpointKey, held: Assigned | None) -> Assigned:
+        made = endpoints(self.mesh, self.steering, *key)
+        return held if held and held[0] == made else (made, encoded_endpoints.blob(made))
+
     def _refresh_endpoints(self) -> None:
-        for key, (old, _) in list(self._endpoints.items()):
-            made = endpoints(self.mesh, self.steering, *key)
-            if made != old:
-                self._endpoints[key] = (made, encoded_endpoints.blob(made))
+        for key, held in list(self._endpoints.items()):
+            self._endpoints[key] = self._assigned(key, held)
 
     def _shared_tables(self, vantage: Vantage) -> Wanted:
         compiled = self._compile(vantage)
