@@ -69,6 +69,24 @@ class _Own:
     wanted: Wanted
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a proxy must hold, and the tables that it was joined from, by type."""
+
+    wanted: Wanted
+    sources: Mapping[str, list[Table]]
+
+    def union(self, kind: str, tables: list[Table]) -> Table:
+        """The tables as one: the same as before if they are the same."""
+        before = self.sources.get(kind, [])
+        if len(before) == len(tables) and all(map(is_, before, tables)):
+            return self.wanted.table(kind)
+        return _union(tables, self.wanted.table(kind))
+
+
+_NOTHING = _Made(Wanted({}), {})
+
+
 @dataclass(slots=True)
 class Compilation:
     """The Mesh that is settled now, and everything made of it that somebody needs."""
@@ -81,7 +99,8 @@ class Compilation:
     _shared: dict[Vantage, Wanted] = field(default_factory=dict[Vantage, Wanted])
     _narrowed: dict[tuple[Vantage, Given], _Narrowed] = field(default_factory=dict[tuple[Vantage, Given], _Narrowed])
     _own: dict[Place, _Own] = field(default_factory=dict[Place, _Own])
-    _wanted: dict[tuple[Place, ...], Wanted] = field(default_factory=dict[tuple[Place, ...], Wanted])
+    _current: set[Vantage] = field(default_factory=set[Vantage])
+    _wanted: dict[tuple[Place, ...], _Made] = field(default_factory=dict[tuple[Place, ...], _Made])
 
     def settle(self, mesh: Mesh, *, endpoints_alone: bool) -> None:
         """Take a new Mesh. ``endpoints_alone`` promises that no View can differ; what is equal keeps its Blobs.
@@ -90,17 +109,20 @@ class Compilation:
         """
         before = self.mesh, self._compiled, dict(self._endpoints)
         self.mesh = mesh
+        self._current.clear()
         try:
             if not endpoints_alone:
                 self._compiled = {vantage: self._renewed(vantage, old) for vantage, old in self._compiled.items()}
             self._refresh_endpoints()
         except BaseException:
             self.mesh, self._compiled, self._endpoints = before
+            self._current.clear()
             raise
 
     def steer(self, steering: Steering) -> None:
         """Take new Steering; only endpoints can change."""
         self.steering = steering
+        self._current.clear()
         self._refresh_endpoints()
 
     def recall(self, habits: Habits) -> None:
@@ -133,12 +155,12 @@ class Compilation:
         """Everything that a proxy serving these places must hold. An equal result is the same object as before."""
         parts = [part for place in places for part in (self._given_tables(place), self._own_tables(place))]
         kinds = sorted({kind for part in parts for kind in part})
-        before = self._wanted.get(places, Wanted({}))
-        tables = {kind: _union([part.table(kind) for part in parts], before.table(kind)) for kind in kinds}
-        if tables.keys() == before.keys() and all(table is before.table(kind) for kind, table in tables.items()):
-            return before
-        self._wanted[places] = made = Wanted(tables)
-        return made
+        made = self._wanted.get(places, _NOTHING)
+        before, sources = made.wanted, {kind: [part.table(kind) for part in parts] for kind in kinds}
+        tables = {kind: made.union(kind, some) for kind, some in sources.items()}
+        is_same = tables.keys() == before.keys() and all(table is before.table(kind) for kind, table in tables.items())
+        self._wanted[places] = made = _Made(before if is_same else Wanted(tables), sources)
+        return made.wanted
 
     def _compile(self, vantage: Vantage) -> Compiled:
         if (found := self._compiled.get(vantage)) is None:
@@ -175,12 +197,15 @@ class Compilation:
             self._endpoints[key] = self._assigned(key, held)
 
     def _shared_tables(self, vantage: Vantage) -> Wanted:
+        if vantage in self._current and vantage in self._shared:
+            return self._shared[vantage]
         compiled = self._compile(vantage)
         instances = (self._endpoints_of(key)[1] for key in _endpoint_keys(vantage, compiled.view))
         before = self._shared.get(vantage, Wanted({}))
         led_to = tunnels.tables(reach(self.mesh)) if vantage.is_east_west else ()
         made = Wanted.of((*compiled.blobs, *instances, *led_to))
         self._shared[vantage] = kept = Wanted({kind: _same(table, before.table(kind)) for kind, table in made.items()})
+        self._current.add(vantage)
         return kept
 
     def given(self, place: Place) -> Given | None:
