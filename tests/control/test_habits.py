@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from control.plant import Plant, eventually, plant, service, sidecar
 from control.test_measures import called, report
@@ -79,6 +80,20 @@ async def test_what_one_replica_called_is_given_to_all_and_again_after_a_restart
     async with plant(tmp_path) as again:
         await enrolled(again)
         assert offers(again, "web-2-proxy")
+
+
+async def test_a_mistake_in_what_follows_from_a_call_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(habits, "SETTLING", 0.01)
+    async with plant(tmp_path) as shop:
+        await enrolled(shop)
+        with monkeypatch.context() as broken:
+            broken.setattr(shop.parts.world, "recall", lambda _habits: 1 / 0)
+            shop.parts.measures.count(report(edges=(called({200: 1}),)))
+            await eventually(lambda: "is not given to them unasked" in caplog.text)
+        shop.parts.measures.count(report(edges=(replace(called({200: 1}), service=PortRef("shop", "stock", 80)),)))
+        await eventually(lambda: offers(shop, "web-1-proxy"), "what comes later is given, and what came before")
 
 
 async def test_a_file_that_nobody_can_read_is_as_if_it_were_not_there(tmp_path: Path):

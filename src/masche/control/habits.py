@@ -119,7 +119,10 @@ class HabitKeeper:
             await asyncio.sleep(SETTLING)
             self._news.clear()
             self._memory.forget(now=self._wall())
-            self._world.recall(self._memory.habits())
+            try:
+                self._world.recall(self._memory.habits())
+            except Exception:  # noqa: BLE001 - what is only a convenience must not end what serves
+                _log.exception("what workloads called lately is not given to them unasked")
             await asyncio.to_thread(self._write, self._memory.encode())
 
     def _write(self, data: bytes) -> None:
