@@ -10,10 +10,9 @@ Three services live in one mesh at the same time:
 
 The best way's 99th percentile is that of the calls which did not take the slow link in the last ten seconds before it
 heals; its median is shown beside what it should be: the one before, plus what the network takes longer on that way.
-*Away* is the first moment after the change from which on (until the link heals) the 99th percentile is within 1.3 times
-of it; *back* the first moment after it heals from which on for three seconds four fifths of the calls that went the
-direct way before do so again. A *flap* is any change between mostly direct and mostly not, beyond one away and one
-back.
+*Away* is the first moment after the change from which for five seconds the 99th percentile is within 1.3 times of it,
+*back* the first moment after it heals from which for three seconds four fifths of the calls that went the direct way
+before do so again. A *flap* is any change between mostly direct and mostly not, beyond one away and one back.
 
     python bench/slow_route.py [--rate 100] [--seconds 10,20,15] [--only masche] [--threshold 600]
 
@@ -44,7 +43,7 @@ CASES: dict[str, dict[str, int]] = {"home": {"a": 2, "b": 1, "c": 2}, "spill": {
 BEST_EXTRA_MS = {"home": 0.0, "spill": OTHER_MS - WELL_MS, "detour": 2 * OTHER_MS - WELL_MS}
 """What the best way's network takes longer while a-b is slow than the quickest did before."""
 
-NEAR = 1.3
+NEAR, AWAY_FOR = 1.3, 5.0
 AWAY_SECONDS, BACK_SECONDS = 5.0, 10.0
 RETURNED, RETURNED_FOR = 0.8, 3.0
 MOSTLY, HARDLY = 0.75, 0.25
@@ -113,10 +112,10 @@ class Run:
 
     @property
     def away(self) -> float:
-        return _first(self.well_at - self.slow_at - 5, self._is_near)
+        return _first(self.well_at - self.slow_at - AWAY_FOR, self._is_near)
 
     def _is_near(self, at: float) -> bool:
-        return self.p99(self.slow_at + at, self.well_at) <= NEAR * self.best
+        return self.p99(self.slow_at + at, self.slow_at + at + AWAY_FOR) <= NEAR * self.best
 
     @property
     def back(self) -> float:

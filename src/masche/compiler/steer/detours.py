@@ -4,6 +4,7 @@ again soon after the direct way is well.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 
 from masche.compiler.steer.hysteresis import STRONG, Mark
 from masche.compiler.steer.moves import Move, MoveKind
@@ -11,8 +12,10 @@ from masche.compiler.steer.outlook import MARGIN_US, Outlook, ZoneCost, ratio
 from masche.compiler.steer.words import duration, percent, way
 from masche.model.steering import Detour
 
-TRIAL = 2
-"""The share that measures a detour, in percent of the calls to the zone."""
+TRIAL, MOST_TRIAL, TRIAL_CALLS = 2, 10, 5.0
+"""The share that measures a detour, in percent of the calls to the zone: at least the first and at most the second, and
+between them so many calls a second, so that one report holds enough of them.
+"""
 
 STRIDE = 50
 """Points by which the share changes at most in a step; a detour that is better beyond doubt is taken at once."""
@@ -72,29 +75,31 @@ class Passing:
             yield self._left(zone, outlook, f"zone {self.via} has no gateway any more", now=now)
         if not self.share:
             if share >= WORTH:
-                yield from self._tried(zone, outlook, cost, is_bad=is_bad, now=now)
-        elif self.share == TRIAL:
+                yield from self._tried(zone, outlook, cost, calls=outlook.rate * share / 1000, is_bad=is_bad, now=now)
+        elif self.share <= MOST_TRIAL:
             is_needed = share >= WORTH or ratio(other_us, cost.detours.get(self.via, 0.0)) >= FASTER
             yield from self._judged(zone, outlook, cost, is_needed=is_needed, now=now)
         else:
             yield from self._held(zone, outlook, cost, now=now)
 
-    def _tried(self, zone: str, outlook: Outlook, cost: ZoneCost, *, is_bad: bool, now: float) -> Iterator[Move]:
-        """Start a trial if there is a reason to."""
+    def _tried(
+        self, zone: str, outlook: Outlook, cost: ZoneCost, *, calls: float, is_bad: bool, now: float
+    ) -> Iterator[Move]:
+        """Start a trial if there is a reason to; ``calls`` a second go to the zone."""
         candidates = outlook.gateways - {zone, outlook.zone} if outlook.rules.detours else frozenset[str]()
         open_ = [each for each in candidates if now - self.tried.get(each, -RARELY) >= self._pause(cost, is_bad=is_bad)]
         if not open_ or not self._is_suspect(cost, open_, is_bad=is_bad):
             return
         known = {**cost.predicted, **cost.detours}
         self.via = min(open_, key=lambda each: (known.get(each) or float("inf"), each))
-        self.share, self.since = TRIAL, now
+        self.share, self.since = min(MOST_TRIAL, max(TRIAL, ceil(100 * TRIAL_CALLS / max(calls, 1.0)))), now
         if not self.mark.is_bad:
             self.mark.heard(1.0, now=now)  # an earlier trial says nothing about this one
         direct = duration(max(cost.direct_us, cost.latest_us))
         yield _move(
             outlook,
-            f"{TRIAL} % of the calls of zone {outlook.zone} to {zone} pass the gateway of {self.via}, to see whether "
-            f"that is faster than {way(outlook.zone, zone)}, which takes {direct}",
+            f"{self.share} % of the calls of zone {outlook.zone} to {zone} pass the gateway of {self.via}, to see "
+            f"whether that is faster than {way(outlook.zone, zone)}, which takes {direct}",
         )
 
     def _pause(self, cost: ZoneCost, *, is_bad: bool) -> float:
