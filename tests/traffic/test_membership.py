@@ -136,6 +136,11 @@ def test_over_all_callers_every_zone_gets_its_fair_share(has: dict[str, float], 
         assert got == pytest.approx({zone: amount / sum(has.values()) for zone, amount in has.items()})
 
 
+def test_callers_that_count_nothing_are_as_if_nothing_were_known() -> None:
+    has = {"x": 2.0, "y": 1.0}
+    assert Zones(own="x", callers={"x": 0.0, "y": 0.0}).shares(has) == Zones(own="x").shares(has)
+
+
 def test_in_panic_zones_do_not_matter() -> None:
     members = Membership.of(Endpoint(id=zone, zone=zone, health=Health.UNHEALTHY) for zone in "xy")
     assert shares(members, Rules(zones=Zones(own="x"))) == {"x": 0.5, "y": 0.5}

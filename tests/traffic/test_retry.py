@@ -88,6 +88,16 @@ def test_what_the_callee_asks_to_wait_is_waited():
     assert given_up.why is Why.DEADLINE
 
 
+def test_nobody_is_held_for_as_long_as_a_callee_likes():
+    def after(seconds: float) -> Again | GiveUp:
+        return decide(Attempted(outcome=Outcome.REFUSED, status=503, pushback=Pushback(seconds)))
+
+    assert isinstance(after(60.0), Again)
+    given_up = after(2147483.0)
+    assert isinstance(given_up, GiveUp)
+    assert (given_up.sentence, given_up.forbids_repeats) == ("the callee asked not to repeat it for 2147483 s", True)
+
+
 def test_nothing_is_taken_from_the_budget_when_nothing_is_repeated():
     budget = RetryBudget(BudgetRules(min_per_second=0.1))
     decide(REFUSED, method="POST", budget=budget)

@@ -23,6 +23,9 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _CAP = 10
 """A wait never exceeds so many times the first one."""
 
+LONGEST = 60.0
+"""A callee that asks for a longer wait (seconds) is not waited for: without a deadline it would hold a call for weeks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempted:
@@ -90,6 +93,8 @@ def again(
     if obstacle is not None:
         return GiveUp(why=obstacle, sentence=obstacle.value)
     after = _wait(attempted, repeats=repeats, base=rules.backoff, rng=rng)
+    if after > LONGEST:
+        return GiveUp(why=Why.FORBIDDEN, sentence=f"the callee asked not to repeat it for {after:.0f} s")
     starts_at = now + after
     if deadline.has_passed(now=starts_at):
         return GiveUp(why=Why.DEADLINE, sentence=Why.DEADLINE.value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zones:
-    """``own``: the caller's zone. ``callers``: callers per zone, any unit; empty means that nothing is known, and each
+    """``own``: the caller's zone. ``callers``: callers per zone, any unit; without any nothing is known, and each
     zone that has instances (and the own one) is taken to have as many. ``floor``: the part (0 to 1) of the traffic
     that leaves the own zone in any case, spread by capacity, so that the others' latency and recovery are seen.
     """
@@ -45,7 +45,7 @@ class Zones:
         return [weight * shares[zone] / capacity[zone] for zone, weight in zip(zones, weights, strict=True)]
 
     def _needs(self, has: Mapping[str, float]) -> dict[str, float]:
-        callers = self.callers or dict.fromkeys([*has, self.own], 1.0)
+        callers = self.callers if any(self.callers.values()) else dict.fromkeys([*has, self.own], 1.0)
         total = sum(callers.values())
         return {zone: amount / total for zone, amount in callers.items()}
 
