@@ -24,7 +24,7 @@ _CAP = 10
 """A wait never exceeds so many times the first one."""
 
 LONGEST = 60.0
-"""A callee that asks for a longer wait (seconds) is not waited for: without a deadline it would hold a call for weeks."""
+"""Seconds. A callee that asks for a longer wait is not waited for: without a deadline it could be weeks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
