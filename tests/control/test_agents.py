@@ -14,6 +14,7 @@ from masche.identity.join import Grant
 from masche.link.messages import (
     Accepted,
     Drained,
+    EdgeReport,
     Heartbeat,
     Hello,
     ProxyGone,
@@ -293,6 +294,18 @@ async def test_two_agents_of_this_machine_each_get_what_is_theirs(mesh: Plant) -
             reply = await mesh.parts.agents.report(agent.peer, Report(machine=agent.machine, epoch="e", sequence=1))
             assert reply.sequence == 1
     assert request
+
+
+async def test_what_a_report_counted_is_not_kept_with_the_proxy(mesh: Plant) -> None:
+    """It may be a megabyte, of each of a thousand proxies."""
+    async with mesh.agent("m1") as agent:
+        await agent.enrols(sidecar("web"))
+        edge = EdgeReport(direction="outbound", workload=Name("shop", "web"), codes={200: 1})
+        said = ProxyReport(proxy="web-proxy", exposed=(80,), edges=(edge,))
+        await mesh.parts.agents.report(agent.peer, Report(machine="m1", epoch="e", sequence=1, proxies=(said,)))
+        registration = mesh.parts.world.registrations.get("web-proxy")
+        assert registration is not None
+        assert registration.report == ProxyReport(proxy="web-proxy", exposed=(80,))
 
 
 async def test_a_report_is_counted_once_and_only_for_its_own_machine(mesh: Plant) -> None:

@@ -6,6 +6,8 @@ A registration lives as long as its agent's stream; what outlives it (the Worklo
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from masche.link.messages import Occupant, ProxyReport, ProxyState
 from masche.model.refs import Name
 
@@ -69,9 +71,10 @@ class Registrations:
         return tuple(each for each in self._by_proxy.values() if each.machine == machine)
 
     def reported(self, report: ProxyReport, machine: str) -> Registration | None:
-        """Remember the last report of a proxy; None when this machine has no such proxy."""
+        """Remember how a proxy is, without what it counted; None when this machine has no such proxy."""
         found = self._by_proxy.get(report.proxy)
         if found is None or found.machine != machine:
             return None
-        found = self._by_proxy[report.proxy] = replace(found, report=report)
+        kept = structs.replace(report, edges=(), endpoints=())
+        found = self._by_proxy[report.proxy] = replace(found, report=kept)
         return found
