@@ -157,6 +157,19 @@ def test_a_detour_that_is_no_faster_is_given_up():
     )
 
 
+def test_a_detour_that_was_given_up_is_tried_again_when_the_direct_way_got_worse():
+    steersman, ground = Steersman(), terrain(ONLY_B, gateways="c")
+    run(steersman, ground, {"b": 2000.0}, range(5))
+    sentences: list[str] = []
+    for now in range(5, 25):
+        seens = [seen(site, 50_000.0 if now < 12 else 300_000.0) for site in ONLY_B]
+        seens += [seen(site, 45_000.0, via="c", answers=1) for site in ONLY_B]
+        steersman.saw((PORT, "a"), seens, now=float(now))
+        sentences += (move.sentence for move in steersman.steer(ground, now=float(now)).moves)
+    assert any("not clearly faster" in each for each in sentences)
+    assert "100 % of the calls of zone a to b moved to the gateway of c" in sentences[-1]
+
+
 def test_where_detours_are_not_allowed_none_is_tried():
     steersman, only_b = Steersman(), tuple(site for site in SITES if site.zone == "b")
     ground = terrain(only_b, gateways="c", locality=LocalityRules(detours=False))

@@ -51,7 +51,8 @@ class Passing:
     share: int = 0
     since: float = 0.0
     mark: Mark = field(default_factory=lambda: Mark(enter=FASTER, leave=AS_FAST, plain=PLAIN))
-    tried: dict[str, float] = field(default_factory=dict[str, float])
+    left: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    """When each gateway was left, and what the direct way cost then in microseconds."""
 
     def cost(self, cost: ZoneCost) -> float:
         """What calls to the zone cost by the way that most of them take."""
@@ -72,7 +73,9 @@ class Passing:
         """
         cost = outlook.costs.get(zone, ZoneCost())
         if self.share and self.via not in outlook.gateways:
-            yield self._left(zone, outlook, f"zone {self.via} has no gateway any more", now=now)
+            gone = self.via
+            yield self._left(zone, outlook, cost, f"zone {gone} has no gateway any more", now=now)
+            del self.left[gone]  # it may be tried as soon as it is back
         if not self.share:
             if share >= WORTH:
                 yield from self._tried(zone, outlook, cost, calls=outlook.rate * share / 1000, is_bad=is_bad, now=now)
@@ -87,7 +90,7 @@ class Passing:
     ) -> Iterator[Move]:
         """Start a trial if there is a reason to; ``calls`` a second go to the zone."""
         candidates = outlook.gateways - {zone, outlook.zone} if outlook.rules.detours else frozenset[str]()
-        open_ = [each for each in candidates if now - self.tried.get(each, -RARELY) >= self._pause(cost, is_bad=is_bad)]
+        open_ = [each for each in candidates if self._is_open(each, cost, is_bad=is_bad, now=now)]
         if not open_ or not self._is_suspect(cost, open_, is_bad=is_bad):
             return
         known = {**cost.predicted, **cost.detours}
@@ -101,6 +104,13 @@ class Passing:
             f"{self.share} % of the calls of zone {outlook.zone} to {zone} pass the gateway of {self.via}, to see "
             f"whether that is faster than {way(outlook.zone, zone)}, which takes {direct}",
         )
+
+    def _is_open(self, via: str, cost: ZoneCost, *, is_bad: bool, now: float) -> bool:
+        """Whether a gateway may be tried: after a pause, or at once where the direct way has got worse since."""
+        if via not in self.left:
+            return True
+        at, direct_us = self.left[via]
+        return now - at >= self._pause(cost, is_bad=is_bad) or ratio(cost.direct_us, direct_us) >= FASTER
 
     def _pause(self, cost: ZoneCost, *, is_bad: bool) -> float:
         return PAUSE if is_bad or _is_unusual(cost) else RARELY
@@ -117,14 +127,16 @@ class Passing:
         measured = cost.detours.get(self.via, 0.0)
         gain = ratio(cost.direct_us, measured)
         if measured and not is_needed:
-            yield self._left(zone, outlook, "other zones serve those calls", now=now)
+            yield self._left(zone, outlook, cost, "other zones serve those calls", now=now)
         elif gain >= FASTER:
             self.mark.heard(gain, now=now)
             if self.mark.is_bad:
                 self.share = ALL if gain >= STRONG else STRIDE
                 yield self._taken(zone, outlook, cost, self.share)
         elif now - self.since >= TRIED:
-            yield self._left(zone, outlook, "that is not clearly faster" if measured else "nothing came back", now=now)
+            yield self._left(
+                zone, outlook, cost, "that is not clearly faster" if measured else "nothing came back", now=now
+            )
 
     def _held(self, zone: str, outlook: Outlook, cost: ZoneCost, *, now: float) -> Iterator[Move]:
         """Keep it, take more of it, or go back by steps."""
@@ -144,7 +156,7 @@ class Passing:
             yield _move(outlook, f"{STRIDE} % of the calls of zone {outlook.zone} to {zone} are back on the direct way")
         else:
             why = f"{way(outlook.zone, zone)} takes {duration(cost.direct_us)} again"
-            yield self._left(zone, outlook, why, now=now)
+            yield self._left(zone, outlook, cost, why, now=now)
 
     def _taken(self, zone: str, outlook: Outlook, cost: ZoneCost, moved: int) -> Move:
         measured = cost.detours.get(self.via, cost.direct_us)
@@ -156,9 +168,9 @@ class Passing:
             f"because {direct} takes {duration(cost.direct_us)}, {times:.1f}x {detour}",
         )
 
-    def _left(self, zone: str, outlook: Outlook, why: str, *, now: float) -> Move:
+    def _left(self, zone: str, outlook: Outlook, cost: ZoneCost, why: str, *, now: float) -> Move:
         sentence = f"calls of zone {outlook.zone} to {zone} no longer pass the gateway of {self.via}, because {why}"
-        self.tried[self.via] = now
+        self.left[self.via] = (now, cost.direct_us)
         self.via, self.share = "", 0
         return _move(outlook, sentence)
 
