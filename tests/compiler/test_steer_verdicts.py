@@ -115,7 +115,7 @@ def test_an_instance_that_neither_zone_reaches_is_taken_off():
         seens = [zoned(name, f"web-{zone}", is_dead=name == "b1") for name in ("a1", "a2", "b1", "b2")]
         steersman.saw((PORT, zone), seens, now=1.0)
     [move] = steersman.steer(ZONED, now=1.0).moves
-    assert move.sentence == "b1 is taken off for 5 s, because 2 callers cut it off and nobody else has answers from it"
+    assert move.sentence == "b1 is taken off for 1 s, because 2 callers cut it off and nobody else has answers from it"
 
 
 def test_a_caller_that_cuts_off_most_of_what_it_calls_has_a_bad_way_itself():
@@ -203,3 +203,29 @@ def test_never_more_than_the_allowed_share_is_ejected_and_never_the_last(
             ejected = decision.steering.steers[KEY].ejected & set(names)
             assert len(ejected) <= count * percent // 100
             assert len(ejected) < count
+
+
+def test_an_instance_that_is_readmitted_has_half_of_a_fair_share_at_once():
+    steersman = Steersman()
+    steersman.saw(KEY, [*sound("one", "bcd"), cut_off("a", "one")], now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    for second in (6, 7):
+        more = [well("a", "two", 3)] if second == 7 else []
+        steersman.saw(KEY, [*sound("one", "bcd"), *more], now=float(second))
+        steersman.steer(terrain(), now=float(second))
+    [standing] = [each for each in steersman.instances(PORT) if each.workload == "a"]
+    assert standing.state is Admission.ADMITTED
+    assert standing.weight >= 50
+
+
+def test_probing_ends_at_the_second_failure_and_the_next_ejection_is_longer():
+    steersman = Steersman()
+    steersman.saw(KEY, [*sound("one", "bcd"), cut_off("a", "one")], now=1.0)
+    steersman.steer(terrain(), now=1.0)
+    steersman.saw(KEY, sound("one", "bcd"), now=6.0)
+    steersman.steer(terrain(), now=6.0)
+    assert states(steersman)["a"] is Admission.PROBING
+    failing = Seen(workload="a", caller="one", errors=2)
+    steersman.saw(KEY, [*sound("one", "bcd"), failing], now=7.0)
+    decision = steersman.steer(terrain(), now=7.0)
+    assert [move.sentence for move in decision.moves] == ["a is taken off for 10 s, because it still fails"]

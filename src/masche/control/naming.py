@@ -76,7 +76,8 @@ def after(
     """
     come = {name: each for name, each in workloads.items() if old.get(name) is not each}
     gone = [name for name in old if name not in workloads or name in come]
-    if len(come) + len(gone) > MANY:
+    is_simple = len(known.listeners) == sum(len(each.spec.ports) for each in old.values())
+    if not is_simple or len(come) + len(gone) > MANY:
         return None
     selected, listeners, zones = dict(known.services), dict(known.listeners), dict(known.zones)
     for name in gone:

@@ -45,7 +45,7 @@ class OutlierEjection:
     error_percent: int = 0
     latency_factor: float = 3.0
     interval: float = 1.0
-    base_ejection: float = 5.0
+    base_ejection: float = 1.0
     max_ejected_percent: int = 50
 
 

@@ -19,6 +19,10 @@ from masche.model.view import ZonePreference
 NOTICED = FAIR // 2
 """A weight that falls below this is worth a sentence, and one that comes back above it as well."""
 
+READMITTED = FAIR // 2
+"""Who has shown by good answers that it is well again gets half of a fair share at once: failing, unlike being slow, is
+seldom a matter of load."""
+
 CROWDED, CROWDED_US = 2.0, 1000.0
 """Instances that take so many times what they took before others were relieved, and so much longer, have too much."""
 
@@ -59,6 +63,8 @@ class Desk:
     def weigh(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> Iterator[Move]:
         """Set the weights anew, and tell who was noticed. Where a hash chooses, another weight would move users."""
         before = self.weights
+        if bench.verdicts:
+            before = {**before, **dict.fromkeys(bench.readmitted(now=now), READMITTED)}
         made: dict[str, int] = {}
         self._readings = self._grouped(ground, bench, links, now=now)
         if not ground.traffic.algorithm.is_hash:

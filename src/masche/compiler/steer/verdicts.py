@@ -20,6 +20,9 @@ from masche.model.refs import PortRef
 PROBED = 3
 """So many good answers readmit."""
 
+FAILED = 2
+"""So many failures, when good answers are no more, end the probing and make the next ejection longer."""
+
 PATIENCE = 5.0
 """Seconds after which an instance that nobody probed is readmitted."""
 
@@ -39,6 +42,7 @@ class Verdict:
     times: int = 0
     reason: str = ""
     good: int = 0
+    bad: int = 0
 
 
 @dataclass(slots=True)
@@ -64,6 +68,7 @@ class Bench:
                 verdict = self.verdicts.get(seen.workload)
                 if verdict and verdict.state is Admission.PROBING:
                     verdict.good += seen.answers
+                    verdict.bad += seen.errors
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone and what was said too long ago; while nobody is accused, now and then is enough."""
@@ -108,15 +113,15 @@ class Bench:
                     if now >= verdict.until:
                         yield self._probe(name, verdict, port, now=now)
                 case Admission.PROBING:
-                    if name in reasons:
-                        yield self._eject(name, reasons[name], ground, now=now)
+                    if name in reasons or (verdict.bad >= FAILED and verdict.bad >= verdict.good):
+                        yield self._eject(name, reasons.get(name, "it still fails"), ground, now=now)
                     elif verdict.good >= PROBED or now >= verdict.until:
                         yield _readmit(name, verdict, port, now=now)
                 case _:
                     assert_never(verdict.state)
 
     def _probe(self, name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:
-        verdict.state, verdict.until, verdict.good = Admission.PROBING, now + PATIENCE, 0
+        verdict.state, verdict.until, verdict.good, verdict.bad = Admission.PROBING, now + PATIENCE, 0, 0
         self._voices.forget(name)
         return Move(kind=MoveKind.PROBING, about=name, sentence=f"{name} is probed: its time off {port} is served")
 
@@ -156,6 +161,11 @@ class Bench:
     def ejected(self) -> frozenset[str]:
         """Who takes no calls now."""
         return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.EJECTED)
+
+    def readmitted(self, *, now: float) -> Iterator[str]:
+        """Who was readmitted in this very look."""
+        admitted = (name for name, each in self.verdicts.items() if each.state is Admission.ADMITTED)
+        return (name for name in admitted if self.verdicts[name].until == now)
 
     @property
     def probing(self) -> frozenset[str]:
