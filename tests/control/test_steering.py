@@ -355,6 +355,16 @@ async def test_a_look_that_fails_is_told_of_once_and_ends_nothing(shop: Plant, m
     assert (await ends(shop))["shop/orders-a"].callers
 
 
+async def test_steering_that_cannot_be_carried_out_is_told_of(shop: Plant) -> None:
+    shop.parts.world.compilation.unsteered[ORDERS, "a"] = "ZeroDivisionError: by zero"
+    look(shop)
+    look(shop)
+    assert shop.happened("steering-failed") == [
+        "traffic is not steered now, and the last weights stay: "
+        "the calls of zone 'a' to shop/orders:80, ZeroDivisionError: by zero"
+    ]
+
+
 async def test_a_control_plane_that_starts_amid_a_mesh_says_that_weights_are_fair_at_first(
     shop: Plant, tmp_path: Path
 ) -> None:

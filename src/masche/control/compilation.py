@@ -5,7 +5,6 @@ table that did not change stays the same object, which is how a stream knows wit
 Where a workload may call many Services its Blobs are the same, but a wildcard is offered a part of them.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import is_
@@ -25,8 +24,6 @@ from masche.model.vantage import Seat, Vantage
 from masche.model.view import Endpoints, View
 from masche.wire.types import CLUSTER, ROUTES
 from masche.xds.wanted import EMPTY, Table, Wanted
-
-_log = logging.getLogger("masche.control")
 
 Place = tuple[Vantage, Seat]
 EndpointKey = tuple[PortRef, str]
@@ -93,6 +90,8 @@ class Compilation:
 
     mesh: Mesh = field(default_factory=Mesh)
     steering: Steering = NO_STEERING
+    unsteered: dict[EndpointKey, str] = field(default_factory=dict[EndpointKey, str])
+    """Whose Steering went wrong since it was taken, and how: these have their endpoints unsteered."""
     habits: Habits = field(default_factory=dict[Name, Given])
     _compiled: dict[Vantage, Compiled] = field(default_factory=dict[Vantage, Compiled])
     _endpoints: dict[EndpointKey, Assigned] = field(default_factory=dict[EndpointKey, Assigned])
@@ -121,7 +120,7 @@ class Compilation:
 
     def steer(self, steering: Steering) -> None:
         """Take new Steering; only endpoints can change."""
-        self.steering = steering
+        self.steering, self.unsteered = steering, {}
         self._current.clear()
         self._refresh_endpoints()
 
@@ -181,10 +180,10 @@ class Compilation:
         """The endpoints as they are steered, or unsteered where that goes wrong: it keeps them from nobody."""
         try:
             return self._encoded(key, held)
-        except Exception:  # whatever is wrong with a Steer, what is not steered still serves
+        except Exception as error:  # whatever is wrong with a Steer, what is not steered still serves
             if key not in self.steering.steers:
                 raise
-            _log.exception("the calls of zone %r to %s cannot be steered as was decided, and are not", key[1], key[0])
+            self.unsteered[key] = f"{type(error).__name__}: {error}"
         self.steering = Steering(steers={each: steer for each, steer in self.steering.steers.items() if each != key})
         return self._encoded(key, held)
 

@@ -68,7 +68,7 @@ class Helm:
             try:
                 await self._look_in_slices()
             except Exception as error:  # noqa: BLE001 - what cannot be steered must not end what serves already
-                self._failed(error)
+                self._failed(f"{type(error).__name__}: {error}")
 
     async def _look_in_slices(self) -> None:
         """Look, and let others have the loop between short spells."""
@@ -105,7 +105,11 @@ class Helm:
             self._world.steer(decision.steering)
         self._tell(decision)
         self._watch_panics(panicking(self._terrain, self._world.compilation.steering, self._ejections))
-        self._failure = ""
+        if lost := self._world.compilation.unsteered:
+            (port, zone), why = min(lost.items())
+            self._failed(f"the calls of zone {zone!r} to {port}, {why}")
+        else:
+            self._failure = ""
 
     def _begin(self) -> None:
         """A control plane that starts amid a running mesh says that it has yet to learn what the last one knew."""
@@ -128,8 +132,7 @@ class Helm:
             self._events.add(kind="panic-over", about=str(port), message=over)
         self._panics = found
 
-    def _failed(self, error: Exception) -> None:
-        failure = f"{type(error).__name__}: {error}"
+    def _failed(self, failure: str) -> None:
         if failure != self._failure:
             what = f"traffic is not steered now, and the last weights stay: {failure}"
             self._events.add(kind="steering-failed", severity="error", about="mesh", message=what)
