@@ -89,6 +89,21 @@ def test_an_instance_where_calls_pile_up_and_none_ends_is_slow_before_the_first_
     assert next(each.weight for each in steersman.instances(PORT) if each.workload == "e") < 20
 
 
+@pytest.mark.parametrize("begins_at", [0, 30])
+def test_calls_that_wait_since_a_moment_ago_are_no_pile_however_long_nobody_called_before(begins_at: int):
+    steersman = Steersman()
+    for now in range(40):
+        is_idle, is_begin = now < begins_at and now > 3, now == begins_at
+        if is_idle:
+            continue
+        for name in "abcde":
+            is_waiting = is_begin and name == "e"
+            seen = Seen(workload=name, answers=0 if is_waiting else 20, active=20, latency_us=200_000.0)
+            steersman.saw(KEY, [seen], now=float(now))
+        steersman.steer(TERRAIN, now=float(now))
+        assert all(each.weight == FAIR for each in steersman.instances(PORT)), now
+
+
 @pytest.mark.parametrize("rate", [1, 10, 1000])
 def test_equal_instances_keep_equal_shares_at_any_rate(rate: int):
     """At each rate five instances answer in exponentially scattered times; their mean shares stay within 10 %."""

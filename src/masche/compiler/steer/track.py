@@ -15,7 +15,7 @@ ENOUGH = 12
 
 MICROSECONDS = 1_000_000
 STUCK_AFTER = 2.0
-"""Seconds without any answer, while calls pile up, after which an instance counts as stuck."""
+"""Seconds for which calls pile up without any answer, after which an instance counts as stuck."""
 
 PILE = 3
 """So many more calls waiting than twice those at its last answer are a pile."""
@@ -71,7 +71,8 @@ class Track:
     heard_at: float = float("-inf")
     _rows: deque[_Row] = field(default_factory=deque[_Row])
     _active: int = 0
-    _ended_at: float = float("-inf")
+    _unpiled_at: float = float("-inf")
+    _seen_at: float = float("-inf")
 
     def add(
         self,
@@ -89,13 +90,18 @@ class Track:
         active: int,
     ) -> None:
         """Take an interval in which calls ended."""
-        self._active, self._ended_at = active, at
+        self._active = active
+        self._unpiled_at = self._seen_at = at
         self._take(_Row(at, calls, answers, timed, served, latency_sum, own_sum, service_sum, failures, extra))
 
     def waited(self, active: int, *, wait_us: float, at: float) -> None:
-        """Take an interval in which none ended, while ``active`` wait."""
-        if active > 2 * self._active + PILE and at - self._ended_at > STUCK_AFTER:
-            stuck = round(active * min((at - self._ended_at) * MICROSECONDS, wait_us))
+        """Take an interval in which none ended, while ``active`` wait. How long nobody called says nothing."""
+        is_pile = active > 2 * self._active + PILE and at - self._seen_at <= STUCK_AFTER
+        self._seen_at = at
+        if not is_pile:
+            self._unpiled_at = at
+        elif (piled := at - self._unpiled_at) > STUCK_AFTER:
+            stuck = round(active * min(piled * MICROSECONDS, wait_us))
             self._take(_Row(at, 0, 0, active, 0, stuck, stuck, 0, 0.0, 0.0))
 
     def _take(self, row: _Row) -> None:
