@@ -93,7 +93,8 @@ class Run:
     def _near_usual(self) -> float:
         """The median before the change of the zone that was nearest then."""
         near = "a" if self.case == "home" else "b"
-        return median(call.took_ms for call in self._of(0, self.slow_at) if f"-{near}-" in call.backend)
+        took = sorted(call.took_ms for call in self._of(0, self.slow_at) if f"-{near}-" in call.backend)
+        return percentile(took, 0.5)
 
     # -- which way calls went -----------------------------------------------------------------------------------------
 
@@ -271,7 +272,9 @@ def play(
 
 
 def _warm(urls: Mapping[str, str], rate: float, seconds: float) -> None:
-    """Open connections, and let what measures the usual get to know it."""
+    """Wait until all are reached, open connections, and let what measures the usual get to know it."""
+    for url in urls.values():
+        until(lambda url=url: not any(call.is_failed for call in _caller(url, 20, 0.5).wait()), f"{url} is not reached")
     for each in [_caller(url, rate, seconds) for url in urls.values()]:
         each.wait()
 

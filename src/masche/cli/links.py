@@ -116,7 +116,8 @@ class Links:
         """Open a relay for each port that somebody opened inside a zone, and close those that lead nowhere."""
         wanted = {(self._zones[address], port) for address, port in _listening() if address in self._zones}
         for zone, port in wanted - self._relays.keys():
-            self._relays[zone, port] = await self._relay(zone, port)
+            with contextlib.suppress(OSError):  # somebody has that port on all addresses; it is tried again
+                self._relays[zone, port] = await self._relay(zone, port)
         for place in self._relays.keys() - wanted:
             self._relays.pop(place).close()
 
