@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from masche.control.sightings import Sightings
+from masche.control.sightings import MOST_CALLS, Sightings
 from masche.link.messages import EndpointReport, Histogram
 from masche.model.refs import PortRef
 from masche.telemetry import histogram
@@ -68,3 +68,21 @@ def test_nothing_is_lost_and_nothing_counts_twice(reports: list[tuple[int, int, 
     assert sum(each.answers for each in seen) == sum(requests for _, requests, _ in reports)
     total = sum(each.answers * each.latency_us for each in seen)
     assert abs(total - sum(requests * us for _, requests, us in reports)) < 1
+
+
+def test_a_sum_that_contradicts_its_buckets_and_a_count_that_cannot_be_are_believed_no_further_than_they_can_be_true():
+    sightings = Sightings()
+    slow, quick = times(2, 1000), times(2, 1000)
+    forged = EndpointReport(
+        service=ORDERS,
+        endpoint="127.0.0.1:22000",
+        errors=10**15,
+        latency=Histogram(buckets=slow.buckets, sum_us=10**15),
+        service_time=Histogram(buckets=quick.buckets, sum_us=0),
+    )
+    sightings.add(KEY, SIGHT, forged, zone="b")
+    [seen] = dict(sightings.taken())[KEY]
+    [number] = slow.buckets
+    low, high = histogram.bounds(number)
+    assert (seen.latency_us, seen.service_us) == (high, low)
+    assert seen.errors == MOST_CALLS

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 from masche.control.enrolment import Enrolment, EnrolmentError, enrol
 from masche.control.gate import Gate
 from masche.control.leases import Leases
+from masche.control.pace import Pace
 from masche.control.registrations import Registration
 from masche.control.world import World
 from masche.identity.authority import Authority
@@ -51,6 +52,10 @@ DRAIN_PATIENCE = 10.0
 OUTBOX_LIMIT = 1000
 TRIES = 50
 SCOPES_REMEMBERED = 4096
+REPORTS_PER_SECOND = 20
+"""Of one machine: one would do, but what many proxies saw comes in parts."""
+VERDICTS_PER_SECOND = 200
+"""Of one machine; what is beyond is left to its next Report, which says the same."""
 
 
 @dataclass(slots=True, eq=False)
@@ -119,6 +124,8 @@ class Agents:
         self._running: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, Session] = {}
         self._reported: dict[tuple[str, str], int] = {}
+        self._reports = Pace(per_second=REPORTS_PER_SECOND, burst=5 * REPORTS_PER_SECOND)
+        self._verdicts = Pace(per_second=VERDICTS_PER_SECOND, burst=VERDICTS_PER_SECOND)
         self._scope_cache: dict[Vantage, tuple[View, tuple[ScopeService, ...]]] = {}
         world.settled_hooks.append(self._tell_scopes)
 
@@ -176,6 +183,8 @@ class Agents:
         key = (machine, report.epoch)
         if report.machine != machine:
             raise RefusedError(f"machine {machine} reports for {report.machine}")
+        if not self._reports.keeps(machine, now=self._world.now()):
+            raise RefusedError(f"machine {machine} reports more than {REPORTS_PER_SECOND} times a second")
         if self._reported.get(key, -1) < report.sequence:
             self._reported = {k: v for k, v in self._reported.items() if k[0] != machine} | {key: report.sequence}
             for proxy in report.proxies:
@@ -255,7 +264,8 @@ class Agents:
             case Heartbeat():
                 self._renew(session)
             case Verdict():
-                self._judge(message, session.machine)
+                if self._verdicts.keeps(session.machine, now=self._world.now()):
+                    self._judge(message, session.machine)
             case _:
                 assert_never(message)
 

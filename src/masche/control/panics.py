@@ -1,4 +1,4 @@
-"""Which Services have no healthy instance left, so that their callers call all of them: the panic rule of Envoy.
+"""Which Services have hardly a healthy instance left, so that their callers call all: the panic rule of Envoy.
 
 Pure. An instance is out when the mesh holds it for unhealthy, when steering ejected it for the callers of a zone, or
 when a caller cut it off; nobody to call is worse than an instance that may fail, so then each is tried.
@@ -6,6 +6,7 @@ when a caller cut it off; nobody to call is worse than an instance that may fail
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from masche.compiler.envoy.balancing import PANIC_PERCENT
 from masche.compiler.steer.terrain import Ground, Terrain
 from masche.control.ejections import Ejections
 from masche.model.mesh import Mesh
@@ -23,11 +24,16 @@ def ports(mesh: Mesh) -> tuple[PortRef, ...]:
 def panicking(terrain: Terrain, steering: Steering, ejections: Ejections) -> Mapping[PortRef, str]:
     """The ports some of whose callers have nobody healthy to call, each with the sentence that says so."""
     cuts = _cuts(steering, ejections)
+    found = {port: _fewest(ground, cuts.get(port, ())) for port, ground in terrain.ports.items() if ground.sites}
     return {
-        port: f"{port}: no healthy instance; calls go to all {len(ground.sites)} of them"
-        for port, ground in terrain.ports.items()
-        if ground.sites and _is_panicking(ground, cuts.get(port, ()))
+        port: f"{port}: {_left(left)}; calls go to all {len(terrain.ports[port].sites)} of them"
+        for port, left in found.items()
+        if 100 * left < PANIC_PERCENT * len(terrain.ports[port].sites)
     }
+
+
+def _left(count: int) -> str:
+    return f"only {count} healthy" if count else "no healthy instance"
 
 
 def _cuts(steering: Steering, ejections: Ejections) -> Mapping[PortRef, tuple[frozenset[str], ...]]:
@@ -44,5 +50,6 @@ def _ejected(steering: Steering) -> Iterator[tuple[PortRef, frozenset[str]]]:
             yield port, steer.ejected
 
 
-def _is_panicking(ground: Ground, cuts: Iterable[frozenset[str]]) -> bool:
-    return not ground.healthy or any(ground.healthy <= cut for cut in cuts)
+def _fewest(ground: Ground, cuts: Iterable[frozenset[str]]) -> int:
+    """How many healthy instances are left to the caller who has the fewest."""
+    return min(len(ground.healthy - cut) for cut in (frozenset[str](), *cuts))

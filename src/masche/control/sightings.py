@@ -1,7 +1,7 @@
 """What callers saw of instances since steering last looked, from the Reports of any number of proxies.
 
 Invariant: nothing is lost and nothing counts twice, however many Reports of a proxy come in one interval: counts add
-up, and a mean is weighted by what it was taken of.
+up, and a mean is weighted by what it was taken of. What contradicts itself is believed no further than it can be true.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 
 from masche.compiler.steer.seen import Key, Seen
 from masche.link.messages import EndpointReport, Histogram
+from masche.telemetry.histogram import bounds
+
+MOST_CALLS = 1_000_000
+"""No proxy makes more calls to one instance between two Reports; whoever says so is not believed."""
 
 Sight = tuple[str, str, str]
 """An instance, the zone of the gateway on the way to it ("" directly), and the caller's proxy."""
@@ -31,12 +35,12 @@ class _Sum:
 
     def add(self, report: EndpointReport) -> None:
         """Count one Report; what is as of now replaces what was."""
-        self.errors += report.errors
-        self.timed += _count(report.latency)
-        self.latency_sum += report.latency.sum_us
-        self.service_timed += _count(report.service_time)
-        self.service_sum += report.service_time.sum_us
-        self.timeouts += report.timeouts
+        self.errors += min(report.errors, MOST_CALLS)
+        self.timed += (timed := _count(report.latency))
+        self.latency_sum += _total(report.latency, timed)
+        self.service_timed += (served := _count(report.service_time))
+        self.service_sum += _total(report.service_time, served)
+        self.timeouts += min(report.timeouts, MOST_CALLS)
         self.active = report.active
         self.rtt_us = report.rtt_us or self.rtt_us
         self.is_ejected = report.is_ejected
@@ -89,4 +93,12 @@ class Sightings:
 
 
 def _count(histogram: Histogram) -> int:
-    return sum(histogram.buckets.values())
+    return min(sum(histogram.buckets.values()), MOST_CALLS)
+
+
+def _total(histogram: Histogram, count: int) -> int:
+    """The sum of ``count`` values: as reported, as far as the buckets allow it."""
+    if not count:
+        return 0
+    low, high = bounds(min(histogram.buckets))[0], bounds(max(histogram.buckets))[1]
+    return min(max(histogram.sum_us, count * low), count * high)
