@@ -12,7 +12,10 @@ CALLER = "masche.caller"
 """The filter state in which a listener for one workload says which."""
 
 PANIC_PERCENT = 1.0
-"""Below this share of healthy instances all are tried: when nobody is healthy, anyone is better than nobody."""
+"""Below this share of healthy instances all are tried: when nobody is healthy, anyone is better than nobody.
+
+It is the least that Envoy knows: it rounds to whole percents, and with 0 nobody would be called.
+"""
 
 _ENOUGH_REQUESTS = 10
 """So many requests of an instance in one interval say something about its share of errors."""
