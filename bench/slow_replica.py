@@ -34,13 +34,24 @@ KNOWN_AFTER = 0.172 + 0.005
 PROBES_PER_SECOND = 2.0
 TARGET_TOTAL = 0.0005
 
+TIMED = """
+apiVersion: masche.dev/v1
+kind: TrafficPolicy
+metadata: {name: timed, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: servers}]
+  timeouts: {request: 1s}
+"""
+"""The callers' patience, told to the mesh: then its proxies see a call fail at the moment at which the caller leaves."""
+
 HEDGED = """
 apiVersion: masche.dev/v1
 kind: TrafficPolicy
 metadata: {name: hedged, namespace: shop}
 spec:
   targetRefs: [{kind: Service, name: servers}]
-  hedging: {enabled: true}
+  timeouts: {request: 1s}
+  hedging: {enabled: true, after: 250ms}
 """
 
 
@@ -113,6 +124,7 @@ def contenders() -> list[Contender]:
         HandEnvoy("ROUND_ROBIN"),
         HaProxy(),
         Nginx(),
+        MascheMesh("masche, timeout 1 s", policy=TIMED),
         MascheMesh("masche, hedged", policy=HEDGED),
     ]
 

@@ -18,7 +18,6 @@ _PER_ROUTE = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPer
 FILTER: Body = extension(_NAME, _MUTATION, {"mutations": {}})
 """Does nothing where a route does not ask for it."""
 
-_CEL = extension("envoy.formatter.cel", "envoy.extensions.formatter.cel.v3.Cel")
 _VALUE = "%CEL(response.flags == 0 ? '' : '1')%"
 """Of an answer that came from an instance the flags say that no repeat was left, or that a limit forbade one."""
 
@@ -27,7 +26,7 @@ def _said(value: str) -> Body:
     return {"header": {"key": SPENT, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-_SAID: Body = {"response_mutations": [{"append": _said(_VALUE)}], "formatters": [_CEL]}
+_SAID: Body = {"response_mutations": [{"append": _said(_VALUE)}]}
 
 ASKED: Body = {_NAME: any_of(_PER_ROUTE, {"mutations": _SAID})}
 """``typed_per_filter_config`` of a route that repeats answers, on which something of this can be seen at all."""
