@@ -42,7 +42,7 @@ spec:
   targetRefs: [{kind: Service, name: servers}]
   timeouts: {request: 1s}
 """
-"""The callers' patience, told to the mesh: then its proxies see a call fail at the moment at which the caller leaves."""
+"""The callers' patience, told to the mesh: then its proxies see a call fail at the moment the caller leaves."""
 
 HEDGED = """
 apiVersion: masche.dev/v1
