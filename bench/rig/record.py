@@ -82,7 +82,8 @@ class Record:
             "raw": self.raw,
         }
         path.write_text(json.dumps(body, indent=1) + "\n")
-        print(f"\nRESULT {self.name} {' '.join(map(str, self.figures))} {'met' if self.is_met else 'short'}")
+        verdict = "met" if self.is_met else "short"
+        print(f"\nRESULT {self.name} {' '.join(map(str, self.figures))} {verdict if self.figures else 'no figure'}")
         return path
 
 
