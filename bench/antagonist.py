@@ -16,7 +16,7 @@ from statistics import median
 from plots import line_plot
 from rig.contender import Contender
 from rig.load import Backend, Backends, Behaviour, Call, Caller, Plan
-from rig.mesh import MascheMesh
+from rig.mesh import STEERED, MascheMesh
 from rig.peers import HandEnvoy, HaProxy, Nginx, WeightedEnvoy, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record, percentile
@@ -90,7 +90,7 @@ def main() -> None:
     record = Record(
         "antagonist",
         "Neighbours that take the processor away",
-        measures=("src/masche/compiler", "src/masche/control/measures.py", "src/masche/agent/report.py"),
+        measures=STEERED,
     )
     found: dict[str, list[dict[float, float]]] = {}
     failed: dict[str, int] = {}

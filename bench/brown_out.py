@@ -17,7 +17,7 @@ from statistics import median
 from plots import line_plot
 from rig.contender import Contender, Several
 from rig.load import Backend, Backends, Behaviour, Call, Caller, Plan
-from rig.mesh import MascheMesh
+from rig.mesh import STEERED, MascheMesh
 from rig.peers import HandEnvoy, HaProxy, Nginx, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record
@@ -101,7 +101,7 @@ def main() -> None:
     record = Record(
         "brown-out",
         "One of five servers answers 503 for ten seconds, again and again",
-        measures=("src/masche/compiler", "src/masche/control/measures.py", "src/masche/agent/report.py"),
+        measures=STEERED,
     )
     rows: list[list[str]] = []
     series: dict[str, list[tuple[float, float]]] = {}

@@ -184,7 +184,7 @@ def main() -> None:
     record = Record(
         "retry-storm",
         "The last of three tiers is out for five seconds",
-        measures=("src/masche/compiler/envoy", "src/masche/model/view.py"),
+        measures=("src/masche/compiler/envoy", "src/masche/model/calling.py"),
     )
     rows: list[list[str]] = []
     series: dict[str, list[tuple[float, float]]] = {}

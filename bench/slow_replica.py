@@ -18,7 +18,7 @@ from statistics import median
 from plots import line_plot
 from rig.contender import Contender
 from rig.load import Backend, Backends, Behaviour, Call, Caller, Plan
-from rig.mesh import MascheMesh
+from rig.mesh import STEERED, MascheMesh
 from rig.peers import HandEnvoy, HaProxy, Nginx, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record, percentile
@@ -141,7 +141,7 @@ def main() -> None:
     record = Record(
         "slow-replica",
         "One of eleven servers becomes slow",
-        measures=("src/masche/compiler", "src/masche/control/measures.py", "src/masche/agent/report.py"),
+        measures=STEERED,
     )
     runs: dict[str, list[Window]] = {}
     for number in range(given.rounds):

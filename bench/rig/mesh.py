@@ -12,6 +12,16 @@ from masche.api.messages import Document, RolloutState
 from masche.cli.stage import Stage
 from rig.waiting import until
 
+STEERED = (
+    "src/masche/compiler",
+    "src/masche/model/calling.py",
+    "src/masche/control/helm.py",
+    "src/masche/control/sightings.py",
+    "src/masche/agent/report.py",
+    "src/masche/agent/sight.py",
+)
+"""What decides which instance gets how much: a figure about it is out of date when one of these changes."""
+
 NAMESPACE = "shop"
 SERVICE = "servers"
 
