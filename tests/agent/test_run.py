@@ -72,7 +72,7 @@ async def test_a_signal_reaches_a_job_unchanged(machine: World) -> None:
 async def test_leaving_is_out_of_traffic_then_the_command_then_the_proxy(machine: World) -> None:
     runner = await machine.run("orders", port=free_port())
     seat = await machine.ready("orders")
-    assert machine.plane.phase("orders") == "READY"
+    await until(lambda: machine.plane.phase("orders") == "READY", what="the control plane told of it")
     runner.process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(runner.process.wait(), 15) == 143
     said = [type(one).__name__ for one in machine.plane.history if not isinstance(one, Heartbeat)]

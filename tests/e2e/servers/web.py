@@ -5,10 +5,12 @@ Every path answers with a description of the request (method, target, headers, l
 body as it came) and ``/early`` (an answer before the body has been read).
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -47,6 +49,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD" and status not in (204, 304):
             self.wfile.write(body)
 
+    def linger(self):
+        """Close as RFC 9112, 9.6 wants it: a reset might overtake the answer while something is left unread."""
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(1)
+        with contextlib.suppress(OSError):
+            while self.connection.recv(65_536):
+                pass
+
     def chunks(self, pieces, kind):
         self.send_response(200)
         self.send_header("server-name", NAME)
@@ -74,6 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             case ["early"]:
                 self.close_connection = True
                 self.answer(b"too much", 413)
+                self.linger()
                 return
             case _:
                 body = self.body()
