@@ -170,7 +170,7 @@ class HaProxy(Peer):
         servers = "\n".join(f"  server {name} {_LOCAL}:{port}" for name, port in backends.items())
         path = self.folder / "haproxy.cfg"
         path.write_text(
-            "global\n  maxconn 20000\n  nbthread 1\n"
+            "global\n  maxconn 4000\n  nbthread 1\n"
             "defaults\n  mode http\n  timeout connect 1s\n  timeout client 60s\n  timeout server 60s\n"
             "  option http-keep-alive\n  http-reuse always\n"
             f"frontend way_in\n  bind {_LOCAL}:{self.port}\n  default_backend servers\n"
