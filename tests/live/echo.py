@@ -226,9 +226,11 @@ class Backends:
     async def close(self) -> None:
         for server in self._servers.values():
             server.close()
+        await asyncio.sleep(0)  # a connection that was taken just now begins, so that its end is seen to
         serving = tuple(self._serving)
         for each in serving:
             each.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed by the loop, in its next turn
         self._servers.clear()
         self.log.clear()
