@@ -10,6 +10,7 @@ from masche.compiler.steer.standing import Admission, Standing
 from masche.compiler.steer.terrain import Ground
 from masche.compiler.steer.verdicts import Bench
 from masche.compiler.steer.weights import ALIKE, FAIR, PROBE, Reading, typical, weights
+from masche.compiler.steer.window import OLDEST
 from masche.compiler.steer.words import duration, percent
 from masche.compiler.steer.zones import Spread
 from masche.model.refs import PortRef
@@ -52,6 +53,11 @@ class Desk:
     def is_idle(self) -> bool:
         """Whether there is nothing left to remember."""
         return not (self.costs.tracks or self.weights or self.spread.shares or self.spread.detours())
+
+    @property
+    def remembers_until(self) -> float:
+        """When the first thing it remembers counts no more; infinity when it remembers nothing."""
+        return min((each.heard_at for each in self.costs.every()), default=float("inf")) + OLDEST
 
     @property
     def is_still(self) -> bool:
@@ -97,11 +103,13 @@ class Desk:
         return route.network_us if route else 0.0
 
     def _is_crowded(self, group: str, readings: Mapping[str, Reading]) -> bool:
-        """Whether those with a fair share got slow since others were relieved."""
-        fair = [each.cost_us for name, each in readings.items() if each.calls and name not in self.weights]
+        """Whether those with a fair share got slow since others were relieved. Who is silent says nothing of it."""
+        heard = [(name, each) for name, each in readings.items() if each.calls and not each.is_silent]
+        fair = [each.cost_us for name, each in heard if name not in self.weights]
         cost, usual = typical(fair), self._usual_us.get(group, 0.0)
-        if len(fair) == len(readings):
-            self._usual_us[group] = usual + SETTLING * (cost - usual) if usual else cost
+        if len(fair) == len(heard) and self.weights.keys().isdisjoint(readings):
+            if fair:
+                self._usual_us[group] = usual + SETTLING * (cost - usual) if usual else cost
             return False
         return bool(usual) and cost > CROWDED * usual + CROWDED_US
 

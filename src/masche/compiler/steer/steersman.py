@@ -20,7 +20,6 @@ from masche.compiler.steer.standing import Link, Standing
 from masche.compiler.steer.terrain import Ground, Terrain
 from masche.compiler.steer.track import AT_HOME, Carried
 from masche.compiler.steer.verdicts import Bench
-from masche.compiler.steer.window import OLDEST
 from masche.model.refs import PortRef
 from masche.model.steering import NO_STEERING, Steer, Steering
 from masche.model.view import SteeringMode, Traffic
@@ -52,6 +51,11 @@ class _Port:
         if now - self.heard_at <= WAKEFUL or not (self.bench.is_still and self.laggards.is_still):
             return False
         return all(desk.is_still for desk in self.desks.values())
+
+    @property
+    def remembers_until(self) -> float:
+        """When the first thing that is remembered counts no more."""
+        return min((desk.remembers_until for desk in self.desks.values()), default=float("inf"))
 
 
 @dataclass(slots=True)
@@ -186,7 +190,7 @@ class Steersman:
                 self._steers[port, zone] = steer
             else:
                 self._steers.pop((port, zone), None)
-        each.look_at = now + OLDEST if each.rests(now=now) else now
+        each.look_at = each.remembers_until if each.rests(now=now) else now
         if not each.desks and each.bench.is_still:
             del self._ports[port]
 
