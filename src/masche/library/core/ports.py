@@ -1,0 +1,119 @@
+"""What the call pipeline needs of the rest of the process: what the mesh says, who we are, and who writes down.
+
+The pipeline is given these and knows no control plane, no thread and no file, so that it runs the same over a real one
+and over the doubles in ``masche.testing``. Everything here may be called from any thread and any event loop.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from masche.model.told import Destination
+from masche.model.view import Endpoints, VirtualHost
+from masche.traffic.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """All that a call to one authority needs, of one moment: nothing in it is still to be asked for (gRFC A74).
+
+    ``destinations`` and ``endpoints`` have every cluster that ``host`` leads to, by the cluster's name; a cluster that
+    the control plane does not have is in neither, and calls to it fail. The same object comes back until something of
+    it has changed, so that what is derived from it can be kept.
+    """
+
+    host: VirtualHost
+    destinations: Mapping[str, Destination]
+    endpoints: Mapping[str, Endpoints]
+
+
+class MeshError(Exception):
+    """The mesh cannot carry a call, and why: for people. Never a reason to call in plaintext instead."""
+
+
+class NotReadyError(MeshError):
+    """Nothing is known yet, for as long as the caller was ready to wait: names what was waited for."""
+
+
+class Knowledge(Protocol):
+    """What the control plane said, as it is now."""
+
+    def known(self, authority: str) -> Known | None:
+        """Return what is known of ``host`` or ``host:port``; None: not told yet, or not any more. Never blocks.
+
+        The first question about an authority makes it wanted from then on.
+        """
+        ...
+
+    def want(self, authority: str) -> "Future[Known]":
+        """Complete as soon as something is known; the caller waits as long as it likes, and may cancel."""
+        ...
+
+    def waiting_for(self) -> str:
+        """Say what is waited for: "the control plane at 10.0.0.1:15012 (connection refused)". Empty: for nothing."""
+        ...
+
+
+class Identity(Protocol):
+    """Who this process is in the mesh. Contexts are replaced when the certificate or the roots are: ask each time."""
+
+    @property
+    def spiffe_id(self) -> str:
+        """Our own SPIFFE ID; empty before the first certificate came."""
+        ...
+
+    def client_context(self, identities: tuple[str, ...]) -> ssl.SSLContext:
+        """Return the TLS of a connection to one of ``identities``, which is checked inside the handshake.
+
+        The same object for the same identities, until what we show or trust has changed.
+        """
+        ...
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the TLS of our own port: it asks for a client certificate of the mesh."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One attempt that ended. ``address`` is ``host:port``; ``seconds`` until the first byte of the answer.
+
+    ``service_seconds`` is what the callee said of its own part, negative when it said nothing.
+    """
+
+    cluster: str
+    address: str
+    outcome: Outcome
+    seconds: float
+    service_seconds: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Called:
+    """One call that ended. ``status`` 0: no answer came. ``flag`` is Envoy's response flag for why (``UH``, ``UT``)."""
+
+    cluster: str
+    rule: str
+    status: int
+    seconds: float
+    flag: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+class Recorder(Protocol):
+    """Who counts. Must cost next to nothing and never block: it is called once or twice per call."""
+
+    def tried(self, tried: Tried) -> None:
+        """Count an attempt."""
+        ...
+
+    def called(self, called: Called) -> None:
+        """Count a call."""
+        ...
+
+
+Now = Callable[[], float]
+"""Monotonic seconds."""

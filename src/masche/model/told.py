@@ -1,0 +1,70 @@
+"""What an xDS client was told: route tables, clusters and listeners after decoding, in the words of a View.
+
+The other side of a Blob: an encoder makes bytes of a View, a decoder makes these of the bytes, whoever sent them. Names
+are those that the control plane gave, ours or another's. Invariant: what could not be understood is not in here; it was
+refused whole, with the reason, before.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from masche.model.view import Cluster, Endpoints, Inbound, VirtualHost
+
+PASSTHROUGH = "passthrough"
+"""The cluster, in our own control plane's tables, of what is not of the mesh: it goes out as it would have gone."""
+
+
+class Discovery(StrEnum):
+    """Where the instances of a cluster come from."""
+
+    EDS = "EDS"
+    LOGICAL_DNS = "LOGICAL_DNS"
+    STATIC = "STATIC"
+    AGGREGATE = "AGGREGATE"
+    PASSTHROUGH = "PASSTHROUGH"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """One cluster by its ``name``: who may answer (``cluster.identities``), how it is used, where its instances are.
+
+    ``assignment`` names the endpoints to ask for (EDS), ``members`` the clusters that are tried in order (AGGREGATE),
+    ``host`` and ``port`` are to be resolved (LOGICAL_DNS), ``endpoints`` came with it (STATIC). ``is_tls`` False: the
+    control plane asks for plaintext.
+    """
+
+    name: str
+    cluster: Cluster
+    discovery: Discovery = Discovery.EDS
+    assignment: str = ""
+    members: tuple[str, ...] = ()
+    host: str = ""
+    port: int = 0
+    endpoints: Endpoints | None = None
+    is_tls: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One RouteConfiguration: its virtual hosts, by the names that are looked for in it (gRFC A27, domain search)."""
+
+    name: str
+    hosts: tuple[VirtualHost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A client's Listener (``api_listener``): the ``table`` itself, or the name of the one to ask for."""
+
+    name: str
+    table: Table | None = None
+    table_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldServer:
+    """A server's Listener: how calls to one port of the application are received."""
+
+    name: str
+    inbound: Inbound
+    port: int = 0
