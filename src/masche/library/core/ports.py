@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from masche.model.told import Destination
-from masche.model.view import Endpoints, VirtualHost
+from masche.model.view import Endpoints, Inbound, VirtualHost
 from masche.traffic.outcome import Outcome
 
 
@@ -112,6 +112,47 @@ class Recorder(Protocol):
 
     def called(self, called: Called) -> None:
         """Count a call."""
+        ...
+
+
+class Reception(Protocol):
+    """What the control plane said of our own ports, as it is now."""
+
+    def inbound(self, port: int) -> Inbound | None:
+        """Return how calls to ``port`` of the application are received; None: not told yet. Never blocks.
+
+        An update that was refused changes nothing: the last good one comes back.
+        """
+        ...
+
+    def waiting_for(self) -> str:
+        """Say what is waited for, as Knowledge does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One request that came to our ``port`` and ended. ``peer`` is the caller's SPIFFE ID, "" of a plaintext caller.
+
+    ``status`` 0: the caller went before there was an answer. ``rule`` is only of a refusal by policy: which rule it was.
+    ``seconds`` from the request's first byte to the answer's last, ``flag`` Envoy's response flag (``UAEX`` and such).
+    """
+
+    port: int
+    peer: str
+    status: int
+    seconds: float
+    rule: str = ""
+    flag: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+class Counter(Protocol):
+    """Who counts what is received. As cheap as a Recorder, and like it called from any thread."""
+
+    def received(self, received: Received) -> None:
+        """Count a request that ended."""
         ...
 
 
