@@ -134,7 +134,7 @@ class Reception(Protocol):
 class Received:
     """One request that came to our ``port`` and ended. ``peer`` is the caller's SPIFFE ID, "" of a plaintext caller.
 
-    ``status`` 0: the caller went before there was an answer. ``rule`` is only of a refusal by policy: which rule it was.
+    ``status`` 0: the caller went before there was an answer. ``rule`` is of a refusal by policy alone: which one.
     ``seconds`` from the request's first byte to the answer's last, ``flag`` Envoy's response flag (``UAEX`` and such).
     """
 
