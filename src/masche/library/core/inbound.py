@@ -1,0 +1,230 @@
+"""What becomes of one request that came to our own port: it reaches the application, tidied, or is answered here.
+
+Decided from the Inbound, the request and what its connection proved, exactly as our proxies decide it: the same limits
+and spelling of the path before any policy looks (``compiler.envoy.edge``), the same answers (observed on Envoy 1.40),
+and the name of the rule for callers that proved who they are, for nobody else. Pure. Invariant: what reaches the
+application has one spelling, and in headers of the mesh nobody speaks but the mesh.
+"""
+
+from dataclasses import dataclass, replace
+
+from masche.model.refs import Name
+from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
+from masche.traffic.authorize import authorize
+from masche.traffic.normalise import normalise
+from masche.traffic.request import Headers, Request
+from masche.traffic.verdict import Verdict
+from masche.wire import stats
+
+DENIED = "x-masche-denied"
+"""The response header that tells an authenticated caller which rule refused it, as our proxies spell it."""
+
+UNREACHED = "x-masche-unreached"
+"""The response header that says that nothing of the request reached the application: a caller may send it again."""
+
+XFCC = "x-forwarded-client-cert"
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 60 * 1024
+
+UNMATCHED = "no ALLOW policy matches"
+"""The rule of a denial that no rule made, in reports."""
+
+_MAX_CONSIDERED = 20
+_METHODS = frozenset(
+    "ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE MSEARCH NOTIFY "  # noqa: SIM905 - a table
+    "OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK "
+    "UNSUBSCRIBE".split()
+)
+_GRPC_STATUS = {400: "13", 401: "16", 403: "7", 404: "12", 429: "14", 502: "14", 503: "14", 504: "14"}
+"""How Envoy says an HTTP status of its own to a gRPC caller; what is not in here is UNKNOWN, 2."""
+
+_OURS = (DENIED, UNREACHED, stats.SERVICE_HEADER)
+_VOICES = ("x-envoy-", "x-masche-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """One port of the application: whose it is, where it listens, and the name that Services may point at."""
+
+    workload: Name
+    port: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the connection proved by mutual TLS: the caller's SPIFFE ID, the SHA-256 of its certificate in hexadecimal,
+    and ``local``, the SPIFFE ID that we showed it.
+    """
+
+    peer: str
+    certificate: str
+    local: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The mesh's own answer. ``rule`` names what refused by policy, ``why`` is for the log; ``ends`` the connection."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    rule: str = ""
+    why: str = ""
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The application gets ``request``, in which everything is as the proxies would have passed it on."""
+
+    request: Request
+
+
+def mode(inbound: Inbound, port: int) -> MtlsMode:
+    """Return how a port takes connections."""
+    return dict(inbound.port_mtls).get(port, inbound.mtls)
+
+
+def spoken(inbound: Inbound, spot: Spot) -> InboundPort:
+    """Return what is spoken on a port; one that no Service points at is HTTP here, for an HTTP server listens there."""
+    usual = InboundPort(target=spot.port, protocol=Protocol.HTTP)
+    return next((each for each in inbound.ports if each.target in {spot.port, spot.name}), usual)
+
+
+def receive(
+    inbound: Inbound, request: Request, *, spot: Spot, shown: Shown | None, request_id: str
+) -> Admitted | Answer:
+    """Decide on one request as it came, absolute form and all. ``request_id`` names it if its caller did not.
+
+    Order: who may come in at all, what no server should guess about, policies on what is left, and then the headers,
+    so that policies see what the caller sent.
+    """
+    if shown is None and mode(inbound, spot.port) is MtlsMode.STRICT:
+        return _refused_plaintext(spot)
+    plain = _plain(request)
+    if fault := _malformed(plain):
+        return fault
+    target = normalise(plain.target)
+    if isinstance(target, Verdict):
+        return _said(Answer(status=target.status, why=target.sentence, ends=True), plain)
+    clean = replace(plain, target=target, headers=_without_voices(plain.headers))
+    verdict = authorize(_enforced(inbound.policies), clean)
+    if not verdict.allowed:
+        return _said(_denied(verdict, inbound, spot, is_known=shown is not None), plain)
+    return Admitted(request=replace(clean, headers=_passed_on(clean, shown, request_id)))
+
+
+def _refused_plaintext(spot: Spot) -> Answer:
+    why = f"port {spot.port} takes mutual TLS alone (STRICT); this connection is plaintext"
+    return Answer(status=403, headers=_text(), body=why.encode(), why=why, ends=True)
+
+
+def waiting(what: str, request: Request) -> Answer:
+    """Answer while nobody has said yet who may come in: never the application, whoever asks."""
+    why = f"not ready: waiting for {what or 'the control plane'}"
+    headers = (*_text(), (UNREACHED, "1"))
+    return _said(Answer(status=503, headers=headers, body=why.encode(), why=why), request)
+
+
+def overloaded(request: Request) -> Answer:
+    """Answer a request above the limit of requests at a time."""
+    headers = (*_text(), (UNREACHED, "1"))
+    body = b"reached concurrency limit"
+    return _said(Answer(status=503, headers=headers, body=body, why="the limit of requests at a time"), request)
+
+
+def answer_headers(headers: Headers, *, service_us: int | None) -> Headers:
+    """Return the application's response headers as a caller gets them; ``service_us`` None: it proved nothing."""
+    kept = tuple(pair for pair in headers if pair[0].lower() not in _OURS)
+    return kept if service_us is None else (*kept, (stats.SERVICE_HEADER, str(service_us)))
+
+
+def _plain(request: Request) -> Request:
+    """Read an absolute form (RFC 9112, 3.2.2: its host wins over the header), and "orders." as "orders"."""
+    target, authority = request.target, request.authority
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in {"http", "https"}:
+        authority, slash, path = rest.partition("/")
+        target = slash + path or "/"
+    host, colon, port = authority.rpartition(":")
+    if colon and port.isdecimal():
+        return replace(request, target=target, authority=f"{host.removesuffix('.')}:{port}")
+    return replace(request, target=target, authority=authority.removesuffix("."))
+
+
+def _malformed(request: Request) -> Answer | None:
+    """What Envoy's codec and connection manager refuse before they look for a route."""
+    if len(request.headers) > MAX_HEADERS or _size(request.headers) > MAX_HEADER_BYTES:
+        return _codec(431, b"Request Header Fields Too Large", "its headers are too many or too large")
+    if any("_" in name for name, _ in request.headers):
+        return _codec(400, b"Bad Request", "the name of a header holds an underscore, which servers read differently")
+    if request.method not in _METHODS:
+        return _codec(400, b"Bad Request", "its method is unknown")
+    if not request.authority:
+        return Answer(status=400, why="it names no host", ends=True)
+    if request.method == "CONNECT" or request.target == "*":
+        return Answer(status=404, why="nothing here is a proxy, nor a server as a whole")
+    return None
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
+
+
+def _codec(status: int, body: bytes, why: str) -> Answer:
+    return Answer(status=status, headers=_text(), body=body, why=why, ends=True)
+
+
+def _text() -> Headers:
+    return (("content-type", "text/plain"),)
+
+
+def _denied(verdict: Verdict, inbound: Inbound, spot: Spot, *, is_known: bool) -> Answer:
+    """Policy says no. Which rule it was is for callers that proved who they are; the log always has it."""
+    said = verdict.rule or _implicit_denial(inbound, spot)
+    headers = (*_text(), (DENIED, said)) if is_known else _text()
+    rule = verdict.rule or UNMATCHED
+    return Answer(status=verdict.status, headers=headers, body=b"RBAC: access denied", rule=rule, why=said)
+
+
+def _implicit_denial(inbound: Inbound, spot: Spot) -> str:
+    allowing = [policy.name for policy in inbound.policies if policy.decision is Decision.ALLOW]
+    names = ", ".join(allowing[:_MAX_CONSIDERED]) + (", ..." if len(allowing) > _MAX_CONSIDERED else "")
+    return f"no ALLOW policy of {spot.workload} matches; considered: {names}"
+
+
+def _enforced(policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
+    return tuple(policy for policy in policies if policy.decision is not Decision.AUDIT)
+
+
+def _said(answer: Answer, request: Request) -> Answer:
+    """Say it as the caller's protocol does: gRPC reads its own status, and no body."""
+    kind = next(iter(request.values("content-type")), "")
+    if kind != "application/grpc" and not kind.startswith("application/grpc+"):
+        return answer
+    kept = tuple(pair for pair in answer.headers if pair[0] != "content-type")
+    status = (("content-type", "application/grpc"), ("grpc-status", _GRPC_STATUS.get(answer.status, "2")))
+    message = (("grpc-message", answer.body.decode()),) if answer.body else ()
+    return replace(answer, status=200, headers=(*kept, *status, *message), body=b"")
+
+
+def _without_voices(headers: Headers) -> Headers:
+    return tuple(pair for pair in headers if not pair[0].startswith(_VOICES))
+
+
+def _passed_on(request: Request, shown: Shown | None, request_id: str) -> Headers:
+    """What our proxies set: who was there, how they came, and a name for the request when it has none."""
+    source = request.connection.source_ip
+    chain = ",".join((*request.values("x-forwarded-for"), *((source,) if source else ())))
+    named = next(iter(request.values("x-request-id")), "") or request_id
+    told = {
+        "host": request.authority,
+        "x-forwarded-for": chain,
+        "x-forwarded-proto": "https" if shown else "http",
+        "x-request-id": named,
+        XFCC: f"By={shown.local};Hash={shown.certificate};URI={shown.peer}" if shown else "",
+    }
+    kept = tuple(pair for pair in request.headers if pair[0] not in told)
+    return (*((name, value) for name, value in told.items() if value), *kept)
