@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from masche.identity import places
+
 SOCKET_PATH_LIMIT = 107
 _LONGEST_SOCKET_NAME = len("/relay.sock.0123456789abcdef")
 
@@ -52,17 +54,17 @@ class Folders:
     @property
     def control_socket(self) -> Path:
         """Where the control plane of this very machine listens."""
-        return self.data / "control.sock"
+        return places.control_socket(self.data)
 
     @property
     def machine(self) -> Path:
         """The machine credential that ``masche join`` was given."""
-        return self.data / "machine"
+        return places.machine_folder(self.data)
 
     @property
     def credential(self) -> Path:
         """That credential, key and chain together."""
-        return self.machine / "credential.json"
+        return places.credential(self.data)
 
     @property
     def certificates(self) -> Path:

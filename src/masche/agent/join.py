@@ -8,17 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-from masche.agent import machine
 from masche.agent.claimant import Say
-from masche.agent.folders import Folders
 from masche.agent.options import JoinOptions
 from masche.agent.runner import to_stderr
-from masche.identity import files, keys
 from masche.identity.bundle import BundleError
 from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinError, JoinString
 from masche.identity.spiffe import SpiffeError, SpiffeId
-from masche.link import joining
+from masche.link import machine
 from masche.link.service import RefusedError
 
 FAILED = 1
@@ -49,13 +46,9 @@ async def join(options: JoinOptions) -> machine.Credential:
     name = options.machine or machine.local_id()
     SpiffeId.of_machine("any", name)
     joining_string = JoinString.parse(await asyncio.to_thread(_read, options.token_file))
-    folders = Folders(options.data)
-    files.private_folder(folders.machine)
-    key = keys.generate()
-    reply = await joining.join(joining_string, name, key)
-    host = f"[{joining_string.host}]" if ":" in joining_string.host else joining_string.host
-    credential = machine.of_reply(keys.private_pem(key), reply, f"{host}:{joining_string.port}", zone=options.zone)
-    await asyncio.to_thread(machine.save, folders, credential)
+    async with machine.alone(options.data):
+        credential = await machine.join(joining_string, name, zone=options.zone)
+        await asyncio.to_thread(machine.save, options.data, credential)
     return credential
 
 

@@ -16,11 +16,10 @@ import time
 from pathlib import Path
 from random import Random
 
-from masche.agent import address, envoy, machine, memory
+from masche.agent import envoy, memory
 from masche.agent.envoy import EnvoyError
 from masche.agent.folders import FolderError, Folders
 from masche.agent.launch import ALREADY_RUNNING
-from masche.agent.machine import Machine, MachineError
 from masche.agent.metrics import Metrics
 from masche.agent.options import AgentOptions
 from masche.agent.relay import Relay
@@ -30,6 +29,8 @@ from masche.agent.server import Server
 from masche.agent.sidecar import Host
 from masche.agent.uplink import Uplink
 from masche.agent.verdicts import Verdicts
+from masche.link import address, machine
+from masche.link.machine import Machine, MachineError
 from masche.version import VERSION
 
 CANNOT_START = 125
@@ -67,7 +68,7 @@ def journal(text: str) -> None:
 def build(options: AgentOptions, folders: Folders) -> Server:
     """Everything of an agent, made and not yet running. Raises EnvoyError, MachineError."""
     rng = Random()  # noqa: S311 - jitter and ports, no secrets
-    standing = Machine(folders, machine.load(folders), rng=rng)
+    standing = Machine(folders.data, machine.load(folders.data), rng=rng)
     reachable = options.address or address.reachable(standing.addresses)
     zone = options.zone or standing.zone
     uplink = Uplink(standing, version=VERSION, zone=zone, addresses=(reachable,), rng=rng)
@@ -145,7 +146,7 @@ async def _until_asked(asked: asyncio.Event) -> None:
 
 def _standing(folders: Folders) -> tuple[str, str] | None:
     """Which machine this is and where it joined; None beside its control plane. Raises MachineError."""
-    found = machine.load(folders)
+    found = machine.load(folders.data)
     return (found.machine, found.joining) if found else None
 
 

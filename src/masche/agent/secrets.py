@@ -14,9 +14,8 @@ from typing import Protocol
 import msgspec
 from cryptography import x509
 
-from masche.agent import lifetime
 from masche.agent.sds import Shelf
-from masche.identity import files, keys
+from masche.identity import files, keys, lifetime
 from masche.identity.rotation import Rotation
 from masche.link.messages import Roots, SignReply, SignRequest
 from masche.link.service import RefusedError

@@ -18,10 +18,10 @@ from masche.agent import leftovers, local, occupancy
 from masche.agent.envoy import Place, adopt
 from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, ProtocolError, Release, Started
 from masche.agent.occupancy import ClaimError, workload_names
-from masche.agent.probe import HealthError, parse
 from masche.agent.processes import ProcessId
 from masche.agent.seats import NoPortError
 from masche.agent.sidecar import Host, Sidecar, Tell
+from masche.link.probe import HealthError, parse
 from masche.model.refs import Name
 
 LOOKING_SECONDS = 1.0

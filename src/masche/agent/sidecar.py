@@ -22,7 +22,6 @@ from masche.agent.folders import Folders, private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.local import Claim, SeatStatus
 from masche.agent.occupancy import ClaimError, Record
-from masche.agent.probe import Pulse
 from masche.agent.relay import Relay, Tenant
 from masche.agent.sds import Shelf
 from masche.agent.seats import PortBook
@@ -33,6 +32,7 @@ from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
 from masche.link.client import Connected, Disconnected
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
+from masche.link.probe import Pulse
 from masche.model.refs import Name
 from masche.model.vantage import Placement, Seat
 from masche.wire.bootstrap import bootstrap

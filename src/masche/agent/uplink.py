@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc.aio
 
-from masche.agent.machine import Machine
 from masche.agent.relay import METHOD, Upstream
 from masche.identity import transport
 from masche.link.client import Connected, Disconnected, LinkClient
+from masche.link.machine import Machine
 from masche.link.messages import (
     Accepted,
     Drained,

@@ -6,10 +6,11 @@ Nothing is asked before the command was started. A gateway has no command and is
 import asyncio
 from collections.abc import Callable
 
-from masche.agent import local, probe
+from masche.agent import local
 from masche.agent.exposed import exposed
 from masche.agent.local import Claim
-from masche.agent.probe import Pulse
+from masche.link import probe
+from masche.link.probe import Pulse
 from masche.model.vantage import Placement
 
 EXPOSED_INTERVAL = 10.0

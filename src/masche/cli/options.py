@@ -1,6 +1,5 @@
 """Options that several commands share, and the types of their values."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,15 +7,11 @@ from typing import Any, TypeVar
 import click
 
 from masche.cli.output import Form
+from masche.identity.places import default_data
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def default_data() -> Path:
-    """Where state is kept unless someone says otherwise."""
-    return Path("/var/lib/masche") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "masche"
 
 
 class Duration(click.ParamType[float]):

@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from agent.world import free_port
-from masche.agent.probe import HealthError, Pulse, parse
+from masche.link.probe import HealthError, Pulse, parse
 
 
 def test_a_workload_is_starting_until_its_first_success() -> None:
