@@ -8,10 +8,11 @@ from masche.agent import environment
 from masche.agent.last_good import LastGood
 from masche.agent.listen import Listen, ListenError, parse_listen
 from masche.agent.local import Claim, ClaimPort
-from masche.agent.occupancy import ClaimError, port_names, protocol_of, seat_of, workload_names
+from masche.agent.occupancy import ClaimError, seat_of, workload_names
 from masche.agent.offline import Offline
 from masche.agent.sds import Sds, Shelf
 from masche.link.messages import ScopeService
+from masche.link.workloads import port_names, protocol_of
 from masche.model.refs import PortRef
 from masche.model.vantage import Placement
 from masche.model.view import Protocol

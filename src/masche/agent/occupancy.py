@@ -5,37 +5,23 @@ the same one, with its ports, its certificate and its last good configuration.
 """
 
 import ipaddress
-import re
-from collections.abc import Iterable, Mapping
-from hashlib import blake2b
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from masche.agent.listen import parse_listen
-from masche.agent.local import Claim, ClaimPort
+from masche.agent.local import Claim
 from masche.link.messages import Occupant, ProxyState, ScopeService, ServiceWish, State, WorkloadPort
+from masche.link.workloads import LABEL, NAME, UnfitError, names, port_names, protocol_of, proxy_id
 from masche.model.refs import Name, PortRef
 from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
-from masche.model.view import Protocol
 
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 EAST_WEST_LABEL, EAST_WEST = "masche.dev/gateway", "east-west"
 """By its label, and as the account of that name, a gateway between zones is known."""
 
-_LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""An RFC 1123 label."""
-
-_NAME = re.compile("[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
-"""An RFC 1123 subdomain."""
-
-
-class ClaimError(ValueError):
-    """The claim cannot be a workload; ``fix`` says what to change."""
-
-    def __init__(self, why: str, *, fix: str = "") -> None:
-        super().__init__(why)
-        self.why = why
-        self.fix = fix
+ClaimError = UnfitError
+"""The claim cannot be a workload; ``fix`` says what to change."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,15 +38,15 @@ def check(claim: Claim, zone: str) -> None:
     """Judge what a claim says of itself, before anything is made for it, in a machine's zone. Raises ClaimError."""
     is_gateway = claim.placement is Placement.GATEWAY
     for what, name, form in (
-        ("service", claim.service, _NAME if is_gateway else _LABEL),
-        ("namespace", claim.namespace, _LABEL),
-        ("service account", claim.service_account, _NAME),
+        ("service", claim.service, NAME if is_gateway else LABEL),
+        ("namespace", claim.namespace, LABEL),
+        ("service account", claim.service_account, NAME),
     ):
         if not form.fullmatch(name):
             raise ClaimError(
                 f"{name!r} is no name for a {what}", fix="use lower case letters, digits and -, at most 63"
             )
-    if claim.workload and not all(map(_NAME.fullmatch, claim.workload.split("/", 1))):
+    if claim.workload and not all(map(NAME.fullmatch, claim.workload.split("/", 1))):
         raise ClaimError(f"{claim.workload!r} names no workload", fix="write namespace/name")
     port_names(claim.ports)
     if claim.is_east_west and not (claim.zone or zone):
@@ -77,7 +63,7 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def workload_names(machine: str, claim: Claim) -> Iterable[Name]:
+def workload_names(machine: str, claim: Claim) -> Iterator[Name]:
     """The names that this claim may have on this machine, the first free one of which it gets."""
     labels = sorted(claim.labels.items())
     ports = [(port.port, port.name) for port in claim.ports]
@@ -92,38 +78,7 @@ def workload_names(machine: str, claim: Claim) -> Iterable[Name]:
         ports,
     ]
     what += [claim.zone] if claim.is_east_west else []
-    stem = claim.service[:50].rstrip("-.")
-    for index in range(10_000):
-        digest = blake2b(msgspec.json.encode([*what, index]), digest_size=8).hexdigest()
-        yield Name(claim.namespace, f"{stem}-{digest[:6]}")
-
-
-def proxy_id(name: Name, placement: Placement) -> str:
-    """Envoy's ``Node.id``."""
-    return f"{placement}~{name.name}.{name.namespace}"
-
-
-def protocol_of(port: ClaimPort) -> Protocol:
-    """What is spoken on a port: as declared, else as the name of the port begins (``grpc-api``), else HTTP.
-
-    Raises ClaimError.
-    """
-    if port.protocol:
-        try:
-            return Protocol(port.protocol)
-        except ValueError:
-            known = ", ".join(Protocol)
-            raise ClaimError(f"no protocol {port.protocol!r} on port {port.port}", fix=f"use one of {known}") from None
-    prefix = port.name.partition("-")[0]
-    return Protocol(prefix) if prefix in set(Protocol) else Protocol.HTTP
-
-
-def port_names(ports: Iterable[ClaimPort]) -> tuple[str, ...]:
-    """A name for each port: its own, or its protocol and, from the second on, its place."""
-    return tuple(
-        port.name or (protocol_of(port).value if index == 0 else f"{protocol_of(port).value}-{index + 1}")
-        for index, port in enumerate(ports)
-    )
+    return names(claim.namespace, claim.service, what)
 
 
 def seat_of(
@@ -133,8 +88,7 @@ def seat_of(
 
     A gateway's listeners are bound on their own ports, or its only one (written 0) on the port of ``IP:PORT``.
     """
-    names = port_names(claim.ports)
-    ports = zip(names, claim.ports, strict=True)
+    ports = zip(port_names(claim.ports), claim.ports, strict=True)
     is_ingress = claim.placement is Placement.GATEWAY and not claim.is_east_west
     only = parse_listen(claim.listen).port if is_ingress else 0
     return Seat(

@@ -33,6 +33,7 @@ from masche.identity.files import write_private
 from masche.link.client import Connected, Disconnected
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
 from masche.link.probe import Pulse
+from masche.link.workloads import proxy_id
 from masche.model.refs import Name
 from masche.model.vantage import Placement, Seat
 from masche.wire.bootstrap import bootstrap
@@ -75,7 +76,7 @@ class Sidecar:
     def __init__(self, host: Host, name: Name, claim: Claim, tell: Tell) -> None:
         self.name = name
         self.claim = claim
-        self.proxy = occupancy.proxy_id(name, claim.placement)
+        self.proxy = proxy_id(name, claim.placement)
         self._host = host
         self._tell = tell
         self._where = whereabouts(claim, host.address)
