@@ -1,0 +1,185 @@
+"""One port of the application, as a door: who may pass is asked of ``inbound``; here is what must be remembered.
+
+Thread-safe; the same for ASGI and WSGI servers. Invariant: while nobody has said who may come in, nobody comes in, and
+every request that came is counted once, whatever became of it.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from threading import Lock
+from uuid import uuid4
+
+from masche.library.core import inbound as deciding
+from masche.library.core.inbound import Admitted, Answer, Shown, Spot
+from masche.library.core.ports import Counter, Now, Received, Reception
+from masche.model.calling import UNLIMITED
+from masche.model.view import Inbound, MtlsMode
+from masche.telemetry.logs import say
+from masche.traffic.concurrency import Concurrency, ConcurrencyRules, Slot
+from masche.traffic.outcome import Outcome
+from masche.traffic.request import Headers, Request
+
+_log = logging.getLogger(__name__)
+_SERVER_ERROR = 500
+
+
+def _new_id() -> str:
+    return str(uuid4())
+
+
+class Door:
+    """Judges the requests of one port. ``now`` is monotonic seconds; ``new_id`` names requests that have no name."""
+
+    def __init__(
+        self,
+        spot: Spot,
+        *,
+        reception: Reception,
+        counter: Counter,
+        now: Now = time.monotonic,
+        rng: Random | None = None,
+        new_id: Callable[[], str] = _new_id,
+    ) -> None:
+        self.spot = spot
+        self._reception = reception
+        self._counter = counter
+        self._now = now
+        self._rng = rng or Random()  # noqa: S311 - spreads measurements; nothing is kept secret by it
+        self._new_id = new_id
+        self._lock = Lock()
+        self._asked = UNLIMITED
+        self._limit: Concurrency | None = None
+
+    def __repr__(self) -> str:
+        told = self._reception.inbound(self.spot.port)
+        state = deciding.mode(told, self.spot.port) if told else f"waiting for {self._reception.waiting_for()}"
+        return f"<Door {self.spot.workload}:{self.spot.port} {state}{f', {self._limit}' if self._limit else ''}>"
+
+    def mode(self) -> MtlsMode | None:
+        """How connections are taken now; None: nobody has said so yet."""
+        told = self._reception.inbound(self.spot.port)
+        return deciding.mode(told, self.spot.port) if told else None
+
+    def enter(self, request: Request, shown: Shown | None) -> "Passage | Answer":
+        """Let a request pass, or answer it. An Answer is counted already; a Passage must be ended."""
+        started = self._now()
+        decided, room = self._decide(request, shown)
+        if isinstance(decided, Admitted):
+            return Passage(self, decided.request, shown, room, started)
+        self._tell(request, decided, shown)
+        peer, seconds = shown.peer if shown else "", self._now() - started
+        self._counter.received(
+            Received(
+                port=self.spot.port,
+                peer=peer,
+                status=decided.status,
+                seconds=seconds,
+                rule=decided.rule,
+                bytes_sent=len(decided.body),
+            )
+        )
+        return decided
+
+    def _decide(self, request: Request, shown: Shown | None) -> tuple[Admitted | Answer, "_Room | None"]:
+        told = self._reception.inbound(self.spot.port)
+        if told is None:
+            return deciding.waiting(self._reception.waiting_for(), request), None
+        found = deciding.receive(told, request, spot=self.spot, shown=shown, request_id=self._new_id())
+        if isinstance(found, Answer):
+            return found, None
+        with self._lock:
+            limit = self._limited(told)
+            if limit is None:
+                return found, None
+            slot = limit.start(now=self._now())
+        return (found, (limit, slot)) if slot else (deciding.overloaded(request), None)
+
+    def _limited(self, told: Inbound) -> Concurrency | None:
+        """The limit as it is asked for now; it is learnt anew when somebody asks for another."""
+        asked = deciding.spoken(told, self.spot).concurrency
+        if asked is not self._asked and asked != self._asked:
+            self._limit = Concurrency(ConcurrencyRules.of(asked)) if asked.enabled else None
+        self._asked = asked
+        return self._limit
+
+    def _tell(self, request: Request, answer: Answer, shown: Shown | None) -> None:
+        """A line for each refusal, as our proxies write it; what passes is only counted."""
+        say(
+            _log,
+            logging.WARNING,
+            f"refused a request: {answer.why}",
+            code=answer.status,
+            method=request.method,
+            authority=request.authority,
+            path=request.path,
+            peer=shown.peer if shown else "",
+            rule=answer.rule,
+            source=request.connection.source_ip,
+        )
+
+    def settle(self, room: "_Room", status: int) -> None:
+        """Give a request's room back. What failed says nothing of how long requests take."""
+        limit, slot = room
+        outcome = Outcome.FAILURE if status >= _SERVER_ERROR or not status else Outcome.SUCCESS
+        with self._lock:
+            limit.settle(slot, outcome, now=self._now(), rng=self._rng)
+
+    def passed(self, passage: "Passage", *, sent: int, received: int) -> None:
+        """Count a request that the application had."""
+        self._counter.received(
+            Received(
+                port=self.spot.port,
+                peer=passage.shown.peer if passage.shown else "",
+                status=passage.status,
+                seconds=self._now() - passage.started,
+                bytes_sent=sent,
+                bytes_received=received,
+            )
+        )
+
+    def service_us(self, started: float) -> int:
+        """Microseconds since ``started``."""
+        return round((self._now() - started) * 1e6)
+
+
+_Room = tuple[Concurrency, Slot]
+"""A request's place among those that are carried at a time, and the limit that gave it."""
+
+
+class Passage:
+    """One request in the application, which gets ``request``. Call ``begin`` with its answer and ``end`` after it."""
+
+    __slots__ = ("_door", "_is_over", "_room", "request", "shown", "started", "status")
+
+    def __init__(self, door: Door, request: Request, shown: Shown | None, room: _Room | None, started: float) -> None:
+        self._door, self._room, self._is_over = door, room, False
+        self.request, self.shown, self.started = request, shown, started
+        self.status = 0
+
+    def __repr__(self) -> str:
+        return f"<Passage {self.request.method} {self.request.path} {self.status or 'not answered yet'}>"
+
+    def begin(self, status: int, headers: Headers) -> Headers:
+        """The application's answer begins: return its headers as the caller gets them."""
+        self.status = status
+        service_us = self._door.service_us(self.started) if self.shown else None
+        return deciding.answer_headers(headers, service_us=service_us)
+
+    def end(self, *, sent: int = 0, received: int = 0, is_broken: bool = False) -> None:
+        """The answer is over, or the caller went away; once. ``is_broken``: the application failed to answer."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if is_broken and not self.status:
+            self.status = _SERVER_ERROR
+        if self._room is not None:
+            self._door.settle(self._room, self.status)
+        self._door.passed(self, sent=sent, received=received)
+
+
+def ended(answer: Answer) -> Answer:
+    """Return the answer with the header that closes an HTTP/1 connection when it is to end with it."""
+    return replace(answer, headers=(*answer.headers, ("connection", "close"))) if answer.ends else answer
