@@ -78,6 +78,26 @@ class PortRef(NamedTuple):
                 return None
 
 
+class ForeignRef(PortRef):
+    """A cluster by the ``name`` that another control plane gave it; it says nothing of a Service and its port."""
+
+    __slots__ = ()
+
+    @classmethod
+    def named(cls, name: str) -> PortRef:
+        """Return what a cluster's name points at: a port of a Service where the name is one of ours."""
+        ours = PortRef.parse(name)
+        return ours if ours is not None and ours.path == name else cls("", name, 0)
+
+    @property
+    def path(self) -> str:
+        """The name, as it was given."""
+        return self.service
+
+    def __str__(self) -> str:
+        return self.service
+
+
 class Origin(NamedTuple):
     """Where a part of a View came from: a resource and the place in it, ``rules[0].matches[1]`` (or ``""``)."""
 

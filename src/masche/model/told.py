@@ -8,10 +8,14 @@ refused whole, with the reason, before.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from masche.model.view import Cluster, Endpoints, Inbound, VirtualHost
+from masche.model.view import Cluster, Endpoints, Fault, Inbound, VirtualHost
 
 PASSTHROUGH = "passthrough"
 """The cluster, in our own control plane's tables, of what is not of the mesh: it goes out as it would have gone."""
+
+
+INVALID = "invalid"
+"""A cluster that never exists, in our own control plane's tables: what is sent there gets a 500."""
 
 
 class Discovery(StrEnum):
@@ -46,25 +50,38 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One RouteConfiguration: its virtual hosts, by the names that are looked for in it (gRFC A27, domain search)."""
+    """One RouteConfiguration: its virtual hosts, by the names that are looked for in it (gRFC A27, domain search).
+
+    ``ignores_port``: an authority is looked for without its port.
+    """
 
     name: str
     hosts: tuple[VirtualHost, ...]
+    ignores_port: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A client's Listener (``api_listener``): the ``table`` itself, or the name of the one to ask for."""
+    """A client's Listener (``api_listener``): the ``table`` itself, or the name of the one to ask for.
+
+    ``fault`` is for routes that say nothing of their own; ``max_duration`` limits every call, in seconds, 0 for none.
+    """
 
     name: str
     table: Table | None = None
     table_name: str = ""
+    fault: Fault | None = None
+    max_duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToldServer:
-    """A server's Listener: how calls to one port of the application are received."""
+    """A server's Listener: how calls to one port of the application are received.
+
+    ``implicit_denial`` is what a caller is told whom no ALLOW policy lets in; "" when nothing was said.
+    """
 
     name: str
     inbound: Inbound
     port: int = 0
+    implicit_denial: str = ""

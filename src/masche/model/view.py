@@ -44,67 +44,105 @@ class Protocol(StrEnum):
 
 
 class PathKind(StrEnum):
-    """How a path is compared. PREFIX compares whole segments: ``/a`` matches ``/a`` and ``/a/b``, not ``/ab``."""
+    """How a path is compared. PREFIX compares whole segments: ``/a`` matches ``/a`` and ``/a/b``, not ``/ab``.
+
+    STARTS compares characters, and CONNECT takes the requests of that method, which have no path; xDS alone has them.
+    """
 
     EXACT = "Exact"
     PREFIX = "PathPrefix"
     REGEX = "RegularExpression"
+    STARTS = "StartsWith"
+    CONNECT = "Connect"
 
 
 class ValueKind(StrEnum):
-    """How the value of a header or a query parameter is compared."""
+    """How the value of a header or a query parameter is compared; all but the first two are words of xDS alone.
+
+    RANGE wants an integer of a range written ``<first>:<end>``, without its end. PRESENT looks at no value.
+    """
 
     EXACT = "Exact"
     REGEX = "RegularExpression"
+    PREFIX = "Prefix"
+    SUFFIX = "Suffix"
+    CONTAINS = "Contains"
+    RANGE = "Range"
+    PRESENT = "Present"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueMatch:
-    """One header (``name`` in lower case) or query parameter and the value wanted."""
+    """One header (``name`` in lower case) or query parameter and the value wanted.
+
+    ``is_inverted``: it must be there, and no value of it may be so. ``is_missing_empty``: one that is missing counts as
+    there, with an empty value.
+    """
 
     name: str
     kind: ValueKind
     value: str
+    ignores_case: bool = False
+    is_inverted: bool = False
+    is_missing_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestMatch:
-    """All parts must hold; ``method`` "" is any."""
+    """All parts must hold; ``method`` "" is any.
+
+    ``is_grpc`` takes gRPC alone. ``share`` (numerator, denominator) takes so many of the requests: one number is drawn
+    for each request, and every share of a table is compared with it, so shares of one match are cumulative.
+    """
 
     path_kind: PathKind = PathKind.PREFIX
     path: str = "/"
     method: str = ""
     headers: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
+    path_ignores_case: bool = False
+    is_grpc: bool = False
+    share: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderChange:
-    """Set replaces, add appends, remove deletes; names in lower case."""
+    """Set replaces, add appends, remove deletes; names in lower case.
+
+    ``set_present`` replaces only what is there, and ``set_absent`` adds only what is not.
+    """
 
     set: tuple[tuple[str, str], ...] = ()
     add: tuple[tuple[str, str], ...] = ()
     remove: tuple[str, ...] = ()
+    set_present: tuple[tuple[str, str], ...] = ()
+    set_absent: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return not (self.set or self.add or self.remove)
+        return not (self.set or self.add or self.remove or self.set_present or self.set_absent)
 
 
 class RewriteKind(StrEnum):
-    """What a path modifier replaces."""
+    """What a path modifier replaces. MATCHED (exactly the characters that were matched) and REGEX are words of xDS."""
 
     FULL = "ReplaceFullPath"
     PREFIX = "ReplacePrefixMatch"
+    MATCHED = "ReplaceMatched"
+    REGEX = "ReplaceRegularExpression"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathRewrite:
-    """Replaces the whole path, or the prefix that the route matched."""
+    """Replaces the whole path, or what the route matched of it, or (REGEX) each match of ``pattern``.
+
+    Then ``value`` may hold ``\\1``, what the first group matched, and a backslash is written twice.
+    """
 
     kind: RewriteKind
     value: str
+    pattern: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +178,20 @@ class Retry:
 
     ``codes`` are answers that are repeated when the method is idempotent (RFC 9110, 9.2.2); what never reached an
     application (connect failure, refused stream) is repeated whatever the method.
+
+    The rest is said by xDS alone. ``any_method``: the method does not matter, for the route was chosen by it.
+    ``unreached`` and ``unanswered``: whether what reached nobody, and what got no answer, is repeated. ``grpc_codes``
+    are repeated like ``codes``. ``max_backoff`` 0 is ten times ``backoff``.
     """
 
     attempts: int = 2
     codes: tuple[int, ...] = ()
     backoff: float = 0.025
+    max_backoff: float = 0.0
+    any_method: bool = False
+    unreached: bool = True
+    unanswered: bool = True
+    grpc_codes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +206,47 @@ class Cors:
     max_age_seconds: int = 5
 
 
+class HashKind(StrEnum):
+    """What of a request a consistent hash is made of. CALLER: the same for all requests of one caller."""
+
+    HEADER = "Header"
+    COOKIE = "Cookie"
+    QUERY = "Query"
+    CALLER = "Caller"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hashed:
+    """One ingredient of the hash; ``is_last`` ends the mixture when this one was there.
+
+    ``rewrite`` changes a header's value before. ``lifetime`` is how long a cookie lives that is made where there is
+    none, in seconds; 0 for as long as the session, None: none is made.
+    """
+
+    kind: HashKind
+    name: str = ""
+    is_last: bool = False
+    rewrite: PathRewrite | None = None
+    lifetime: float | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Trouble made on purpose (gRFC A33): so many percent of the requests wait, and so many are refused.
+
+    ``status`` is HTTP's, or ``grpc_status`` that of gRPC; -1 for none. At most ``max_active`` at a time, 0 for no limit.
+    """
+
+    delay: float = 0.0
+    delay_percent: float = 0.0
+    status: int = 0
+    grpc_status: int = -1
+    abort_percent: float = 0.0
+    max_active: int = 0
+    headers: tuple[ValueMatch, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
     """Send it on. With no backend of positive weight every request gets a 500. Timeouts in seconds, 0 for none.
@@ -166,6 +254,7 @@ class Forward:
     ``idle_timeout`` is how long nothing may move on a request, ``stream_idle_timeout`` the same for streams (gRPC and
     upgraded connections), and ``stream_timeout`` how long a try of one may take to begin its answer. An idempotent
     request that got no answer after ``hedge_after`` is sent a second time, and the first answer counts; 0 never.
+    Where a backend's cluster does not exist the answer is ``absent_status``; ``hashes`` are what a hash is made of.
     """
 
     backends: tuple[Backend, ...]
@@ -179,17 +268,24 @@ class Forward:
     stream_timeout: float = 0.0
     hedge_after: float = 0.0
     retry: Retry | None = None
+    hashes: tuple[Hashed, ...] = ()
+    absent_status: int = 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
-    """Answer with a redirect; empty parts keep what the request had. ``port`` 0 keeps or derives it from the scheme."""
+    """Answer with a redirect; empty parts keep what the request had. ``port`` 0 keeps or derives it from the scheme.
+
+    ``keeps_port``: with a new scheme, too, a port that the request wrote is kept, unless it is the usual one.
+    """
 
     status: int = 302
     scheme: str = ""
     host: str = ""
     port: int = 0
     path: PathRewrite | None = None
+    keeps_port: bool = False
+    strips_query: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +309,7 @@ class Route:
     request_headers: HeaderChange = HeaderChange()
     response_headers: HeaderChange = HeaderChange()
     cors: Cors | None = None
+    fault: Fault | None = None
     origins: tuple[Origin, ...] = ()
 
 
@@ -259,13 +356,19 @@ class MtlsMode(StrEnum):
 
 
 class PatternKind(StrEnum):
-    """How Istio's policies compare a string: ``abc``, ``abc*``, ``*abc``, ``*``; paths also ``/a/{*}/b/{**}``."""
+    """How Istio's policies compare a string: ``abc``, ``abc*``, ``*abc``, ``*``; paths also ``/a/{*}/b/{**}``.
+
+    What begins with CONTAINS are words of xDS alone; RANGE is written as that of a ValueKind.
+    """
 
     EXACT = "exact"
     PREFIX = "prefix"
     SUFFIX = "suffix"
     PRESENT = "present"
     TEMPLATE = "template"
+    CONTAINS = "contains"
+    REGEX = "regex"
+    RANGE = "range"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +377,14 @@ class Pattern:
 
     kind: PatternKind
     value: str = ""
+    ignores_case: bool = False
 
 
 class Attribute(StrEnum):
     """What a condition of a policy looks at."""
 
     PRINCIPAL = "source.principal"
+    PEER_URI = "source.uri"
     NAMESPACE = "source.namespace"
     SERVICE_ACCOUNT = "source.serviceAccount"
     SOURCE_IP = "source.ip"
@@ -303,7 +408,8 @@ class Condition:
     """Holds when one of ``values`` matches (or ``values`` is empty) and none of ``not_values`` does.
 
     ``name`` is the header's name in lower case, for HEADER only. IP values are CIDR strings of kind EXACT, ports too.
-    PRINCIPAL values have no scheme: ``mesh.local/ns/shop/sa/web``.
+    PRINCIPAL values have no scheme: ``mesh.local/ns/shop/sa/web``; PEER_URI, which xDS alone has, compares the whole
+    ``spiffe://...``.
     """
 
     attribute: Attribute

@@ -14,6 +14,9 @@ from masche.wire import framing
 from masche.wire.framing import WireError
 from masche.wire.pool import DISCOVERY, message_class
 
+RESOURCE = "type.googleapis.com/envoy.service.discovery.v3.Resource"
+"""What a control plane may put around a resource to give it a name or a version of its own."""
+
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """A reconnecting proxy names every resource it holds; 16 MiB are more than 100,000 of them."""
 
@@ -71,6 +74,29 @@ class DeltaResponse:
     version: str = ""
     resources: tuple[Framed, ...] = ()
     removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """Who asks, for a control plane that decides by more than an id. ``metadata`` is JSON."""
+
+    id: str
+    cluster: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict[str, object])
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+    agent: str = ""
+    agent_version: str = ""
+    features: tuple[str, ...] = ()
+
+
+class Unpacked(NamedTuple):
+    """A resource taken out of its ``Any``: its type, its name, and its own message, still encoded."""
+
+    type_url: str
+    name: str
+    message: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +196,22 @@ def decode_sotw_request(data: bytes) -> SotwRequest:
     )
 
 
-def encode_sotw_request(request: SotwRequest) -> bytes:
-    """Write a DiscoveryRequest, for clients."""
+def encode_node(node: Node) -> bytes:
+    """Write a Node, for the first request of each stream."""
+    message = message_class("envoy.config.core.v3.Node", DISCOVERY)(
+        id=node.id,
+        cluster=node.cluster,
+        metadata=dict(node.metadata) or None,
+        locality={"region": node.region, "zone": node.zone, "sub_zone": node.sub_zone},
+        user_agent_name=node.agent,
+        user_agent_version=node.agent_version,
+        client_features=node.features,
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def encode_sotw_request(request: SotwRequest, *, node: bytes = b"") -> bytes:
+    """Write a DiscoveryRequest, for clients; ``node`` is a whole one, encoded, where its id alone is too little."""
     message = message_class("envoy.service.discovery.v3.DiscoveryRequest", DISCOVERY)(
         node={"id": request.node_id} if request.node_id else None,
         version_info=request.version,
@@ -180,7 +220,8 @@ def encode_sotw_request(request: SotwRequest) -> bytes:
         error_detail=_error_detail(request.error_code, request.error_message),
         resource_names=request.names,
     )
-    return message.SerializeToString(deterministic=True)
+    head = framing.field(2, node) if node else b""
+    return head + message.SerializeToString(deterministic=True)
 
 
 def encode_sotw_response(type_url: str, nonce: str, frames: Iterable[bytes], version: str) -> bytes:
@@ -205,6 +246,41 @@ def decode_sotw_response(data: bytes) -> SotwResponse:
     return SotwResponse(
         type_url=texts.get(4, ""), nonce=texts.get(5, ""), version=texts.get(1, ""), resources=tuple(resources)
     )
+
+
+def unpacked(any_bytes: bytes) -> Unpacked:
+    """Take a resource out of its ``Any``, and out of ``envoy.service.discovery.v3.Resource`` if it is in one.
+
+    Every type of resource that is asked for by name has its name as its first field.
+
+    Raises:
+        WireError: the bytes are no such message.
+    """
+    type_url, message = _opened(any_bytes)
+    if type_url != RESOURCE:
+        return Unpacked(type_url, _name_of(message, 1), message)
+    inner = next((message[part.value : part.end] for part in framing.fields(message) if part.number == 2), b"")
+    name = _name_of(message, 3)
+    type_url, message = _opened(inner)
+    return Unpacked(type_url, name or _name_of(message, 1), message)
+
+
+def _opened(any_bytes: bytes) -> tuple[str, bytes]:
+    type_url, message = "", b""
+    for part in framing.fields(any_bytes):
+        if part.number == 1:
+            type_url = _text(any_bytes[part.value : part.end])
+        elif part.number == 2:
+            message = any_bytes[part.value : part.end]
+    return type_url, message
+
+
+def _name_of(message: bytes, number: int) -> str:
+    """Return the string field ``number``. It comes first when it was written in order, and is then all that is read."""
+    for part in framing.fields(message):
+        if part.number == number and part.wire_type == framing.LENGTH_DELIMITED:
+            return _bounded(_text(message[part.value : part.end]))
+    return ""
 
 
 def _parsed(type_name: str, data: bytes) -> Any:

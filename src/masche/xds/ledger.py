@@ -93,9 +93,8 @@ class Ledger:
         self.table = table
         self._expected &= table.keys()
         self._dirty.update(self.subscription.among(changed))
-        for name in self._rejected.keys() & changed:
-            if not (self._covers(name) and self._wants(name, self._rejected[name].version)):
-                del self._rejected[name]
+        for name in [name for name, each in self._rejected.items() if not self._is_due(each)]:
+            del self._rejected[name]
 
     def owe_again(self, names: Iterable[str]) -> None:
         """Send these again even if their version is the same, as far as the proxy subscribed to them."""
@@ -167,6 +166,10 @@ class Ledger:
     def _wants(self, name: str, version: str) -> bool:
         blob = self.table.get(name)
         return blob is not None and blob.version == version
+
+    def _is_due(self, rejection: Rejection) -> bool:
+        """Whether the proxy is still to have just what it refused."""
+        return self._covers(rejection.name) and self._wants(rejection.name, rejection.version)
 
     def _is_leftover(self, name: str) -> bool:
         return name in self._held and name not in self.table
@@ -251,10 +254,12 @@ class Ledger:
             if self.subscription.covers(blob.name):
                 self._held[blob.name] = blob.version
                 self._rejected.pop(blob.name, None)
+                if not self._wants(blob.name, blob.version):  # it changed while nobody asked for it
+                    self._dirty.add(blob.name)
 
     def _reject(self, blob: Blob, why: str) -> Rejection:
         rejection = Rejection(type_url=self.type_url, name=blob.name, version=blob.version, why=why, refs=blob.refs)
-        if self.subscription.covers(blob.name) and self._wants(blob.name, blob.version):
+        if self._is_due(rejection):
             self._rejected[blob.name] = rejection
         return rejection
 

@@ -15,14 +15,15 @@ _SEGMENT = "[^/]+"
 _URI_TEMPLATE = "envoy.path.match.uri_template.uri_template_matcher"
 _URI_TEMPLATE_CONFIG = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
 
-_Encode = Callable[[Pattern], Body]
+Encode = Callable[[Pattern], Body]
+"""How one pattern is compared."""
 
 
 def principal(condition: Condition) -> Body:
     """Return a Principal for a condition on the caller."""
     match condition.attribute:
         case Attribute.PRINCIPAL:
-            encode: _Encode = _identity
+            encode: Encode = _identity
         case Attribute.NAMESPACE:
             encode = _namespace
         case Attribute.SERVICE_ACCOUNT:
@@ -33,14 +34,14 @@ def principal(condition: Condition) -> Body:
             encode = _address("remote_ip")
         case _:
             raise ValueError(f"{condition.attribute} is not about the caller")
-    return _combined(condition, encode, ("or_ids", "and_ids", "ids", "not_id"))
+    return combined(condition, encode, ("or_ids", "and_ids", "ids", "not_id"))
 
 
 def permission(condition: Condition) -> Body:
     """Return a Permission for a condition on what is called."""
     match condition.attribute:
         case Attribute.METHOD:
-            encode: _Encode = _header(":method")
+            encode: Encode = _header(":method")
         case Attribute.HOST:
             encode = _host
         case Attribute.PATH:
@@ -53,11 +54,12 @@ def permission(condition: Condition) -> Body:
             encode = _server_name
         case _:
             raise ValueError(f"{condition.attribute} is not about what is called")
-    return _combined(condition, encode, ("or_rules", "and_rules", "rules", "not_rule"))
+    return combined(condition, encode, ("or_rules", "and_rules", "rules", "not_rule"))
 
 
-def _combined(condition: Condition, encode: _Encode, names: tuple[str, str, str, str]) -> Body:
-    """One of the values, and none of the others."""
+def combined(condition: Condition, encode: Encode, names: tuple[str, str, str, str]) -> Body:
+    """Return a matcher for one of the values and none of the others; ``names`` are Envoy's for OR, AND, their members
+    and NOT."""
     any_of_them, all_of_them, members, negation = names
     parts: list[Body] = []
     if condition.values:
@@ -81,6 +83,8 @@ def string(pattern: Pattern, *, ignore_case: bool = False) -> Body:
             return {"safe_regex": regex(".+")}
         case PatternKind.TEMPLATE:
             raise ValueError("a template compares paths only")
+        case PatternKind.CONTAINS | PatternKind.REGEX | PatternKind.RANGE:
+            raise ValueError(f"{pattern.kind} is not among what people write")
         case _:
             assert_never(pattern.kind)
     return {**body, "ignore_case": True} if ignore_case else body
@@ -93,7 +97,7 @@ def _identity(pattern: Pattern) -> Body:
             return _authenticated(string(Pattern(pattern.kind, _SPIFFE + pattern.value)))
         case PatternKind.PRESENT:
             return _authenticated({"prefix": _SPIFFE})
-        case PatternKind.SUFFIX | PatternKind.TEMPLATE:
+        case _:
             return _authenticated(string(pattern))
 
 
@@ -121,13 +125,15 @@ def _segment(pattern: Pattern) -> str:
             return f"[^/]*{text}"
         case PatternKind.PRESENT:
             return _SEGMENT
+        case _:
+            raise ValueError(f"{pattern.kind} is not among what people write")
 
 
 def _authenticated(matcher: Body) -> Body:
     return {"authenticated": {"principal_name": matcher}}
 
 
-def _address(field: str) -> _Encode:
+def _address(field: str) -> Encode:
     def encode(pattern: Pattern) -> Body:
         prefix, _, length = pattern.value.partition("/")
         whole = 128 if ":" in prefix else 32
@@ -136,7 +142,7 @@ def _address(field: str) -> _Encode:
     return encode
 
 
-def _header(name: str) -> _Encode:
+def _header(name: str) -> Encode:
     """Compare a request header. ``host`` is the authority, whatever the version of HTTP."""
 
     def encode(pattern: Pattern) -> Body:

@@ -64,6 +64,10 @@ def _path(match: RequestMatch) -> Body:
         case PathKind.PREFIX:
             prefix = match.path.rstrip("/")
             return {"path_separated_prefix": prefix} if prefix else {"prefix": "/"}
+        case PathKind.STARTS:
+            return {"prefix": match.path}
+        case PathKind.CONNECT:
+            return {"connect_matcher": {}}
 
 
 def _header(value: ValueMatch) -> Body:
@@ -78,3 +82,5 @@ def _string(value: ValueMatch) -> Body:
             return {"exact": value.value}
         case ValueKind.REGEX:
             return {"safe_regex": regex(value.value)}
+        case _:
+            raise ValueError(f"{value.kind} is not among what people write")

@@ -36,7 +36,8 @@ _SOURCES = {
     Attribute.REMOTE_IP,
 }
 
-_Encode = Callable[[Condition], Body]
+Encode = Callable[[Condition], Body]
+"""How one condition is written."""
 
 
 DENY_PREFIX, ALLOW_PREFIX = "deny_", "allow_"
@@ -57,7 +58,7 @@ that it began with, but asks the newest table at each request.
 @lru_cache(maxsize=16_384)
 def http_rules(policies: tuple[Policy, ...], port: int) -> dict[str, Json]:
     """Return ``typed_per_filter_config`` of the table of routes for application port ``port``."""
-    deny, allow = _rules(policies, port, is_http=True)
+    deny, allow = rules(policies, port, is_http=True)
     filters = {
         _FORESEE: _shadow(deny, DENY_PREFIX),
         _DENY: {**_enforced(deny), **_shadow(allow, ALLOW_PREFIX)},
@@ -69,13 +70,13 @@ def http_rules(policies: tuple[Policy, ...], port: int) -> dict[str, Json]:
 @lru_cache(maxsize=16_384)
 def network_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]:
     """Return the network filters that carry out ``policies`` where only bytes are seen."""
-    deny, allow = _rules(policies, port, is_http=False)
+    deny, allow = rules(policies, port, is_http=False)
     return tuple(
         extension(
-            NETWORK_FILTER, _NETWORK, {**_enforced(rules), **_shadow(rules, prefix), "stat_prefix": f"inbound/{port}"}
+            NETWORK_FILTER, _NETWORK, {**_enforced(some), **_shadow(some, prefix), "stat_prefix": f"inbound/{port}"}
         )
-        for rules, prefix in ((deny, DENY_PREFIX), (allow, ALLOW_PREFIX))
-        if rules
+        for some, prefix in ((deny, DENY_PREFIX), (allow, ALLOW_PREFIX))
+        if some
     )
 
 
@@ -87,10 +88,12 @@ def _shadow(rules: Body | None, prefix: str) -> dict[str, Json]:
     return {"shadow_rules": rules, "shadow_rules_stat_prefix": prefix} if rules else {}
 
 
-def _rules(policies: tuple[Policy, ...], port: int, *, is_http: bool) -> tuple[Body | None, Body | None]:
-    """What is denied, and what is allowed; None where nothing is, or where all is."""
-    deny = _policies(policies, Decision.DENY, port, is_http=is_http)
-    allow = _policies(policies, Decision.ALLOW, port, is_http=is_http)
+def rules(
+    policies: tuple[Policy, ...], port: int, *, is_http: bool, encode: Encode = permission
+) -> tuple[Body | None, Body | None]:
+    """Return what is denied, and what is allowed; None where nothing is, or where all is."""
+    deny = _policies(policies, Decision.DENY, port, is_http=is_http, encode=encode)
+    allow = _policies(policies, Decision.ALLOW, port, is_http=is_http, encode=encode)
     guards = any(policy.decision is Decision.ALLOW for policy in policies)
     return (
         {"action": "DENY", "policies": deny} if deny else None,
@@ -98,18 +101,20 @@ def _rules(policies: tuple[Policy, ...], port: int, *, is_http: bool) -> tuple[B
     )
 
 
-def _policies(policies: Iterable[Policy], decision: Decision, port: int, *, is_http: bool) -> dict[str, Json]:
+def _policies(
+    policies: Iterable[Policy], decision: Decision, port: int, *, is_http: bool, encode: Encode
+) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for policy in policies:
         if policy.decision is decision:
             for rule in policy.rules:
-                encoded = _rule(rule, port, is_http=is_http, is_deny=decision is Decision.DENY)
+                encoded = _rule(rule, port, is_http=is_http, is_deny=decision is Decision.DENY, encode=encode)
                 if encoded is not None:
                     found[rule.name] = encoded
     return found
 
 
-def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool) -> Body | None:
+def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool, encode: Encode) -> Body | None:
     """Return one RBAC policy, or None when the rule can never match on this port."""
 
     def possible(alternatives: tuple[tuple[Condition, ...], ...]) -> list[tuple[Condition, ...]]:
@@ -124,7 +129,7 @@ def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool) -> Body | None
     when_other = [condition for condition in when if condition.attribute not in _SOURCES]
     return {
         "principals": [_all([*each, *when_source], principal, "and_ids", "ids") for each in sources],
-        "permissions": [_all([*each, *when_other], permission, "and_rules", "rules") for each in operations],
+        "permissions": [_all([*each, *when_other], encode, "and_rules", "rules") for each in operations],
     }
 
 
@@ -152,7 +157,7 @@ def _port_holds(condition: Condition, port: int) -> bool:
     return (not wanted or is_any or str(port) in wanted) and str(port) not in unwanted
 
 
-def _all(conditions: list[Condition], encode: _Encode, group: str, members: str) -> Body:
+def _all(conditions: list[Condition], encode: Encode, group: str, members: str) -> Body:
     if not conditions:
         return {"any": True}
     return {group: {members: [encode(condition) for condition in conditions]}}

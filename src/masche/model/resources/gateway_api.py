@@ -50,14 +50,14 @@ Text1024 = Annotated[str, Field(max_length=1024)]
 class HTTPPathMatch(Part):
     """How the path is compared."""
 
-    type: PathKind = PathKind.PREFIX
+    type: Literal[PathKind.EXACT, PathKind.PREFIX, PathKind.REGEX] = PathKind.PREFIX
     value: Text1024 = "/"
 
 
 class HTTPHeaderMatch(Part):
     """A header that must be there with this value. Names compare without regard to case."""
 
-    type: ValueKind = ValueKind.EXACT
+    type: Literal[ValueKind.EXACT, ValueKind.REGEX] = ValueKind.EXACT
     name: HeaderName
     value: HeaderValue
 
@@ -65,7 +65,7 @@ class HTTPHeaderMatch(Part):
 class HTTPQueryParamMatch(Part):
     """A query parameter that must be there with this value."""
 
-    type: ValueKind = ValueKind.EXACT
+    type: Literal[ValueKind.EXACT, ValueKind.REGEX] = ValueKind.EXACT
     name: HeaderName
     value: Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -129,7 +129,7 @@ class HTTPRequestMirrorFilter(Part):
 class HTTPPathModifier(Part):
     """How a path is changed."""
 
-    type: RewriteKind
+    type: Literal[RewriteKind.FULL, RewriteKind.PREFIX]
     replace_full_path: Text1024 | None = None
     replace_prefix_match: Text1024 | None = None
 
