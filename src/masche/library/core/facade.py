@@ -1,0 +1,58 @@
+"""The mesh as the adapters of one process hold it: what is known, who we are, who counts, and how calls are made.
+
+Invariant: there is one for a process, or for a test; all its clients share what was learnt of the services they call.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from time import monotonic
+
+from masche.library.core.channel import Channels
+from masche.library.core.ports import Identity, Knowledge, Now, Recorder
+from masche.traffic.chance import Chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """How calls are made, whatever they call.
+
+    ``caller`` names this process to others (verdicts) and is what its calls stick by (``SourceIP``). ``patience``:
+    seconds for which a call waits until something is known of whom it calls. A body of up to ``repeatable_bytes`` that
+    is at hand is kept for repeats. At most ``max_beside`` copies and mirrored requests are under way at a time, more
+    are left out. ``trace_sampling``: the part (0 to 1) of the traces begun here that are marked as recorded.
+    """
+
+    caller: str = ""
+    patience: float = 10.0
+    repeatable_bytes: int = 1024 * 1024
+    max_beside: int = 64
+    trace_sampling: float = 0.01
+
+
+class Facade:
+    """What a transport is given; ``masche.library.resident.facade()`` makes the one of this process."""
+
+    __slots__ = ("channels", "identity", "knowledge", "now", "options", "recorder", "rng")
+
+    def __init__(
+        self,
+        *,
+        knowledge: Knowledge,
+        identity: Identity,
+        recorder: Recorder,
+        options: CallOptions | None = None,
+        now: Now = monotonic,
+        rng: Chance | None = None,
+    ) -> None:
+        self.knowledge = knowledge
+        self.identity = identity
+        self.recorder = recorder
+        self.options = options or CallOptions()
+        self.now = now
+        self.rng: Chance = rng or Random()  # noqa: S311 - it spreads load, and keeps no secret
+        self.channels = Channels(caller=self.options.caller)
+
+    def __repr__(self) -> str:
+        waiting = self.knowledge.waiting_for()
+        waits = f", waiting for {waiting}" if waiting else ""
+        return f"<Facade of {self.identity.spiffe_id or 'nobody yet'}{waits}: {self.channels!r}>"

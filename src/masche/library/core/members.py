@@ -1,0 +1,159 @@
+"""Whom one caller may call of a service, and with which shares: what EDS said becomes a Membership.
+
+Pure. Zones and priorities weigh as in Envoy: a locality's weight is its share of the calls, less where too few of it
+are well ("locality weighted load balancing"); the first priority takes what its healthy part can bear and the rest goes
+to the next ("priority levels"), both with Envoy's overprovisioning factor of 1.4. Invariant: nobody has a weight of 0,
+so who is not to be called is not in it, and it is only empty when the service is.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+from masche.model.told import Destination, Discovery
+from masche.model.view import Endpoints, EndpointView, Health, Locality
+from masche.traffic import membership
+
+OVERPROVISIONING = 1.4
+"""So many times what is well counts, before a zone or a priority is thought to lack anything (Envoy's default)."""
+
+_HEALTH = {
+    Health.HEALTHY: membership.Health.ADMITTED,
+    Health.UNHEALTHY: membership.Health.UNHEALTHY,
+    Health.DRAINING: membership.Health.DRAINING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one instance is, and of which cluster it is: who may answer there."""
+
+    view: EndpointView
+    destination: Destination
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it is called by mutual TLS; plaintext only where the control plane itself says so."""
+        return self.destination.is_tls and self.view.is_mtls
+
+
+def id_of(view: EndpointView) -> str:
+    """Return the name of an instance, ``host:port``, by which callers tell each other of it, whatever the way."""
+    host = f"[{view.address}]" if ":" in view.address else view.address
+    return f"{host}:{view.port}"
+
+
+def places(
+    destination: Destination, *, destinations: Mapping[str, Destination], endpoints: Mapping[str, Endpoints]
+) -> tuple[tuple[Locality, Destination], ...]:
+    """Return the localities of a cluster, those of an aggregate one after the other: each member's come as priorities
+    after those of the members before it ("aggregate cluster").
+    """
+    match destination.discovery:
+        case Discovery.AGGREGATE:
+            return tuple(_aggregated(destination, destinations, endpoints))
+        case Discovery.LOGICAL_DNS:
+            resolved = EndpointView(
+                address=destination.host, port=destination.port, workload=destination.host, is_mtls=destination.is_tls
+            )
+            return ((Locality(zone="", priority=0, endpoints=(resolved,)), destination),)
+        case Discovery.EDS | Discovery.STATIC | Discovery.PASSTHROUGH:
+            said = endpoints.get(destination.name) or destination.endpoints
+            return tuple((each, destination) for each in said.localities) if said else ()
+
+
+def _aggregated(
+    destination: Destination, destinations: Mapping[str, Destination], endpoints: Mapping[str, Endpoints]
+) -> Iterator[tuple[Locality, Destination]]:
+    first = 0
+    for name in destination.members:
+        member = destinations.get(name)
+        if member is None or member.discovery is Discovery.AGGREGATE:
+            continue
+        found = places(member, destinations=destinations, endpoints=endpoints)
+        for locality, owner in found:
+            yield replace(locality, priority=first + locality.priority), owner
+        first += 1 + max((locality.priority for locality, _ in found), default=-1)
+
+
+def members(
+    found: Sequence[tuple[Locality, Destination]], *, subset_size: int = 0, caller: str = ""
+) -> tuple[tuple[membership.Endpoint, ...], dict[str, Place]]:
+    """Return who may be called, with their weights, and where each is; ``subset_size`` 0: everyone."""
+    weights = _shares(found)
+    chosen: dict[str, membership.Endpoint] = {}
+    where: dict[str, Place] = {}
+    for (locality, destination), share in zip(found, weights, strict=True):
+        total = sum(each.weight for each in locality.endpoints if each.health is Health.HEALTHY)
+        total = total or sum(each.weight for each in locality.endpoints)
+        for view in locality.endpoints:
+            name = id_of(view)
+            if share > 0 and name not in chosen:
+                chosen[name] = _endpoint(name, view, locality.zone, share * max(view.weight, 1) / max(total, 1))
+                where[name] = Place(view=view, destination=destination)
+    kept = _subset(chosen, subset_size, caller)
+    scale = len(kept) / (sum(each.weight for each in kept) or 1.0)
+    return tuple(replace(each, weight=_rounded(each.weight * scale)) for each in kept), where
+
+
+def _endpoint(name: str, view: EndpointView, zone: str, weight: float) -> membership.Endpoint:
+    return membership.Endpoint(id=name, address=name, zone=zone, weight=weight, health=_HEALTH[view.health])
+
+
+def _rounded(weight: float) -> float:
+    """Without the noise of floats, by which equal weights would be unequal ones."""
+    return round(weight, 9) or 1e-9
+
+
+def _shares(found: Sequence[tuple[Locality, Destination]]) -> list[float]:
+    """The part of all calls that each locality gets, in any unit."""
+    loads = _loads([locality for locality, _ in found])
+    totals: dict[int, float] = {}
+    for locality, _ in found:
+        totals[locality.priority] = totals.get(locality.priority, 0.0) + _effective(locality)
+    return [
+        loads[locality.priority] * _effective(locality) / total if (total := totals[locality.priority]) else 0.0
+        for locality, _ in found
+    ]
+
+
+def _effective(locality: Locality) -> float:
+    """A locality's weight, less where too few are well: "effective locality weight" in Envoy's documentation."""
+    if not locality.endpoints:
+        return 0.0
+    weight = locality.weight or len(locality.endpoints)
+    return weight * min(1.0, OVERPROVISIONING * _well([locality])) or weight * 1e-6
+
+
+def _loads(localities: Iterable[Locality]) -> dict[int, float]:
+    """Each priority's part of the calls: what its healthy part can bear, of what those before it leave."""
+    levels: dict[int, list[Locality]] = {}
+    for each in localities:
+        levels.setdefault(each.priority, []).append(each)
+    bears = {priority: min(1.0, OVERPROVISIONING * _well(level)) for priority, level in sorted(levels.items())}
+    together = min(1.0, sum(bears.values()))
+    if not together:
+        return {priority: float(priority == min(levels)) for priority in levels}
+    left = 1.0
+    loads: dict[int, float] = {}
+    for priority, part in bears.items():
+        loads[priority] = min(left, part / together)
+        left -= loads[priority]
+    return loads
+
+
+def _well(localities: Iterable[Locality]) -> float:
+    """The healthy part of these instances. Who is leaving is not missed."""
+    staying = [each for locality in localities for each in locality.endpoints if each.health is not Health.DRAINING]
+    return sum(each.health is Health.HEALTHY for each in staying) / len(staying) if staying else 0.0
+
+
+def _subset(chosen: Mapping[str, membership.Endpoint], size: int, caller: str) -> list[membership.Endpoint]:
+    """So many of them, those with which this caller's name hashes lowest: rendezvous hashing (Thaler and Ravishankar
+    1998), so that a change of instances moves few callers, and callers spread evenly without knowing each other.
+    """
+    everyone = list(chosen.values())
+    if not 0 < size < len(everyone):
+        return everyone
+    well = [each for each in everyone if each.health is membership.Health.ADMITTED] or everyone
+    return sorted(well, key=lambda each: blake2b(f"{caller} {each.id}".encode(), digest_size=8).digest())[:size]

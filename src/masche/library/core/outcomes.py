@@ -1,0 +1,83 @@
+"""Which status, or which exception, says what of an instance: the one table, for every client and both drivers.
+
+After Envoy's outlier detection ("5xx" errors, connection failures and timeouts speak against a host; gRPC statuses
+count as the HTTP statuses that they stand for) and ``traffic.outcome``: who says that it has no room is REFUSED, not
+broken. Invariant: an answer below 500 that is not 429 never speaks against an instance.
+"""
+
+from masche.library.core.exchange import Blame, Head
+from masche.traffic import pushback
+from masche.traffic.outcome import Outcome
+from masche.traffic.request import Headers
+from masche.traffic.retry import Attempted
+from masche.wire import stats
+
+UNREACHED = "x-masche-unreached"
+"""Set by the callee's proxy on an answer of its own: the application was not reached, nothing was sent to it."""
+
+GRPC_AS_HTTP = {
+    "1": 499, "2": 500, "3": 400, "4": 504, "5": 404, "6": 409, "7": 403, "8": 429, "9": 400, "10": 409, "11": 400,
+    "12": 501, "13": 500, "14": 503, "15": 500, "16": 401,
+}  # fmt: skip
+"""gRPC status to HTTP status, as Envoy (``Grpc::Utility::grpcToHttpStatus``) and google.rpc.Code have it."""
+
+_REFUSALS = frozenset({429, 503})
+
+_BLAMED = {
+    Blame.UNREACHED: Attempted(outcome=Outcome.FAILURE, reached=False),
+    Blame.BROKEN: Attempted(outcome=Outcome.FAILURE),
+    Blame.TIMEOUT: Attempted(outcome=Outcome.TIMEOUT),
+    Blame.OURS: Attempted(outcome=Outcome.CANCELLED),
+}
+
+_FINE = {status: Attempted(outcome=Outcome.SUCCESS, status=status) for status in range(100, 500) if status != 429}
+
+
+def of_status(status: int) -> Outcome:
+    """What an HTTP status says of the instance that gave it."""
+    if status in _REFUSALS:
+        return Outcome.REFUSED
+    return Outcome.FAILURE if status >= 500 else Outcome.SUCCESS
+
+
+def of_answer(head: Head, *, is_spent: bool = False) -> Attempted:
+    """How an attempt ended that was answered. ``is_spent``: its body cannot be sent again, so that it must count as
+    one that may have been seen, whatever the callee says.
+    """
+    status = _status(head)
+    fine = _FINE.get(status)
+    if fine is not None:
+        return fine
+    return Attempted(
+        outcome=of_status(status),
+        reached=is_spent or value(head.headers, UNREACHED) is None,
+        status=status,
+        pushback=pushback.read(head.headers),
+    )
+
+
+def of_blame(blame: Blame, *, is_spent: bool = False) -> Attempted:
+    """How an attempt ended that was not answered."""
+    return _BLAMED[Blame.BROKEN if is_spent and blame is Blame.UNREACHED else blame]
+
+
+def service_seconds(headers: Headers) -> float:
+    """What the callee's proxy said that the application took, in seconds; negative when it said nothing."""
+    said = value(headers, stats.SERVICE_HEADER)
+    return int(said) / 1e6 if said is not None and said.isdecimal() and len(said) < 12 else -1.0
+
+
+def value(headers: Headers, name: str) -> str | None:
+    """Return the first value of a header."""
+    for key, found in headers:
+        if key == name:
+            return found
+    return None
+
+
+def _status(head: Head) -> int:
+    """The status; of a gRPC answer without a body (trailers only) the one that its gRPC status stands for."""
+    if head.status != 200:
+        return head.status
+    grpc = value(head.headers, "grpc-status")
+    return 200 if grpc is None else GRPC_AS_HTTP.get(grpc, 200)
