@@ -43,7 +43,10 @@ def current() -> Trace | None:
 
 def begun(rng: Chance) -> Trace:
     """Begin a trace. It is not sampled: who samples decides that."""
-    trace, span = (round(rng.random() * (2**bits - 2)) + 1 for bits in (128, 64))
+    trace, span = (
+        rng.getrandbits(128) or 1,
+        rng.getrandbits(64) or 1,
+    )  # "All bytes as zero is considered an invalid value"
     return Trace(f"00-{trace:032x}-{span:016x}-{_SAMPLED_BY_NOBODY}")
 
 

@@ -1,0 +1,159 @@
+"""uvicorn in the mesh: its server on a port that takes mutual TLS, and its protocols that say who the caller is.
+
+``Server`` takes connections itself (``core.inbound_listen``): uvicorn can have TLS or not, and one context for ever.
+It leaves in order: callers are told and gone before the port is closed. uvicorn keeps the caller's certificate to
+itself, so each of its protocols is wrapped once, by ``introducing``, and reads it once per connection.
+"""
+
+import asyncio
+import hashlib
+import random
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from typing import Any, Final, cast
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+from masche.library.core.inbound import Shown
+from masche.library.core.inbound_asgi import SHOWN, App, Message, Receive, Scope, Send
+from masche.library.core.inbound_listen import Listener
+from masche.library.core.ports import Identity
+from masche.library.core.tls import peer_id
+from masche.model.view import MtlsMode
+
+MAX_CONNECTION_AGE: Final = 3600.0
+"""Seconds after which a connection is closed after an answer: nobody keeps an old certificate alive by staying."""
+
+IDLE_TIMEOUT: Final = 310
+"""Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+
+_TLS_1_3 = 0x0304
+_CIPHERS = {
+    "TLS_AES_128_GCM_SHA256": 0x1301,
+    "TLS_AES_256_GCM_SHA384": 0x1302,
+    "TLS_CHACHA20_POLY1305_SHA256": 0x1303,
+}
+
+
+class Introduced:
+    """The application as one connection calls it: scopes say who the caller is."""
+
+    def __init__(self, app: App, tls: ssl.SSLObject, shown: Shown) -> None:
+        self._app = app
+        self._shown = shown
+        self._extension = _extension(tls)
+        self._until = time.monotonic() + MAX_CONNECTION_AGE * (1 - random.random() / 10)  # noqa: S311 - spreads reconnects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope of this connection."""
+        extensions: dict[str, Any] = {**(scope.get("extensions") or {}), "tls": self._extension}
+        inside: Scope = {**scope, SHOWN: self._shown, "extensions": extensions}
+        await self._app(inside, receive, self._last(send) if time.monotonic() > self._until else send)
+
+    def _last(self, send: Send) -> Send:
+        async def ending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        return ending
+
+
+def _extension(tls: ssl.SSLObject) -> dict[str, Any]:
+    """ASGI's TLS extension, version 0.2: what the application may want to know of the connection."""
+    certificate = tls.getpeercert(binary_form=True)
+    return {
+        "server_cert": None,
+        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(certificate)] if certificate else [],
+        "client_cert_name": "" if certificate else None,
+        "client_cert_error": None,
+        "tls_version": _TLS_1_3,
+        "cipher_suite": _CIPHERS.get((tls.cipher() or ("",))[0]),
+    }
+
+
+def shown_by(tls: ssl.SSLObject, identity: Identity) -> Shown | None:
+    """Say what the peer of a connection proved; None when it proved nothing."""
+    peer, certificate = peer_id(tls), tls.getpeercert(binary_form=True)
+    if not peer or certificate is None:
+        return None
+    return Shown(peer=peer, certificate=hashlib.sha256(certificate).hexdigest(), local=identity.spiffe_id)
+
+
+@cache
+def introducing(kind: Any, identity: Identity) -> Any:
+    """Return uvicorn's protocol class ``kind`` (HTTP or WebSocket) so that its scopes say who the caller is."""
+
+    base: Any = kind
+
+    class Introducing(base):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            base.connection_made(self, transport)
+            tls = transport.get_extra_info("ssl_object")
+            if tls is not None and (shown := shown_by(tls, identity)) is not None:
+                self.app = Introduced(self.app, tls, shown)
+
+        def send_400_response(self, _msg: str) -> None:
+            """As our proxies say it."""
+            base.send_400_response(self, "Bad Request")
+
+    return Introducing
+
+
+def config(app: App, identity: Identity, **options: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration of a server in the mesh; ``options`` are uvicorn's own and win.
+
+    Headers by which a proxy would name the caller are not believed: the connection says who it is.
+    """
+    usual: dict[str, Any] = {
+        "http": introducing(AutoHTTPProtocol, identity),
+        "ws": introducing(AutoWebSocketsProtocol, identity) if AutoWebSocketsProtocol else "none",
+        "proxy_headers": False,
+        "server_header": False,
+        "access_log": False,
+        "log_config": None,
+        "timeout_keep_alive": IDLE_TIMEOUT,
+        "h11_max_incomplete_event_size": MAX_HEAD_BYTES,
+    }
+    return uvicorn.Config(cast("Any", app), **{**usual, **options})
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server on sockets that take mutual TLS. ``leave`` is awaited before anything is closed."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: Sequence[socket.socket],
+        *,
+        mode: Callable[[], MtlsMode | None],
+        context: Callable[[], ssl.SSLContext],
+        leave: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(config)
+        self._listener = Listener(sockets, self._protocol, mode=mode, context=context)
+        self._leave = leave
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then let callers in."""
+        assert sockets is None, "the sockets were given to __init__"
+        await super().startup(sockets=[])
+        if not self.should_exit:
+            self._listener.start()
+            self.servers: list[Any] = [self._listener]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell callers and wait until they are gone; then end what is under way, and the application."""
+        await self._leave()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: Any = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
