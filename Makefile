@@ -19,7 +19,7 @@ demo: $(STAMP) ## build and install the wheel and run the demo (ARGS=--fast for 
 
 test: $(STAMP) ## all tests, also those with real Envoys, in under 8 minutes on two cores
 	scripts/system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --randomly-seed 1 $(ARGS)
 
 test-long: $(STAMP) ## the long forms: more kills, more cases, longer outages
 	scripts/system-packages

@@ -1,9 +1,14 @@
-"""What holds for every test: the long forms run in ``make test-long`` only."""
+"""What holds for every test: the long forms run in ``make test-long`` only, and only there chance is new each time."""
 
 import os
 import signal
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("MASCHE_LONG"):
+    settings.load_profile("repeatable")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

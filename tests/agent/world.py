@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from agent.plane import Plane
 from masche.agent import local
 from masche.agent.folders import Folders
 from masche.agent.local import AgentStatus, AskStatus, SeatStatus
+from taken_ports import MACHINES
 
 RUNNER = """
 import json, sys
@@ -46,16 +46,8 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 
 
 def free_port() -> int:
-    """A port below the ephemeral range that nobody has now."""
-    for _ in range(200):
-        port = 16_000 + int.from_bytes(os.urandom(2), "big") % 4_000
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
+    """A port below the ephemeral range that nobody has, and no other test gets."""
+    return MACHINES.free()
 
 
 async def until(condition: Callable[[], Any], *, within: float = 15.0, what: str = "") -> Any:

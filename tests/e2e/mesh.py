@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,37 +24,17 @@ from masche.agent.stopping import ask_status, stop_agent
 from masche.api.client import Client, DeniedError, RefusalError, UnreachableError
 from masche.api.messages import Applied, Document, MeshStatus, ProxyStatus, RolloutState
 from masche.model.refs import Kind, Ref
+from taken_ports import APPLICATIONS
 
 SERVERS = Path(__file__).with_name("servers")
 APP = (sys.executable, str(SERVERS / "app.py"))
 NODE_APP = ("node", str(SERVERS / "app.mjs"))
 NAMESPACE = "shop"
-LOWEST, SHARE = 5_000, 2_500
-"""Where applications and control planes of tests listen: below the range from which agents take ports, and so many
-ports for each of four workers that run tests side by side."""
-
-_given: set[int] = set()
 
 
 def free_port(*, span: int = 1) -> int:
-    """The first of ``span`` free ports in a row that were not given away before."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = LOWEST + worker % 4 * SHARE + os.getpid() * 17 % (SHARE // 2)
-    for port in range(first, LOWEST + (worker % 4 + 1) * SHARE):
-        wanted = set(range(port, port + span))
-        if not wanted & _given and all(map(_is_free, wanted)):
-            _given.update(wanted)
-            return port
-    raise AssertionError("no free port")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    """The first of ``span`` free ports in a row that no other test gets."""
+    return APPLICATIONS.free(span=span)
 
 
 @dataclass(eq=False)

@@ -5,14 +5,12 @@ What the Envoys hold is what the compiler made, byte for byte; certificates come
 
 import os
 import re
-import socket
 import ssl
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from live.echo import Backends, Received
@@ -37,6 +35,7 @@ from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
 from masche.model.view import Endpoints, Outbound, View
 from masche.wire import framing, secret, types
 from masche.xds.wanted import Wanted
+from taken_ports import PROXIES as PORTS
 
 BLOCK = f"127.{16 + os.getpid() % 200}"
 """Two octets of loopback addresses that are this process' own."""
@@ -57,21 +56,9 @@ def here(text: str) -> str:
     return re.sub(r"\b127\.0\.[12]\.", PROXIES, text).replace("10.1.2.", BARE)
 
 
-_ports = count(20_000 + os.getpid() * 61 % 9_000)
-
-
 def free_port() -> int:
-    """A port of 127.0.0.1 below the ephemeral range that nobody uses."""
-    for number in _ports:
-        port = 20_000 + number % 12_000
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError
+    """A port below the ephemeral range that nobody has, and no other test gets."""
+    return PORTS.free()
 
 
 @dataclass(frozen=True, kw_only=True)

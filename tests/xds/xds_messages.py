@@ -1,7 +1,5 @@
 """Real messages of Envoy, from plain dictionaries, and free ports for them."""
 
-import socket
-from contextlib import suppress
 
 from google.protobuf import json_format
 
@@ -9,6 +7,7 @@ from masche.model.blob import Blob
 from masche.wire import framing
 from masche.wire.pool import message_class, pool
 from masche.wire.types import CLUSTER, ENDPOINTS, PREFIX, ROUTES
+from taken_ports import PROXIES
 
 ADS = {"ads": {}, "resource_api_version": "V3"}
 HCM = f"{PREFIX}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -42,14 +41,5 @@ def routes(name: str, target: str, regex: str = "") -> Blob:
 
 
 def free_port() -> int:
-    """A port below the ephemeral range that nobody listens on."""
-    for port in range(23_000, 32_000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in _taken:
-                _taken.add(port)
-                return port
-    raise AssertionError("no port is free")
-
-
-_taken: set[int] = set()
+    """A port below the ephemeral range that nobody has, and no other test gets."""
+    return PROXIES.free()

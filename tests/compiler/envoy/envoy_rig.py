@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 
 from masche.model.blob import Blob
 from masche.wire import bootstrap, discovery, framing, secret, types
+from taken_ports import PROXIES
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from extract_descriptors import envoy_binary
@@ -47,16 +48,8 @@ def wait_until(condition: Callable[[], Any], what: str, deadline: float = DEADLI
 
 
 def free_port() -> int:
-    """A free port below the ephemeral range."""
-    for port in range(20_000 + time.monotonic_ns() // 1000 % 8_000, 32_000):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
+    """A port below the ephemeral range that nobody has, and no other test gets."""
+    return PROXIES.free()
 
 
 @dataclass(frozen=True)
