@@ -13,7 +13,7 @@ token; then the *hedge*, a race within one round; then *breaker and balancer*, a
 from dataclasses import dataclass
 from math import inf
 
-from masche.traffic.callee import Callee, Try
+from masche.traffic.callee import Callee, CallRules, Try
 from masche.traffic.chance import Chance
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.hedging import Race
@@ -71,11 +71,13 @@ class _Running:
 
 
 class Call:
-    """One call of one service. ``key``: the hash of what it sticks to, if anything."""
+    """One call of one service. ``key``: the hash of what it sticks to, if anything. ``rules``: those of its route,
+    where they are not the callee's.
+    """
 
     __slots__ = (
         "_callee", "_deadline", "_hedge_at", "_key", "_method", "_number", "_race", "_repeat_at", "_repeats", "_rng",
-        "_running", "_tried", "is_over",
+        "_rules", "_running", "_tried", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -87,9 +89,11 @@ class Call:
         rng: Chance,
         deadline: Deadline = NO_DEADLINE,
         key: int | None = None,
+        rules: CallRules | None = None,
     ) -> None:
         self._callee, self._method, self._rng, self._key = callee, method, rng, key
-        self._deadline = deadline.within(callee.rules.timeout, now=now)
+        self._rules = callee.rules if rules is None else rules
+        self._deadline = deadline.within(self._rules.timeout, now=now)
         self._race = Race()
         self._running: dict[int, _Running] = {}
         self._tried: set[str] = set()
@@ -111,6 +115,16 @@ class Call:
     def under_way(self) -> tuple[int, ...]:
         """The attempts that are not settled."""
         return tuple(self._running)
+
+    @property
+    def deadline(self) -> Deadline:
+        """Until when it must have been answered."""
+        return self._deadline
+
+    @property
+    def repeats(self) -> int:
+        """How many repeats were begun, each of which has taken its token."""
+        return self._repeats
 
     # What the edge tells
 
@@ -175,7 +189,7 @@ class Call:
         """Note an attempt; ``place``: its number in the race, None when it is a copy and takes no part."""
         self._number += 1
         self._tried.add(made.endpoint.id)
-        timeout = self._deadline.per_try(self._callee.rules.per_try_timeout, now=now)
+        timeout = self._deadline.per_try(self._rules.per_try_timeout, now=now)
         self._running[self._number] = _Running(self._number, made, due_at=now + timeout, place=place)
         return Start(
             number=self._number, endpoint=made.endpoint, timeout=timeout, is_hedge=bool(place), is_copy=place is None
@@ -196,7 +210,7 @@ class Call:
         """Nobody is left in the race: repeat when everything allows it, else answer with what there is."""
         self._hedge_at = inf
         number = None if attempted.outcome is Outcome.TIMEOUT else run.number
-        rules = self._callee.rules
+        rules = self._rules
         if rules.retry is None:
             forbids = attempted.pushback is not None and attempted.pushback.forbids
             return self._finish(number, attempted.outcome, GiveUp(why=Why.FORBIDDEN) if forbids else None)

@@ -29,11 +29,14 @@ LONGEST = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempted:
-    """How one attempt ended. ``reached``: may an application have seen it? ``status``: of the answer, 0 for none."""
+    """How one attempt ended. ``reached``: may an application have seen it? ``status``: of the answer, 0 for none;
+    ``grpc_status``: the same of gRPC, -1 for none.
+    """
 
     outcome: Outcome
     reached: bool = True
     status: int = 0
+    grpc_status: int = -1
     pushback: Pushback | None = None
 
 
@@ -92,7 +95,7 @@ def again(
     obstacle = _obstacle(attempted, method=method, repeats=repeats, rules=rules)
     if obstacle is not None:
         return GiveUp(why=obstacle, sentence=obstacle.value)
-    after = _wait(attempted, repeats=repeats, base=rules.backoff, rng=rng)
+    after = _wait(attempted, repeats=repeats, rules=rules, rng=rng)
     if after > LONGEST:
         return GiveUp(why=Why.FORBIDDEN, sentence=f"the callee asked not to repeat it for {after:.0f} s")
     starts_at = now + after
@@ -103,9 +106,11 @@ def again(
     return Again(after=after, timeout=deadline.per_try(per_try_timeout, now=starts_at))
 
 
-def backoff(repeats: int, *, base: float, rng: Chance) -> float:
-    """Seconds to wait before the next repeat: anything up to ``base``, doubled by each repeat so far, 10 at most."""
-    return rng.random() * base * min(_CAP, 2 ** min(repeats, 10))
+def backoff(repeats: int, *, base: float, rng: Chance, longest: float = 0.0) -> float:
+    """Seconds to wait before the next repeat: anything up to ``base``, doubled by each repeat so far, to ``longest`` at
+    most (0: ten times ``base``).
+    """
+    return rng.random() * min(longest or base * _CAP, base * 2 ** min(repeats, 10))
 
 
 def _obstacle(attempted: Attempted, *, method: str, repeats: int, rules: Retry) -> Why | None:
@@ -114,17 +119,26 @@ def _obstacle(attempted: Attempted, *, method: str, repeats: int, rules: Retry) 
         return Why.FINE
     if attempted.pushback is not None and attempted.pushback.forbids:
         return Why.FORBIDDEN
-    if attempted.reached and not is_idempotent(method):
+    if attempted.reached and not (rules.any_method or is_idempotent(method)):
         return Why.NOT_IDEMPOTENT
-    if attempted.reached and attempted.status and attempted.status not in rules.codes:
+    if not _is_listed(attempted, rules):
         return Why.NOT_LISTED
     return Why.ATTEMPTS if repeats >= rules.attempts else None
 
 
-def _wait(attempted: Attempted, *, repeats: int, base: float, rng: Chance) -> float:
+def _is_listed(attempted: Attempted, rules: Retry) -> bool:
+    """Is what became of it among what is repeated?"""
+    if not attempted.reached:
+        return rules.unreached
+    if not attempted.status:
+        return rules.unanswered
+    return attempted.status in rules.codes or attempted.grpc_status in rules.grpc_codes
+
+
+def _wait(attempted: Attempted, *, repeats: int, rules: Retry, rng: Chance) -> float:
     """What the callee asked for; nothing when nobody was reached for the first time (another instance is at hand)."""
     if attempted.pushback is not None and attempted.pushback.after is not None:
         return attempted.pushback.after
     if not attempted.reached and repeats == 0:
         return 0.0
-    return backoff(repeats, base=base, rng=rng)
+    return backoff(repeats, base=rules.backoff, longest=rules.max_backoff, rng=rng)
