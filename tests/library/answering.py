@@ -42,10 +42,15 @@ class Answering:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
+    def stop_listening(self) -> None:
+        """Give the port back; connections that are open stay."""
+        if self._listening.fileno() >= 0:
+            self._listening.shutdown(socket.SHUT_RDWR)
+            self._thread.join()
+            self._listening.close()
+
     def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listening.close()
+        self.stop_listening()
         self.hang_up()
         for thread in self._threads:
             thread.join()
