@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from masche.model.refs import Kind, Ref
 from masche.wire import discovery, framing, types
-from masche.wire.discovery import DeltaRequest, SotwRequest
+from masche.wire.discovery import RESOURCE, DeltaRequest, Node, SotwRequest, Unpacked
 from masche.wire.framing import WireError
-from masche.wire.pool import message_class
+from masche.wire.pool import DISCOVERY, message_class
 
 NAMES = st.text(min_size=1, max_size=30)
 BLOB = framing.blob(
@@ -104,3 +104,27 @@ def test_arbitrary_bytes_are_read_or_refused_but_never_crash(data: bytes) -> Non
     ):
         with suppress(WireError):
             assert decode(data).nonce is not None
+
+
+def test_a_request_carries_a_whole_node_where_its_id_is_too_little():
+    node = Node(
+        id="me", cluster="shop", metadata={"version": {"of": [1, "two", None]}}, zone="a", features=("xds.config.x",)
+    )
+    data = discovery.encode_sotw_request(SotwRequest(type_url="t", names=("a",)), node=discovery.encode_node(node))
+    assert discovery.decode_sotw_request(data) == SotwRequest(type_url="t", node_id="me", names=("a",))
+    raw = message_class("envoy.service.discovery.v3.DiscoveryRequest", DISCOVERY).FromString(data)
+    assert raw.node.locality.zone == "a"
+    assert raw.node.metadata["version"]["of"][1] == "two"
+    assert list(raw.node.client_features) == ["xds.config.x"]
+
+
+def test_a_resource_is_taken_out_of_its_wrappings_by_its_name():
+    inner = framing.packed("t", framing.text(1, "inner") + framing.text(2, "rest"))
+    message = framing.text(1, "inner") + framing.text(2, "rest")
+    assert discovery.unpacked(inner) == Unpacked("t", "inner", message)
+    wrapped = framing.packed(RESOURCE, framing.text(3, "outer") + framing.field(2, inner))
+    assert discovery.unpacked(wrapped) == Unpacked("t", "outer", message)
+    nameless = framing.packed(RESOURCE, framing.field(2, inner))
+    assert discovery.unpacked(nameless) == Unpacked("t", "inner", message)
+    with pytest.raises(WireError):
+        discovery.unpacked(b"\xff")

@@ -87,7 +87,9 @@ class _Book:
         return self._is_news(self.target())
 
     def _is_news(self, world: _World) -> bool:
-        return not world.is_same(self.held) and (self._refused is None or not world.is_same(self._refused))
+        """Whether the client has to be told. After a refusal it may have applied what was good of it (gRFC A46), so
+        that even the last state that it acknowledged must be sent again."""
+        return not world.is_same(self.held if self._refused is None else self._refused)
 
     def send(self, world: _World, nonce: str) -> Send:
         self.is_owing = False
