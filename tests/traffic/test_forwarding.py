@@ -21,7 +21,7 @@ from masche.model.view import (
     RewriteKind,
     Route,
 )
-from masche.traffic.forward import Answer, Sending, apply, choose, decide, location, mirrored, rewritten
+from masche.traffic.forward import Answer, Sending, apply, choose, decide, draw, location, mirrored, rewritten
 from masche.traffic.request import Request
 
 A, B = PortRef("shop", "a", 80), PortRef("shop", "b", 80)
@@ -100,7 +100,7 @@ def test_headers_are_removed_then_set_then_added(
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(0, 2**32))
 def test_a_backend_without_weight_is_never_chosen(weights: list[int], seed: int):
     backends = [Backend(cluster=PortRef("s", str(index), 80), weight=weight) for index, weight in enumerate(weights)]
-    chosen = choose(backends, rng=Random(seed))
+    chosen = choose(backends, drawn=seed)
     assert (chosen is None) == (sum(weights) == 0)
     assert chosen is None or chosen.weight > 0
 
@@ -108,17 +108,17 @@ def test_a_backend_without_weight_is_never_chosen(weights: list[int], seed: int)
 def test_backends_are_chosen_by_weight():
     backends = (Backend(cluster=A, weight=90), Backend(cluster=B, weight=10))
     rng = Random(7)
-    counts = Counter(choose(backends, rng=rng) for _ in range(10_000))
+    counts = Counter(choose(backends, drawn=draw(rng)) for _ in range(10_000))
     assert abs(counts[backends[0]] - 9_000) < 4 * (10_000 * 0.9 * 0.1) ** 0.5
 
 
-def test_mirrors_draw_each_for_itself():
+def test_each_mirror_gets_its_share():
     rng = Random(3)
     half = Mirror(cluster=A, numerator=1, denominator=2)
-    drawn = Counter(cluster for _ in range(4_000) for cluster in mirrored((half, Mirror(cluster=B)), rng=rng))
+    drawn = Counter(cluster for _ in range(4_000) for cluster in mirrored((half, Mirror(cluster=B)), drawn=draw(rng)))
     assert drawn[B] == 4_000
     assert abs(drawn[A] - 2_000) < 4 * (4_000 * 0.25) ** 0.5
-    assert not list(mirrored((Mirror(cluster=A, numerator=0),), rng=rng))
+    assert not list(mirrored((Mirror(cluster=A, numerator=0),), drawn=draw(rng)))
 
 
 def test_a_request_is_sent_on_with_everything_changed():

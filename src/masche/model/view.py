@@ -235,7 +235,7 @@ class Hashed:
 class Fault:
     """Trouble made on purpose (gRFC A33): so many percent of the requests wait, and so many are refused.
 
-    ``status`` is HTTP's, or ``grpc_status`` that of gRPC; -1 for none. At most ``max_active`` at a time, 0 for no limit.
+    ``status`` is HTTP's, or ``grpc_status`` that of gRPC; -1 for none. At most ``max_active`` at a time, 0: no limit.
     """
 
     delay: float = 0.0

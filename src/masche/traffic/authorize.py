@@ -112,6 +112,7 @@ def _connection_values(attribute: Attribute, connection: Connection) -> tuple[st
 
 _PLAIN: dict[Attribute, Callable[[Connection], str]] = {
     Attribute.PRINCIPAL: lambda connection: connection.peer or "",
+    Attribute.PEER_URI: lambda connection: f"spiffe://{connection.peer}" if connection.peer else "",
     Attribute.SOURCE_IP: lambda connection: connection.source_ip,
     Attribute.REMOTE_IP: lambda connection: connection.remote_ip or connection.source_ip,
     Attribute.DESTINATION_IP: lambda connection: connection.destination_ip,

@@ -1,6 +1,6 @@
 """How Istio's policies compare strings: literals, prefixes, suffixes, presence, path templates, address blocks.
 
-Invariant: no text that a person wrote is ever read as a regular expression.
+Invariant: no text that a person wrote is ever read as a regular expression; only xDS has them.
 """
 
 from functools import lru_cache
@@ -8,23 +8,34 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import assert_never
 
 from masche.model.view import Pattern, PatternKind
+from masche.traffic.expressions import full_match
+from masche.traffic.match import in_range
 
 ONE, REST = "{*}", "{**}"
 
 
-def matches(pattern: Pattern, value: str) -> bool:
+def matches(pattern: Pattern, value: str) -> bool:  # noqa: PLR0911 - a line for each kind
     """Compare one value that is there with one pattern."""
+    wanted = pattern.value
+    if pattern.ignores_case and pattern.kind is not PatternKind.REGEX:
+        wanted, value = wanted.lower(), value.lower()
     match pattern.kind:
         case PatternKind.EXACT:
-            return value == pattern.value
+            return value == wanted
         case PatternKind.PREFIX:
-            return value.startswith(pattern.value)
+            return value.startswith(wanted)
         case PatternKind.SUFFIX:
-            return value.endswith(pattern.value)
+            return value.endswith(wanted)
         case PatternKind.PRESENT:
             return True
         case PatternKind.TEMPLATE:
             return fits(pattern.value, value)
+        case PatternKind.CONTAINS:
+            return wanted in value
+        case PatternKind.REGEX:
+            return full_match(pattern.value, value)
+        case PatternKind.RANGE:
+            return in_range(pattern.value, value)
         case _:
             assert_never(pattern.kind)
 

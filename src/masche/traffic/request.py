@@ -49,9 +49,23 @@ class Request:
 
     def values(self, name: str) -> tuple[str, ...]:
         """All values of a header, each alone, in order. ``host`` is another name of the authority, as in Envoy."""
-        if name in {"host", ":authority"}:
-            return (self.authority,) if self.authority else ()
+        if name == "host" or name.startswith(":"):
+            value = self._pseudo(name)
+            return (value,) if value else ()
         return tuple(value for key, value in self.headers if key == name)
+
+    def _pseudo(self, name: str) -> str:
+        match name:
+            case "host" | ":authority":
+                return self.authority
+            case ":method":
+                return self.method
+            case ":path":
+                return self.target
+            case ":scheme":
+                return self.scheme
+            case _:
+                return ""
 
     def to(self, target: str) -> "Request":
         """Return the same request with another path and query."""
@@ -59,6 +73,15 @@ class Request:
 
 
 Call = Request | Connection
+
+
+_GRPC = "application/grpc"
+
+
+def is_grpc(request: Request) -> bool:
+    """Say whether a request is gRPC: its content type is ``application/grpc``, or that with a ``+`` and a format."""
+    found = next((value for name, value in request.headers if name == "content-type"), "")
+    return found.startswith(_GRPC) and found[len(_GRPC) : len(_GRPC) + 1] in {"", "+"}
 
 
 def lower_names(headers: Headers) -> Headers:
