@@ -23,6 +23,34 @@ DISCOVERY_ROOTS = (
 )
 """The files of the small subset: what an agent must decode and answer itself."""
 
+_POLICIES = "envoy/extensions/load_balancing_policies"
+LIBRARY_ROOTS = (
+    "envoy/config/cluster/v3/cluster.proto",
+    "envoy/config/endpoint/v3/endpoint.proto",
+    "envoy/config/listener/v3/listener.proto",
+    "envoy/config/route/v3/route.proto",
+    "envoy/extensions/clusters/aggregate/v3/cluster.proto",
+    "envoy/extensions/filters/http/adaptive_concurrency/v3/adaptive_concurrency.proto",
+    "envoy/extensions/filters/http/cors/v3/cors.proto",
+    "envoy/extensions/filters/http/fault/v3/fault.proto",
+    "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
+    "envoy/extensions/filters/http/rbac/v3/rbac.proto",
+    "envoy/extensions/filters/http/router/v3/router.proto",
+    "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+    "envoy/extensions/path/match/uri_template/v3/uri_template_match.proto",
+    "envoy/extensions/transport_sockets/tls/v3/tls.proto",
+    "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
+    f"{_POLICIES}/client_side_weighted_round_robin/v3/client_side_weighted_round_robin.proto",
+    f"{_POLICIES}/least_request/v3/least_request.proto",
+    f"{_POLICIES}/maglev/v3/maglev.proto",
+    f"{_POLICIES}/random/v3/random.proto",
+    f"{_POLICIES}/ring_hash/v3/ring_hash.proto",
+    f"{_POLICIES}/round_robin/v3/round_robin.proto",
+    f"{_POLICIES}/wrr_locality/v3/wrr_locality.proto",
+    "xds/type/v3/typed_struct.proto",
+)
+"""The files of what a library decodes for itself."""
+
 _START = re.compile(rb"\n(.)(?=[a-z][A-Za-z0-9_./-]{3,126}\.proto[\x12\x1a\x22])", re.DOTALL)
 _WIRE_TYPES = {1: 2, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2, 10: 0, 11: 0, 12: 2, 14: 0}
 """The wire type of each field of a FileDescriptorProto: where a byte does not fit, the message has ended."""
@@ -92,10 +120,10 @@ def closure(files: dict[str, FileDescriptorProto], roots: Iterable[str]) -> File
     return FileDescriptorSet(file=done.values())
 
 
-def extract(binary: Path) -> tuple[FileDescriptorSet, FileDescriptorSet]:
-    """Return (everything, the discovery subset) embedded in ``binary``."""
+def extract(binary: Path) -> tuple[FileDescriptorSet, ...]:
+    """Return (everything, the discovery subset, the library's subset) embedded in ``binary``."""
     files = {file.name: file for file in embedded(binary.read_bytes())}
-    return closure(files, files), closure(files, DISCOVERY_ROOTS)
+    return closure(files, files), closure(files, DISCOVERY_ROOTS), closure(files, LIBRARY_ROOTS)
 
 
 def packed(descriptors: FileDescriptorSet) -> bytes:
@@ -105,7 +133,7 @@ def packed(descriptors: FileDescriptorSet) -> bytes:
 
 def main() -> None:
     binary = Path(sys.argv[1]) if len(sys.argv) > 1 else envoy_binary()
-    for name, descriptors in zip(("envoy", "discovery"), extract(binary), strict=True):
+    for name, descriptors in zip(("envoy", "discovery", "library"), extract(binary), strict=True):
         target = PACKAGE_DATA / f"{name}.binpb.xz"
         target.write_bytes(packed(descriptors))
         print(f"{target}: {len(descriptors.file)} files, {target.stat().st_size} bytes")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from masche.wire.pool import DISCOVERY, ENVOY, message_class, pool
+from masche.wire.pool import DISCOVERY, ENVOY, LIBRARY, message_class, pool
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import extract_descriptors
@@ -13,10 +13,12 @@ import extract_descriptors
 
 @pytest.fixture(scope="module")
 def extracted():
-    return dict(zip((ENVOY, DISCOVERY), extract_descriptors.extract(extract_descriptors.envoy_binary()), strict=True))
+    return dict(
+        zip((ENVOY, DISCOVERY, LIBRARY), extract_descriptors.extract(extract_descriptors.envoy_binary()), strict=True)
+    )
 
 
-@pytest.mark.parametrize("subset", [ENVOY, DISCOVERY])
+@pytest.mark.parametrize("subset", [ENVOY, DISCOVERY, LIBRARY])
 def test_the_packaged_descriptors_are_those_of_the_installed_envoy(extracted, subset) -> None:
     packaged = lzma.decompress(files("masche.wire").joinpath(f"{subset}.binpb.xz").read_bytes())
     assert packaged == extracted[subset].SerializeToString(deterministic=True)
@@ -30,3 +32,9 @@ def test_the_subset_holds_no_message_that_only_the_control_plane_needs() -> None
     assert message_class("envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig", DISCOVERY)
     with pytest.raises(KeyError):
         pool(DISCOVERY).FindMessageTypeByName("envoy.config.listener.v3.Listener")
+
+
+def test_a_library_loads_only_the_messages_that_it_decodes() -> None:
+    assert message_class("envoy.config.listener.v3.Listener", LIBRARY)
+    with pytest.raises(KeyError):
+        pool(LIBRARY).FindMessageTypeByName("envoy.config.bootstrap.v3.Bootstrap")

@@ -16,13 +16,16 @@ from google.protobuf.message_factory import GetMessageClass
 DISCOVERY = "discovery"
 """The subset that an agent needs: the discovery messages and Secret."""
 
+LIBRARY = "library"
+"""The subset that a library needs: the resources that it decodes for itself."""
+
 ENVOY = "envoy"
 """Everything."""
 
 
 @cache
 def pool(subset: str = ENVOY) -> DescriptorPool:
-    """Return the pool of ``ENVOY`` or of ``DISCOVERY``, read from package data at its first use."""
+    """Return the pool of ``ENVOY``, ``DISCOVERY`` or ``LIBRARY``, read from package data at its first use."""
     packed = files("masche.wire").joinpath(f"{subset}.binpb.xz").read_bytes()
     found = DescriptorPool()
     for file in FileDescriptorSet.FromString(lzma.decompress(packed)).file:
