@@ -145,9 +145,9 @@ class Server(uvicorn.Server):
         """Start the application, then let callers in."""
         assert sockets is None, "the sockets were given to __init__"
         await super().startup(sockets=[])
+        self.servers: list[Any] = [self._listener]
         if not self.should_exit:
             self._listener.start()
-            self.servers: list[Any] = [self._listener]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell callers and wait until they are gone; then end what is under way, and the application."""
