@@ -126,11 +126,11 @@ class Bench:
         return Move(kind=MoveKind.PROBING, about=name, sentence=f"{name} is probed: its time off {port} is served")
 
     def _room(self, ground: Ground) -> int:
-        """How many more may be ejected."""
-        healthy = [site.workload for site in ground.sites if site.is_healthy]
-        ejected = sum(name in self.ejected for name in healthy)
-        allowed = len(healthy) * ground.traffic.outlier.max_ejected_percent // 100
-        return max(0, min(allowed, len(healthy) - 1) - ejected)
+        """How many more may be ejected. Who is probed may be off again at any moment, and keeps its place."""
+        healthy = sum(site.is_healthy for site in ground.sites)
+        off = sum(each.state is not Admission.ADMITTED for each in self.verdicts.values())
+        allowed = healthy * ground.traffic.outlier.max_ejected_percent // 100
+        return max(0, min(allowed, healthy - 1) - off)
 
     def _worst_first(self, ground: Ground, reasons: Mapping[str, str]) -> list[str]:
         """Those that may be ejected now, most accused first."""
