@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import is_
 
-from masche.compiler import demand
+from masche.compiler import demand, encode
 from masche.compiler.east_west import reach
 from masche.compiler.endpoints import endpoints
 from masche.compiler.envoy import endpoints as encoded_endpoints
-from masche.compiler.envoy import listeners as encoded_listeners
 from masche.compiler.envoy import shared, tunnels
 from masche.compiler.view import view
 from masche.model.blob import Blob
@@ -45,7 +44,8 @@ class Compiled:
     @classmethod
     def of(cls, view: View) -> "Compiled":
         """Encode a View."""
-        return cls(view, shared.blobs(view), demand.breadth(view))
+        breadth = demand.breadth(view) if encode.asks_for_all(view.vantage.dialect) else 0
+        return cls(view, encode.blobs(view), breadth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,8 @@ class Compilation:
         if vantage in self._current and vantage in self._shared:
             return self._shared[vantage]
         compiled = self._compile(vantage)
-        instances = (self._endpoints_of(key)[1] for key in _endpoint_keys(vantage, compiled.view))
+        found = (self._endpoints_of(key) for key in _endpoint_keys(vantage, compiled.view))
+        instances = (encode.instances(vantage.dialect, *each) for each in found)
         before = self._shared.get(vantage, Wanted({}))
         led_to = tunnels.tables(reach(self.mesh)) if vantage.is_east_west else ()
         made = Wanted.of((*compiled.blobs, *instances, *led_to))
@@ -242,7 +243,7 @@ class Compilation:
         current = self._compile(place[0]).view
         found = self._own.get(place)
         if found is None or found.view is not current:
-            found = self._own[place] = _Own(current, Wanted.of(encoded_listeners.listeners(current, place[1])))
+            found = self._own[place] = _Own(current, Wanted.of(encode.listeners(current, place[1])))
         return found.wanted
 
 
