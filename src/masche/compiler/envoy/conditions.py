@@ -3,17 +3,17 @@
 Invariant: text that people wrote is compared as text; where Envoy offers regular expressions only, it is escaped.
 """
 
+import re
 from collections.abc import Callable
 from typing import assert_never
 
-from masche.compiler.envoy.parts import escaped, extension, regex
+from masche.compiler.envoy.parts import escaped, regex
 from masche.model.view import Attribute, Condition, Pattern, PatternKind
 from masche.wire.messages import Body
 
 _SPIFFE = "spiffe://"
 _SEGMENT = "[^/]+"
-_URI_TEMPLATE = "envoy.path.match.uri_template.uri_template_matcher"
-_URI_TEMPLATE_CONFIG = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+_OPERATORS = {"{*}": _SEGMENT, "{**}": ".*"}
 
 Encode = Callable[[Pattern], Body]
 """How one pattern is compared."""
@@ -168,9 +168,17 @@ def _host(pattern: Pattern) -> Body:
 def _path(pattern: Pattern) -> Body:
     """Compare the normalised path without its query."""
     if pattern.kind is PatternKind.TEMPLATE:
-        template = pattern.value.replace("{*}", "*").replace("{**}", "**")
-        return {"uri_template": extension(_URI_TEMPLATE, _URI_TEMPLATE_CONFIG, {"path_template": template})}
+        return {"url_path": {"path": {"safe_regex": regex(_template(pattern.value))}}}
     return {"url_path": {"path": string(pattern)}}
+
+
+def _template(value: str) -> str:
+    """Return an expression for ``{*}``, one whole segment, and ``{**}``, any number of characters.
+
+    Envoy has a matcher of templates, but one with a character that it does not take (``/a b/{*}``) ends the whole
+    process instead of being refused, and its segments know fewer characters than paths have.
+    """
+    return "".join(_OPERATORS.get(part) or escaped(part) for part in re.split(r"(\{\*\*?\})", value))
 
 
 def _server_name(pattern: Pattern) -> Body:
