@@ -1,7 +1,7 @@
 """What becomes of one request that came to our own port: it reaches the application, tidied, or is answered here.
 
 Decided from the Inbound, the request and what its connection proved, exactly as our proxies decide it: the same limits
-and spelling of the path before any policy looks (``compiler.envoy.edge``), the same answers (observed on Envoy 1.40),
+and spelling before any policy looks (``traffic.edge``), the same answers (observed on Envoy 1.40),
 and the name of the rule for callers that proved who they are, for nobody else. Pure. Invariant: what reaches the
 application has one spelling, and in headers of the mesh nobody speaks but the mesh.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from masche.model.refs import Name
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
+from masche.traffic import edge
 from masche.traffic.authorize import authorize
 from masche.traffic.normalise import normalise
 from masche.traffic.request import Headers, Request
@@ -24,23 +25,16 @@ UNREACHED = "x-masche-unreached"
 
 XFCC = "x-forwarded-client-cert"
 
-MAX_HEADERS = 100
-MAX_HEADER_BYTES = 60 * 1024
-
 UNMATCHED = "no ALLOW policy matches"
 """The rule of a denial that no rule made, in reports."""
 
 _MAX_CONSIDERED = 20
-_METHODS = frozenset(
-    "ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE MSEARCH NOTIFY "  # noqa: SIM905 - a table
-    "OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK "
-    "UNSUBSCRIBE".split()
-)
 _GRPC_STATUS = {400: "13", 401: "16", 403: "7", 404: "12", 429: "14", 502: "14", 503: "14", 504: "14"}
 """How Envoy says an HTTP status of its own to a gRPC caller; what is not in here is UNKNOWN, 2."""
 
 _OURS = (DENIED, UNREACHED, stats.SERVICE_HEADER)
-_VOICES = ("x-envoy-", "x-masche-")
+_CODEC = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
+"""What Envoy's codec says of what it cannot read; of a path it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +97,12 @@ def receive(
     """
     if shown is None and mode(inbound, spot.port) is MtlsMode.STRICT:
         return _refused_plaintext(spot)
-    plain = _plain(request)
-    if fault := _malformed(plain):
+    plain = replace(_plain(request), scheme="https" if shown else "http")
+    if fault := _unfit(plain):
         return fault
-    target = normalise(plain.target)
-    if isinstance(target, Verdict):
-        return _said(Answer(status=target.status, why=target.sentence, ends=True), plain)
-    clean = replace(plain, target=target, headers=_without_voices(plain.headers))
+    clean = edge.received(plain)
+    if isinstance(clean, Verdict):
+        return _malformed(clean, plain)
     verdict = authorize(_enforced(inbound.policies), clean)
     if not verdict.allowed:
         return _said(_denied(verdict, inbound, spot, is_known=shown is not None), plain)
@@ -154,14 +147,8 @@ def _plain(request: Request) -> Request:
     return replace(request, target=target, authority=authority.removesuffix("."))
 
 
-def _malformed(request: Request) -> Answer | None:
-    """What Envoy's codec and connection manager refuse before they look for a route."""
-    if len(request.headers) > MAX_HEADERS or _size(request.headers) > MAX_HEADER_BYTES:
-        return _codec(431, b"Request Header Fields Too Large", "its headers are too many or too large")
-    if any("_" in name for name, _ in request.headers):
-        return _codec(400, b"Bad Request", "the name of a header holds an underscore, which servers read differently")
-    if request.method not in _METHODS:
-        return _codec(400, b"Bad Request", "its method is unknown")
+def _unfit(request: Request) -> Answer | None:
+    """What names nothing that an application could answer for."""
     if not request.authority:
         return Answer(status=400, why="it names no host", ends=True)
     if request.method == "CONNECT" or request.target == "*":
@@ -169,12 +156,12 @@ def _malformed(request: Request) -> Answer | None:
     return None
 
 
-def _size(headers: Headers) -> int:
-    return sum(len(name) + len(value) for name, value in headers)
-
-
-def _codec(status: int, body: bytes, why: str) -> Answer:
-    return Answer(status=status, headers=_text(), body=body, why=why, ends=True)
+def _malformed(verdict: Verdict, request: Request) -> Answer:
+    """What Envoy refuses before it looks for a route: its codec in words, its connection manager without."""
+    if isinstance(normalise(request.target), Verdict) and verdict.status in {400, 404}:
+        return _said(Answer(status=verdict.status, why=verdict.sentence, ends=True), request)
+    body = _CODEC.get(verdict.status, b"")
+    return Answer(status=verdict.status, headers=_text(), body=body, why=verdict.sentence, ends=True)
 
 
 def _text() -> Headers:
@@ -210,19 +197,14 @@ def _said(answer: Answer, request: Request) -> Answer:
     return replace(answer, status=200, headers=(*kept, *status, *message), body=b"")
 
 
-def _without_voices(headers: Headers) -> Headers:
-    return tuple(pair for pair in headers if not pair[0].startswith(_VOICES))
-
-
 def _passed_on(request: Request, shown: Shown | None, request_id: str) -> Headers:
-    """What our proxies set: who was there, how they came, and a name for the request when it has none."""
+    """What our proxies set: who was there, and a name for the request when it has none."""
     source = request.connection.source_ip
     chain = ",".join((*request.values("x-forwarded-for"), *((source,) if source else ())))
     named = next(iter(request.values("x-request-id")), "") or request_id
     told = {
         "host": request.authority,
         "x-forwarded-for": chain,
-        "x-forwarded-proto": "https" if shown else "http",
         "x-request-id": named,
         XFCC: f"By={shown.local};Hash={shown.certificate};URI={shown.peer}" if shown else "",
     }
