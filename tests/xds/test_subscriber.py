@@ -1,6 +1,7 @@
 """The state-of-the-world protocol from the client's side, one behaviour each."""
 
 import pytest
+from xds_worlds import taken
 
 from masche.wire import framing
 from masche.wire.discovery import RESOURCE, SotwRequest, SotwResponse
@@ -48,7 +49,7 @@ class Talk:
     def hear(self, kind: str, *resources: bytes, version: str = "1") -> tuple[Key, ...]:
         self.nonce += 1
         response = SotwResponse(type_url=kind, nonce=f"n{self.nonce}", version=version, resources=resources)
-        incoming = self.subscriber.receive(response)
+        incoming = taken(self.subscriber.receive(response))
         assert incoming is not None
         assert not [each for each in self.said() if each.type_url == kind], "nothing is answered before it is applied"
         self.decoded = [part.name for part in incoming.parts]
@@ -222,7 +223,7 @@ def test_names_that_nobody_asked_for_are_neither_decoded_nor_kept():
     assert talk.decoded == ["a"]
     assert talk.said()[0].error_code == 0
     unknown = SotwResponse(type_url="type.googleapis.com/unknown", nonce="x", version="1")
-    assert talk.subscriber.receive(unknown) is None
+    assert taken(talk.subscriber.receive(unknown)) is None
     assert talk.said() == []
 
 
@@ -279,8 +280,10 @@ def test_more_is_not_asked_for_than_a_control_plane_answers():
 def test_what_came_on_a_stream_that_has_ended_is_kept_and_not_answered():
     talk = Talk()
     talk.ask(CLUSTER, "a")
-    incoming = talk.subscriber.receive(
-        SotwResponse(type_url=CLUSTER, nonce="n", version="1", resources=(packed(CLUSTER, "a"),))
+    incoming = taken(
+        talk.subscriber.receive(
+            SotwResponse(type_url=CLUSTER, nonce="n", version="1", resources=(packed(CLUSTER, "a"),))
+        )
     )
     assert incoming is not None
     talk.subscriber.disconnect()

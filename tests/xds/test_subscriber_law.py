@@ -8,7 +8,7 @@ from collections import Counter, deque
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from xds_worlds import TYPES, blob
+from xds_worlds import TYPES, blob, taken
 
 from masche.model.blob import Blob
 from masche.wire import framing
@@ -99,7 +99,7 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.to_client and self.open is None)
     @rule()
     def it_reads(self) -> None:
-        self.open = self.client.receive(self.to_client.popleft())
+        self.open = taken(self.client.receive(self.to_client.popleft()))
 
     @precondition(lambda self: self.open)
     @rule()

@@ -1,7 +1,8 @@
 """Small worlds for the tests of the xDS protocol: Blobs whose content is a word, and a proxy without a network."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from masche.model.blob import Blob
 from masche.wire import framing
@@ -10,6 +11,8 @@ from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from masche.xds.stream import Stream
 from masche.xds.verdict import Decision, Send
 from masche.xds.wanted import Wanted
+
+T = TypeVar("T")
 
 TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 
@@ -113,3 +116,12 @@ def names(sends: Iterable[Send]) -> list[tuple[str, list[str], list[str]]]:
         (short.get(send.type_url, send.type_url), [blob.name for blob in send.blobs], list(send.removed))
         for send in sends
     ]
+
+
+def taken(steps: Generator[None, None, T]) -> T:
+    """Take all steps of something that is done in steps, and return what comes of it."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

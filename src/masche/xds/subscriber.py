@@ -5,7 +5,7 @@ The twin of ``sotw``, over values: requests come out, responses go in, time is a
 a resource that was good stays until a better one, or its absence, is certain; what nobody asked for is not kept.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Generator, Mapping
 from hashlib import blake2b
 from itertools import chain
 
@@ -47,6 +47,10 @@ class _Entry:
         self.digest = b""
         self.refused: tuple[bytes, str] = (b"", "")
         self.is_sure = False
+
+    def knows(self, digest: bytes) -> bool:
+        """Whether this came before, and what became of it still stands."""
+        return digest == (self.refused[0] if self.refused[1] else self.digest)
 
     def vanish(self) -> bool:
         """The resource does not exist. Whether that is news."""
@@ -201,8 +205,8 @@ class Subscriber:
             if not book.entries[name].count:
                 self._deadlines[book.type_url, name] = now + self._patience.forgotten
 
-    def receive(self, response: SotwResponse) -> Incoming | None:
-        """Look at a response. None: of a type that nobody asked for, which is not even answered.
+    def receive(self, response: SotwResponse) -> Generator[None, None, Incoming | None]:
+        """Look at a response, one resource a step. None: of a type that nobody asked for, which is not even answered.
 
         Nothing more is said of its type until it is given to ``apply``: the next request would be its answer.
         """
@@ -211,21 +215,22 @@ class Subscriber:
             return None
         book.is_busy = True
         book.nonce = response.nonce
-        parts: dict[str, Part] = {}
-        errors: list[str] = []
-        seen: set[str] = set()
+        stream = self._stream
+        found = _Sorted(book)
         if len(response.resources) > self._bounds.resources:
-            errors.append(f"{len(response.resources)} resources; at most {self._bounds.resources} are taken")
+            found.errors.append(f"{len(response.resources)} resources; at most {self._bounds.resources} are taken")
         else:
-            _sort_out(book, response.resources, parts, seen, errors)
+            for index, packed in enumerate(response.resources):
+                found.add(index, packed)
+                yield
         return Incoming(
             type_url=response.type_url,
             nonce=response.nonce,
             version=response.version,
-            stream=self._stream,
-            parts=tuple(parts.values()),
-            seen=frozenset(seen),
-            errors=tuple(errors),
+            stream=stream,
+            parts=tuple(found.parts.values()),
+            seen=frozenset(found.seen),
+            errors=tuple(found.errors),
         )
 
     def apply(self, incoming: Incoming, decoded: Mapping[str, object], *, now: float) -> tuple[Key, ...]:
@@ -369,26 +374,34 @@ class Subscriber:
             book.version = incoming.version
 
 
-def _sort_out(
-    book: _Book, resources: Iterable[bytes], parts: dict[str, Part], seen: set[str], errors: list[str]
-) -> None:
-    """Find in a response what was asked for, and what of that is new."""
-    for index, packed in enumerate(resources):
+class _Sorted:
+    """What is in a response: what was asked for, what of that is new, and what is wrong."""
+
+    __slots__ = ("_book", "errors", "parts", "seen")
+
+    def __init__(self, book: _Book) -> None:
+        self._book = book
+        self.parts: dict[str, Part] = {}
+        self.seen: set[str] = set()
+        self.errors: list[str] = []
+
+    def add(self, index: int, packed: bytes) -> None:
+        """Look at one resource."""
         try:
             found = unpacked(packed)
         except WireError as error:
-            errors.append(f"resource {index} of the response: {error}")
-            continue
-        entry = book.entries.get(found.name)
-        if found.type_url != book.type_url:
-            errors.append(f"resource {index} of the response, {found.name!r}, is of the type {found.type_url!r}")
-        elif found.name in seen:
-            errors.append(f"{found.name}: is in the response twice")
+            self.errors.append(f"resource {index} of the response: {error}")
+            return
+        entry = self._book.entries.get(found.name)
+        if found.type_url != self._book.type_url:
+            self.errors.append(f"resource {index} of the response, {found.name!r}, is of the type {found.type_url!r}")
+        elif found.name in self.seen:
+            self.errors.append(f"{found.name}: is in the response twice")
         elif entry is not None:
-            seen.add(found.name)
+            self.seen.add(found.name)
             digest = blake2b(found.message, digest_size=16).digest()
-            if digest not in (entry.digest, entry.refused[0]) or (digest == entry.digest and entry.refused[1]):
-                parts[found.name] = Part(name=found.name, message=found.message, digest=digest)
+            if not entry.knows(digest):
+                self.parts[found.name] = Part(name=found.name, message=found.message, digest=digest)
 
 
 def _reasons(errors: Collection[str], limit: int) -> str:
