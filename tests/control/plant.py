@@ -134,9 +134,11 @@ class Plant:
         documents = [Document(file=f"{number}.yaml", text=text) for number, text in enumerate(texts)]
         return await self.plane.apply(documents, dry_run=dry_run)
 
-    def agent(self, machine: str = "m1", *, local: bool = True) -> "Agent":
-        """An agent that has opened its stream; of this machine, or of another by its certificate."""
-        return Agent(self, machine, Peer(machine=None if local else machine, address="test"))
+    def agent(self, machine: str = "m1", *, local: bool = True, process: str = "") -> "Agent":
+        """An agent, or a process with the library, that has opened its stream; of this machine, or of another by its
+        certificate.
+        """
+        return Agent(self, machine, Peer(machine=None if local else machine, address="test"), process=process)
 
     def happened(self, kind: str) -> list[str]:
         return [event.message for event in self.parts.events.after(0) if event.kind == kind]
@@ -145,8 +147,9 @@ class Plant:
 class Agent:
     """An agent that says what a test tells it, and remembers what it is told."""
 
-    def __init__(self, plant: Plant, machine: str, peer: Peer) -> None:
+    def __init__(self, plant: Plant, machine: str, peer: Peer, *, process: str = "") -> None:
         self.machine = machine
+        self.process = process
         self.peer = peer
         self.heard: list[FromControl] = []
         self.is_over = False
@@ -157,7 +160,7 @@ class Agent:
 
     async def __aenter__(self) -> "Agent":
         self._task = asyncio.create_task(self._listen())
-        self.say(Hello(machine=self.machine, agent_version="1"))
+        self.say(Hello(machine=self.machine, process=self.process, agent_version="1"))
         return self
 
     async def __aexit__(self, *_: object) -> None:

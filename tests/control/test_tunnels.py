@@ -97,14 +97,14 @@ def state(namespace: str = "masche-system", account: str = "east-west") -> Proxy
 
 
 def test_a_gateway_between_zones_registers_as_one_and_makes_no_service() -> None:
-    found = enrol(Mesh(), state(), machine="m", is_machine_alive=lambda _: False)
+    found = enrol(Mesh(), state(), origin=("m", ""), is_alive=lambda _: False)
     assert [str(edit.resource.ref) for edit in found.edits] == ["Workload/masche-system/east-west-1"]
 
 
 @pytest.mark.parametrize("wrong", [{"namespace": "shop"}, {"account": "web"}])
 def test_nobody_registers_as_a_gateway_between_zones_elsewhere_or_as_somebody_else(wrong: dict[str, str]) -> None:
     with pytest.raises(EnrolmentError, match="is of the namespace masche-system and runs as east-west") as caught:
-        enrol(Mesh(), state(**wrong), machine="m", is_machine_alive=lambda _: False)
+        enrol(Mesh(), state(**wrong), origin=("m", ""), is_alive=lambda _: False)
     assert "masche gateway --east-west" in caught.value.fix
 
 
@@ -112,4 +112,4 @@ def test_a_workload_cannot_pass_for_a_gateway_by_its_labels() -> None:
     sneaky = state(namespace="shop", account="east-west")
     sneaky = msgspec.structs.replace(sneaky, placement=Placement.SIDECAR)
     with pytest.raises(EnrolmentError):
-        enrol(Mesh(), sneaky, machine="m", is_machine_alive=lambda _: False)
+        enrol(Mesh(), sneaky, origin=("m", ""), is_alive=lambda _: False)

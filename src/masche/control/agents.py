@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from masche.control.enrolment import Enrolment, EnrolmentError, enrol
+from masche.control.enrolment import Enrolment, EnrolmentError, Origin, enrol
 from masche.control.gate import Gate
 from masche.control.leases import Leases
 from masche.control.pace import Pace
@@ -53,22 +53,35 @@ OUTBOX_LIMIT = 1000
 TRIES = 50
 SCOPES_REMEMBERED = 4096
 REPORTS_PER_SECOND = 20
-"""Of one machine: one would do, but what many proxies saw comes in parts."""
+"""Of one process: one would do, but what many proxies saw comes in parts."""
 VERDICTS_PER_SECOND = 200
-"""Of one machine; what is beyond is left to its next Report, which says the same."""
+"""Of one process; what is beyond is left to its next Report, which says the same."""
+PROCESSES_PER_MACHINE = 500
+"""So many streams may one machine have open: its agent's, and one for each process with the library."""
+EPOCHS_REMEMBERED = 2 * PROCESSES_PER_MACHINE
+"""Of one machine, whose Reports are counted once."""
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One connected agent: what it registered and what it is still to be told."""
+    """One connected agent, or process with the library: what it registered and what it is still to be told.
+
+    ``process`` tells those of one machine apart; "" is its agent.
+    """
 
     peer: Peer
     machine: str = ""
+    process: str = ""
     agent_version: str = ""
     proxies: set[str] = field(default_factory=set[str])
     scopes: dict[Name, Scope] = field(default_factory=dict[Name, Scope])
     draining: dict[str, int] = field(default_factory=dict[str, int])
     outbox: "asyncio.Queue[FromControl | None]" = field(default_factory=lambda: asyncio.Queue(OUTBOX_LIMIT))
+
+    @property
+    def origin(self) -> Origin:
+        """Whose stream it is."""
+        return self.machine, self.process
 
     def say(self, message: FromControl) -> None:
         """Put a message into the outbox; an agent that does not read is cut off, and starts anew when it connects."""
@@ -122,12 +135,12 @@ class Agents:
         self._signed = signed
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
-        self._sessions: dict[str, Session] = {}
-        self._reported: dict[tuple[str, str], int] = {}
+        self._sessions: dict[str, dict[str, Session]] = {}
+        self._reported: dict[str, dict[str, int]] = {}
         self._reports = Pace(per_second=REPORTS_PER_SECOND, burst=5 * REPORTS_PER_SECOND)
         self._verdicts = Pace(per_second=VERDICTS_PER_SECOND, burst=VERDICTS_PER_SECOND)
         self._scope_cache: dict[Vantage, tuple[View, tuple[ScopeService, ...]]] = {}
-        world.settled_hooks.append(self._tell_scopes)
+        world.settled_hooks += (self._tell_scopes, self._forget_gone)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
@@ -137,8 +150,16 @@ class Agents:
 
     @property
     def machines(self) -> Mapping[str, Session]:
-        """The machines whose agents are connected."""
-        return self._sessions
+        """The machines that are connected, by their agent, or by one of their processes where no agent is."""
+        return {
+            machine: sessions.get("") or next(iter(sessions.values())) for machine, sessions in self._sessions.items()
+        }
+
+    def _all_sessions(self) -> Iterable[Session]:
+        return tuple(session for sessions in self._sessions.values() for session in sessions.values())
+
+    def _is_here(self, origin: Origin) -> bool:
+        return origin[1] in self._sessions.get(origin[0], {})
 
     async def register(self, peer: Peer, incoming: AsyncIterator[FromAgent]) -> AsyncIterator[FromControl]:
         """Serve one Register stream until the agent goes or is sent away."""
@@ -180,17 +201,25 @@ class Agents:
     async def report(self, peer: Peer, report: Report) -> ReportReply:
         """Count a Report once, whatever its repeats."""
         machine = self._machine(peer, report.machine)
-        key = (machine, report.epoch)
         if report.machine != machine:
             raise RefusedError(f"machine {machine} reports for {report.machine}")
-        if not self._reports.keeps(machine, now=self._world.now()):
+        process = report.epoch if self._is_here((machine, report.epoch)) else ""
+        if not self._reports.keeps(f"{machine} {process}", now=self._world.now()):
             raise RefusedError(f"machine {machine} reports more than {REPORTS_PER_SECOND} times a second")
-        if self._reported.get(key, -1) < report.sequence:
-            self._reported = {k: v for k, v in self._reported.items() if k[0] != machine} | {key: report.sequence}
+        if self._is_new(report):
             for proxy in report.proxies:
                 self._world.registrations.reported(proxy, machine)
             self._count(report)
         return ReportReply(sequence=report.sequence)
+
+    def _is_new(self, report: Report) -> bool:
+        """Whether nobody counted this Report; from now on somebody did. Who reported longest ago is forgotten first."""
+        known = self._reported.setdefault(report.machine, {})
+        last = known.pop(report.epoch, -1)
+        known[report.epoch] = max(last, report.sequence)
+        if len(known) > EPOCHS_REMEMBERED:
+            del known[next(iter(known))]
+        return last < report.sequence
 
     def roots(self) -> Roots:
         """The trust bundle as it is now."""
@@ -201,7 +230,7 @@ class Agents:
 
         Raises StoreError.
         """
-        if (session := self._sessions.get(machine)) is not None:
+        for session in tuple(self._sessions.get(machine, {}).values()):
             session.end(Refused(proxy="", why=f"the machine {machine} is revoked"))
         for registration in tuple(self._world.registrations.of_machine(machine)):
             self._world.proxy(registration.state.proxy).wake()
@@ -210,7 +239,7 @@ class Agents:
 
     def close(self) -> None:
         """Send every agent away and wait for nothing any more: this control plane is stopping."""
-        for session in self._sessions.values():
+        for session in self._all_sessions():
             session.close()
         for task in self._running:
             task.cancel()
@@ -227,8 +256,7 @@ class Agents:
         """The machine that calls. On our own Unix socket it is the one it claims to be, if that said hello there."""
         if peer.machine is not None:
             return peer.machine
-        session = self._sessions.get(claimed)
-        if session is None or not session.peer.is_local:
+        if not any(session.peer.is_local for session in self._sessions.get(claimed, {}).values()):
             raise RefusedError("this machine's agent has not said hello", fix="open Register first")
         return claimed
 
@@ -264,7 +292,7 @@ class Agents:
             case Heartbeat():
                 self._renew(session)
             case Verdict():
-                if self._verdicts.keeps(session.machine, now=self._world.now()):
+                if self._verdicts.keeps(f"{session.machine} {session.process}", now=self._world.now()):
                     self._judge(message, session.machine)
             case _:
                 assert_never(message)
@@ -272,11 +300,16 @@ class Agents:
     def _greet(self, session: Session, hello: Hello) -> None:
         if session.peer.machine not in {None, hello.machine}:
             raise RefusedError(f"machine {session.peer.machine} says that it is {hello.machine}")
-        if (older := self._sessions.get(hello.machine)) is not None:
-            older.close()  # of a broken connection, or an agent with a copy of the credential: one speaks for a machine
-        session.machine, session.agent_version = hello.machine, hello.agent_version
-        self._sessions[hello.machine] = session
-        self._events.add(kind="machine-connected", message=f"machine {hello.machine} is connected", about=hello.machine)
+        sessions = self._sessions.get(hello.machine, {})
+        if (older := sessions.get(hello.process)) is not None:
+            older.close()  # of a broken connection, or somebody with a copy of the credential: one speaks for a process
+        elif len(sessions) >= PROCESSES_PER_MACHINE:
+            raise RefusedError(f"machine {hello.machine} has {PROCESSES_PER_MACHINE} streams open already")
+        session.machine, session.process, session.agent_version = hello.machine, hello.process, hello.agent_version
+        self._sessions.setdefault(hello.machine, {})[hello.process] = session
+        if not session.process:
+            what = f"machine {hello.machine} is connected"
+            self._events.add(kind="machine-connected", message=what, about=hello.machine)
         session.say(self.roots())
 
     async def _enrol(self, session: Session, state: ProxyState) -> None:
@@ -284,14 +317,21 @@ class Agents:
             await self._world.until_revision(0)
             revision = await self._commit(session, state)
         except (EnrolmentError, RefusedError) as error:
-            session.say(Refused(proxy=state.proxy, why=error.why, fix=error.fix))
+            is_taken = isinstance(error, EnrolmentError) and error.is_taken
+            session.say(Refused(proxy=state.proxy, why=error.why, fix=error.fix, is_taken=is_taken))
             return
         except StoreError as error:
             session.say(Refused(proxy=state.proxy, why=str(error), fix="it is tried again"))
             return
         await self._world.until_revision(revision)
         self._world.register(
-            Registration(state=state, machine=session.machine, is_local=session.peer.is_local, since=self._wall())
+            Registration(
+                state=state,
+                machine=session.machine,
+                process=session.process,
+                is_local=session.peer.is_local,
+                since=self._wall(),
+            )
         )
         session.proxies.add(state.proxy)
         self._renew(session)
@@ -312,9 +352,7 @@ class Agents:
         """Commit what a proxy enrols as. A Service is only made of a Mesh that nobody has moved on meanwhile."""
         for _ in range(TRIES):
             seen = self._world.newest_revision
-            found = enrol(
-                self._world.newest, state, machine=session.machine, is_machine_alive=lambda each: each in self._sessions
-            )
+            found = enrol(self._world.newest, state, origin=session.origin, is_alive=self._is_here)
             try:
                 return found, await self._writer.commit(found.edits, expect=seen if found.created else None)
             except ConflictError:
@@ -336,7 +374,7 @@ class Agents:
 
     async def _leave(self, session: Session, proxy: str) -> None:
         registration = self._world.registrations.get(proxy)
-        if registration is None or registration.machine != session.machine:
+        if registration is None or (registration.machine, registration.process) != session.origin:
             return
         self._world.proxy(proxy).is_leaving = True
         await self._remove_workloads(registration.workloads)
@@ -347,18 +385,33 @@ class Agents:
             self._events.add(kind="workload-left", about=str(workload), message=f"{workload} left in order")
 
     async def _forget_others(self, session: Session) -> None:
-        """The agent said all it has: what the store still holds of this machine beside that is gone."""
+        """A process said all it has: what the store still holds of it beside that is gone."""
         await self._world.until_revision(0)
         mine = {name for proxy in session.proxies for name in self._workloads_of(proxy)}
-        await self._remove_workloads([name for name in self._workloads_on(session.machine) if name not in mine])
-        for registration in self._world.registrations.of_machine(session.machine):
+        stored = self._workloads_on(session.machine, session.process)
+        await self._remove_workloads([name for name in stored if name not in mine])
+        for registration in self._world.registrations.of_process(*session.origin):
             if registration.state.proxy not in session.proxies:
                 self._world.unregister(registration.state.proxy)
 
-    def _workloads_on(self, machine: str) -> tuple[Name, ...]:
-        """What the store holds of a machine."""
-        known = self._world.newest.workloads.items()
-        return tuple(name for name, each in known if each.status and each.status.machine == machine)
+    def _forget_gone(self) -> None:
+        """Of a process that ended without a word nobody will speak again: it is known as long as its workloads are."""
+        here = self._world.newest.workloads
+        for each in tuple(self._world.registrations):
+            if (
+                each.process
+                and not self._is_here((each.machine, each.process))
+                and here.keys().isdisjoint(each.workloads)
+            ):
+                self._world.unregister(each.state.proxy)
+
+    def _workloads_on(self, machine: str, process: str | None = None) -> tuple[Name, ...]:
+        """What the store holds of a machine, or of one process of it."""
+        return tuple(
+            name
+            for name, each in self._world.newest.workloads.items()
+            if each.status and each.status.machine == machine and process in {None, each.status.process}
+        )
 
     def _workloads_of(self, proxy: str) -> tuple[Name, ...]:
         registration = self._world.registrations.get(proxy)
@@ -378,21 +431,25 @@ class Agents:
                 self._leases.heartbeat(workload, machine=session.machine, now=now)
 
     def _end(self, session: Session) -> None:
-        if self._sessions.get(session.machine) is session:
+        sessions = self._sessions.get(session.machine, {})
+        if sessions.get(session.process) is not session:
+            return
+        del sessions[session.process]
+        if not sessions:
             del self._sessions[session.machine]
-            self._events.add(
-                kind="machine-lost",
-                severity="warning",
-                about=session.machine,
-                message=f"machine {session.machine} is not connected; its workloads keep serving",
-            )
+        if not session.process:
+            what = f"machine {session.machine} is not connected; its workloads keep serving"
+            self._events.add(kind="machine-lost", severity="warning", about=session.machine, message=what)
+        for proxy in session.proxies if session.process else ():
+            what = f"{proxy} is not connected any more and did not say that it leaves"
+            self._events.add(kind="process-lost", severity="warning", about=proxy, message=what)
 
     # -- what follows ---------------------------------------------------------------------------------------------
 
     def _tell_scopes(self) -> None:
         if len(self._scope_cache) > SCOPES_REMEMBERED:
             self._scope_cache = {}
-        for session in self._sessions.values():
+        for session in self._all_sessions():
             for proxy in session.proxies:
                 if (registration := self._world.registrations.get(proxy)) is not None:
                     self._tell_scope(session, registration.state)

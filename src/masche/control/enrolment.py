@@ -33,22 +33,30 @@ class Enrolment:
 
 
 class EnrolmentError(Exception):
-    """The agent said something that cannot be a resource; ``fix`` says what to change."""
+    """The agent said something that cannot be a resource; ``fix`` says what to change.
 
-    def __init__(self, why: str, *, fix: str = "") -> None:
+    ``is_taken``: it would be one under another name.
+    """
+
+    def __init__(self, why: str, *, fix: str = "", is_taken: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.fix = fix
+        self.is_taken = is_taken
 
 
-def enrol(mesh: Mesh, state: ProxyState, *, machine: str, is_machine_alive: Callable[[str], bool]) -> Enrolment:
+Origin = tuple[str, str]
+"""A machine, and which of its processes registered something; "" for its agent."""
+
+
+def enrol(mesh: Mesh, state: ProxyState, *, origin: Origin, is_alive: Callable[[Origin], bool]) -> Enrolment:
     """The edits that register a proxy. Raises EnrolmentError for names that others hold and for values out of range."""
     _check_gateway(mesh, state)
     edits: list[Put] = []
     created: list[Name] = []
     for occupant in state.occupants:
-        _check_owner(mesh, occupant.seat.workload, machine, is_machine_alive)
-        workload = _valid(_workload, state, occupant, machine)
+        _check_owner(mesh, occupant.seat.workload, origin, is_alive)
+        workload = _valid(_workload, state, occupant, origin)
         _check_east_west(mesh, workload)
         edits.append(Put(resource=workload))
         wish = occupant.service
@@ -77,15 +85,19 @@ def _check_gateway(mesh: Mesh, state: ProxyState) -> None:
         )
 
 
-def _check_owner(mesh: Mesh, name: Name, machine: str, is_machine_alive: Callable[[str], bool]) -> None:
+def _check_owner(mesh: Mesh, name: Name, origin: Origin, is_alive: Callable[[Origin], bool]) -> None:
     known = mesh.workloads.get(name)
     if known is None:
         return
     if known.status is None:
-        raise EnrolmentError(f"Workload {name} was written by hand", fix="choose another name, or delete the resource")
-    if known.status.machine not in {machine, ""} and is_machine_alive(known.status.machine):
         raise EnrolmentError(
-            f"Workload {name} is served by machine {known.status.machine}", fix="stop it there or choose another name"
+            f"Workload {name} was written by hand", fix="choose another name, or delete the resource", is_taken=True
+        )
+    owner = (known.status.machine, known.status.process)
+    if owner not in {origin, ("", "")} and is_alive(owner):
+        whose = f"machine {owner[0]}" if owner[0] != origin[0] else "another process of this machine"
+        raise EnrolmentError(
+            f"Workload {name} is served by {whose}", fix="stop it there or choose another name", is_taken=True
         )
 
 
@@ -109,7 +121,7 @@ def _valid(make: Callable[..., T], *arguments: object) -> T:
         raise EnrolmentError(f"{place}: {first['msg']}", fix="change the option of masche run that says so") from error
 
 
-def _workload(state: ProxyState, occupant: Occupant, machine: str) -> Workload:
+def _workload(state: ProxyState, occupant: Occupant, origin: Origin) -> Workload:
     workload = occupant.seat.workload
     ports = [
         {"name": port.name, "port": port.port, "meshPort": port.mesh_port or None, "protocol": port.protocol}
@@ -126,7 +138,8 @@ def _workload(state: ProxyState, occupant: Occupant, machine: str) -> Workload:
     status = {
         "state": WorkloadState(occupant.state.phase),
         "reason": occupant.state.reason,
-        "machine": machine,
+        "machine": origin[0],
+        "process": origin[1],
         "proxy": state.proxy,
         "exposed": occupant.exposed,
     }

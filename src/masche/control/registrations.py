@@ -17,10 +17,14 @@ REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """One proxy as its agent described it. ``machine`` is the authenticated one; ``since`` is Unix seconds."""
+    """One proxy as its agent described it. ``machine`` is the authenticated one; ``since`` is Unix seconds.
+
+    ``process`` is which process of the machine registered it, "" for the agent.
+    """
 
     state: ProxyState
     machine: str
+    process: str = ""
     is_local: bool
     since: float
     report: ProxyReport | None = None
@@ -65,6 +69,10 @@ class Registrations:
     def departed(self, proxy: str) -> Registration | None:
         """The registration of a proxy that left lately."""
         return self._departed.get(proxy)
+
+    def of_process(self, machine: str, process: str) -> tuple[Registration, ...]:
+        """What one process of a machine registered."""
+        return tuple(each for each in self.of_machine(machine) if each.process == process)
 
     def of_machine(self, machine: str) -> tuple[Registration, ...]:
         """What one machine registered."""

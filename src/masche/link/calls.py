@@ -13,6 +13,10 @@ class Stream(Protocol):
         """Send one message; waits while the other side does not read."""
         ...
 
+    async def done_writing(self) -> None:
+        """Say that nothing more is sent."""
+        ...
+
     async def initial_metadata(self) -> Any:
         """Wait until the other side has taken the call."""
         ...

@@ -94,6 +94,8 @@ class LinkClient:
         self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS)
         self._channel: grpc.aio.Channel | None = None
         self._failures = 0
+        self._is_parting = False
+        self._parted = asyncio.Event()
         self.roots: Roots | None = None
         self.refusal: RefusedError | None = None
 
@@ -127,6 +129,11 @@ class LinkClient:
             del self._scopes[key]
         self._say(proxy, messages.encode(ProxyGone(proxy=proxy)))
 
+    def retract(self, proxy: str) -> None:
+        """The proxy was refused for good: it is not said again, and was nothing that could leave."""
+        self._proxies.pop(proxy, None)
+        self._unsaid.pop(proxy, None)
+
     def tell(self, verdict: Verdict) -> None:
         """Say at once that a proxy cut an endpoint off or let it back in; nothing when nobody is there to hear it.
 
@@ -143,17 +150,30 @@ class LinkClient:
         """Send one Report. Raises RefusedError, ConnectionError; then send it again under its number."""
         return await self._call("Report", report, ReportReply)
 
+    async def part(self) -> None:
+        """Say what is still unsaid, end the stream and return when the control plane has heard it all, or is not there.
+
+        After that ``run`` has ended.
+        """
+        self._is_parting = True
+        self._wake.set()
+        if self.is_connected:
+            await self._parted.wait()
+
     async def run(self) -> None:
-        """Connect, register, listen, and begin again whenever that ends. Returns only by cancellation."""
-        while True:
+        """Connect, register, listen, and begin again whenever that ends. Returns by cancellation, or once it parted."""
+        while not self._is_parting:
             target = self._targets[self._failures % len(self._targets)]
             try:
                 why = await self._session(target)
             finally:
                 self._up.clear()
+            if self._is_parting:
+                break
             await self._events.put(Disconnected(why))
             self._failures += 1
             await asyncio.sleep(backoff.pause(self._failures, rng=self._rng))
+        self._parted.set()
 
     def _say(self, about: str, message: bytes) -> None:
         self._unsaid[about] = message
@@ -194,8 +214,9 @@ class LinkClient:
             for state in list(self._proxies.values()):
                 await call.write(state)
             await call.write(messages.encode(Synced()))
-            while True:
+            while not self._is_parting or self._unsaid:
                 await self._write_changes(call)
+            await call.done_writing()
 
     async def _write_changes(self, call: Stream) -> None:
         """What was put or forgotten, or a Heartbeat when for HEARTBEAT seconds nothing was."""

@@ -96,9 +96,14 @@ class ProxyGone(Struct, frozen=True, kw_only=True, tag="proxy-gone"):
 
 
 class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="hello"):
-    """The first message of every stream. ``machine`` must be the one of the client certificate, where there is one."""
+    """The first message of every stream. ``machine`` must be the one of the client certificate, where there is one.
+
+    ``process`` tells streams of one machine apart: "" is its agent's, every process with the library has one of its
+    own. A new stream of the same process takes the place of the old one.
+    """
 
     machine: Id
+    process: Annotated[str, Meta(max_length=64)] = ""
     agent_version: Text
     zone: Text = ""
     addresses: tuple[str, ...] = ()
@@ -106,7 +111,7 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="hello"):
 
 
 class Synced(Struct, frozen=True, kw_only=True, tag="synced"):
-    """All proxies of this agent have been said since Hello; what the control plane remembers beside them is gone."""
+    """All proxies of this process have been said since Hello; what is remembered of it beside them is gone."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
@@ -121,11 +126,15 @@ class Accepted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="accep
 
 
 class Refused(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="refused"):
-    """This state of the proxy is not registered, ``why``, and what to change; ``proxy`` "" means the whole agent."""
+    """This state of the proxy is not registered, ``why``, and what to change; ``proxy`` "" means the whole agent.
+
+    ``is_taken``: somebody else serves a workload of this name, and another name would do.
+    """
 
     proxy: str
     why: Text
     fix: Text = ""
+    is_taken: bool = False
 
 
 class ScopeService(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -47,11 +47,15 @@ class WorkloadState(StrEnum):
 
 
 class WorkloadStatus(Part):
-    """Written by the mesh alone. ``reason`` is for people; ``exposed`` says that the application can be bypassed."""
+    """Written by the mesh alone. ``reason`` is for people; ``exposed`` says that the application can be bypassed.
+
+    ``process`` is which of the machine's processes registered it: "" its agent, else one with the library.
+    """
 
     state: WorkloadState = WorkloadState.READY
     reason: str = ""
     machine: str = ""
+    process: str = ""
     proxy: str = ""
     exposed: Flag = False
 
