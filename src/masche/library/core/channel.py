@@ -38,13 +38,14 @@ _log = logging.getLogger("masche.library")
 class Channel:
     """One service, as this process calls it. ``name`` is its cluster's."""
 
-    __slots__ = ("_source", "_spread", "callee", "destination", "gate", "lock", "name", "places", "repeats")
+    __slots__ = ("_source", "_spread", "callee", "destination", "gate", "lock", "name", "places", "repeats", "troubled")
 
     def __init__(self, destination: Destination, *, now: float) -> None:
         self.name = destination.name
         self.destination = destination
         self.lock = Lock()
         self.gate = Gate(destination.cluster.traffic.breaker)
+        self.troubled = 0
         self.places: Mapping[str, Place] = {}
         self._source: tuple[object, ...] = ()
         self._spread: tuple[int, str] = (0, "")
@@ -178,6 +179,10 @@ class Channels:
     def get(self, name: str) -> Channel | None:
         """Return the Channel of a cluster that was called before."""
         return self._by_name.get(name)
+
+    def all(self) -> tuple[Channel, ...]:
+        """Every Channel that was ever called."""
+        return tuple(self._by_name.values())
 
     def hear(self, name: str, verdict: SharedVerdict, *, now: float) -> None:
         """Take note of a verdict about an instance of the cluster of that name, if it was ever called."""

@@ -1,0 +1,164 @@
+"""The beginning of every call, the same for both drivers: what becomes of it, by what is known at this moment.
+
+Invariant: whatever is not for the mesh leaves as the client gave it, untouched.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from masche.library.core import answers, context, faults, tracing
+from masche.library.core.channel import Channel
+from masche.library.core.exchange import Answer, Asked
+from masche.library.core.facade import Facade
+from masche.library.core.faults import Trouble
+from masche.library.core.limits import Admission, Waiter
+from masche.library.core.ports import Called, Known, NotReadyError
+from masche.library.core.router import Outside, Send, is_never_ours, route, tidied
+from masche.library.core.tracing import Span
+from masche.traffic.callee import CallRules
+
+FacadeOf = Callable[[], Facade]
+"""How a transport gets at the mesh: it is asked at the first call, so that making a client starts nothing."""
+
+_SECURE = "https:// to a service of the mesh: write http://, for the mesh encrypts every call itself"
+
+
+@dataclass(slots=True)
+class Opened:
+    """A call that goes to the mesh, and its span, if it has one. Not frozen, because every call makes one."""
+
+    channel: Channel
+    send: Send
+    span: Span | None
+
+
+def is_ours(asked: Asked) -> bool:
+    """May this be for the mesh? What means this very host is not, and nobody is asked about it."""
+    return not is_never_ours(asked.request.authority)
+
+
+def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
+    """Decide what becomes of a call. An answer that is given at once is counted already."""
+    request = asked.request
+    trace = tracing.onward(rng=facade.rng, sampling=facade.options.trace_sampling)
+    tidy = tidied(request, trace=trace, rng=facade.rng)
+    decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=facade.rng)
+    if isinstance(decision, Outside):
+        return Outside(request)
+    if isinstance(tidy, Answer):
+        return counted(facade, None, tidy)
+    if request.scheme == "https":
+        return counted(facade, None, answers.answer(400, _SECURE, flag="", request=request))
+    if isinstance(decision, Answer):
+        return counted(facade, None, decision)
+    channel = facade.channels.of(decision.destination.name, known, now=facade.now())
+    assert channel is not None, "what is known has every cluster that it leads to"
+    span, decision.request = tracing.begun(decision.request)
+    return Opened(channel, decision, span)
+
+
+def mirrors(facade: Facade, opened: Opened) -> list[Opened]:
+    """Return the copies that a route's mirrors are to get: each one attempt, whatever it comes to."""
+    send = opened.send
+    rules = CallRules(timeout=send.rules.timeout)
+    copies = [replace(send, destination=each, rules=rules, mirrors=(), fault=None) for each in send.mirrors]
+    channels = [(facade.channels.get(each.destination.name), each) for each in copies]
+    return [Opened(channel, each, None) for channel, each in channels if channel and _enter(channel)]
+
+
+def _enter(channel: Channel) -> bool:
+    return entered(channel) is Admission.ENTERED
+
+
+# What this process itself answers
+
+
+def counted(facade: Facade, opened: Opened | None, answer: Answer) -> Answer:
+    """Count a call that the mesh itself answered."""
+    facade.recorder.called(
+        Called(
+            cluster=opened.channel.name if opened else "",
+            rule=opened.send.rule if opened else "",
+            status=answer.status,
+            seconds=0.0,
+            flag=answer.flag,
+            bytes_received=len(answer.body),
+        )
+    )
+    if opened is not None and opened.span is not None:
+        tracing.end(opened.span, status=answer.status, flag=answer.flag)
+    return answer
+
+
+def overflow(facade: Facade, opened: Opened) -> Answer:
+    """The answer to what is over a service's limit: nobody above should repeat it."""
+    spent = (("x-envoy-ratelimited", "true"),)
+    made = answers.answer(503, answers.OVERFLOW, flag="UO", request=opened.send.request, headers=spent)
+    return counted(facade, opened, made)
+
+
+@contextmanager
+def trouble(facade: Facade, opened: Opened) -> Generator[Trouble]:
+    """Draw the trouble that this call is in, and count it among those in trouble for as long as the block lasts."""
+    channel, fault = opened.channel, opened.send.fault
+    found = (
+        faults.trouble(fault, opened.send.request, active=channel.troubled, rng=facade.rng) if fault else faults.NONE
+    )
+    if found is faults.NONE:
+        yield found
+        return
+    channel.troubled += 1
+    try:
+        yield found
+    finally:
+        channel.troubled -= 1
+
+
+# The limit of requests under way
+
+
+def entered(channel: Channel) -> Admission:
+    """Let a request in, if the service's limits do."""
+    with channel.lock:
+        return channel.gate.enter()
+
+
+def queued(channel: Channel, waiter: Waiter) -> Admission:
+    """The same for one that may stand in the queue."""
+    with channel.lock:
+        admission = channel.gate.enter()
+        if admission is Admission.WAITING:
+            channel.gate.wait(waiter)
+        return admission
+
+
+def forgone(channel: Channel, waiter: Waiter) -> None:
+    """Leave the queue; who is next comes, if it was our turn meanwhile."""
+    with channel.lock:
+        following = channel.gate.forgo(waiter)
+    if following is not None:
+        following.admit()
+
+
+def no_connection(opened: Opened) -> str:
+    """Say for what a call waited in vain."""
+    most = opened.channel.gate.rules.max_connections
+    return f"{answers.TIMED_OUT}: all {most} connections of {opened.channel.title} are in use"
+
+
+# What is known
+
+
+def patience(facade: Facade) -> float:
+    """Seconds for which a call waits until something is known of whom it calls."""
+    return min(facade.options.patience, context.current().left(now=facade.now()))
+
+
+def not_ready(facade: Facade, authority: str) -> NotReadyError:
+    """Say for what a call to ``authority`` waited in vain."""
+    waited = facade.knowledge.waiting_for() or "the control plane's word about it"
+    return NotReadyError(
+        f"nothing is known of {authority} after {facade.options.patience:g} s of waiting for {waited}; "
+        "it is not called in plaintext instead"
+    )

@@ -1,0 +1,252 @@
+"""What becomes of a request: answered at once, sent to a cluster, or let go out as if there were no mesh.
+
+Pure: decided from what is known of its authority, the request, and chance. The steps are those of the sidecar's
+explicit proxy, in its order: one spelling of path and headers first, because all below look at them; then the first
+route that matches; then what the route says. Invariant: what leaves here to the mesh looks to the callee as if a
+sidecar had sent it, and nobody but the mesh speaks in the mesh's headers.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from masche.library.core import answers, cors
+from masche.library.core.exchange import Answer
+from masche.library.core.outcomes import UNREACHED
+from masche.library.core.ports import Known
+from masche.library.core.trace import Trace
+from masche.model.told import PASSTHROUGH, Destination, Discovery
+from masche.model.view import Fault, Hashed, HeaderChange, Retry, Route
+from masche.traffic.callee import CallRules
+from masche.traffic.chance import Chance
+from masche.traffic.edge import MAX_HEADERS, METHODS, received
+from masche.traffic.forward import Answer as Decided
+from masche.traffic.forward import Sending, apply, decide, draw
+from masche.traffic.match import match
+from masche.traffic.request import Headers, Request
+from masche.traffic.verdict import Verdict
+from masche.wire import stats
+
+_PLAIN_TARGET = re.compile(r"(?:/(?![./])[A-Za-z0-9_~.,:;=@!$&'()*+-]*)+(?:\?[\x21-\x22\x24-\x7e]*)?")
+"""A path that is in its normal form already, whatever its query: the usual case, told without taking it apart."""
+
+_PLAIN_NAME = re.compile(r"(?!x-envoy-|x-masche-)[a-z0-9-]+")
+_SPECIAL_NAMES = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "x-forwarded-client-cert",
+        "x-forwarded-proto",
+    )
+)
+_FEW_BYTES = 16 * 1024
+
+_HIDDEN = frozenset({UNREACHED, stats.SERVICE_HEADER})
+"""Words between proxies: no caller's application sees them."""
+
+_NEVER = re.compile(
+    r"localhost(?::.*)?|127\..*|0\..*|169\.254\..*|\[::1\](?::.*)?|\[::\](?::.*)?|\[fe80:.*|\[::ffff:.*", re.IGNORECASE
+)
+"""Authorities that mean this host: the same that a sidecar's proxy refuses, which here are none of the mesh's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """It is not for the mesh: the client sends it as it would have without."""
+
+    request: Request
+
+
+@dataclass(slots=True)
+class Send:
+    """Send ``request`` to an instance of ``destination``. Not frozen, because every call makes one.
+
+    ``rule`` names the route. ``response_changes`` are made to the answer in order, then ``told`` is added. ``mirrors``
+    are the clusters that get a copy; ``hashes`` what it sticks by. ``idle_timeout`` in seconds, 0 for none.
+    """
+
+    destination: Destination
+    request: Request
+    rule: str
+    rules: CallRules
+    idle_timeout: float
+    response_changes: tuple[HeaderChange, ...]
+    mirrors: tuple[Destination, ...]
+    hashes: tuple[Hashed, ...]
+    fault: Fault | None
+    told: Headers
+
+
+Decision = Send | Answer | Outside
+
+
+def is_never_ours(authority: str) -> bool:
+    """Does this authority mean this very host, or its link? It goes out as it is; nobody is asked about it."""
+    return _NEVER.fullmatch(authority) is not None
+
+
+def tidied(request: Request, *, trace: Trace, rng: Chance) -> Request | Answer:
+    """Bring a request into the one spelling in which it is matched and sent, let it go on in its trace, and number it.
+
+    What no proxy may guess about is answered at once, as the callee would. A trace of the request's own is left as it
+    is. Most requests need nothing, which costs less to see than ``edge.received`` costs.
+    """
+    if not _is_plain(request):
+        found = received(request)
+        if isinstance(found, Verdict):
+            return answers.answer(found.status, found.sentence, flag="", request=request)
+        return _numbered(found, found.headers, trace, rng)
+    return _numbered(request, (*request.headers, _PROTO), trace, rng)
+
+
+_PROTO = ("x-forwarded-proto", "http")
+
+
+def _is_plain(request: Request) -> bool:
+    """Would ``edge.received`` change nothing of it?"""
+    if _PLAIN_TARGET.fullmatch(request.target) is None or request.method not in METHODS:
+        return False
+    if request.authority[-1:] == "." or not _is_plain_authority(request.authority):
+        return False
+    size = 0
+    names: set[str] = set()
+    for name, value in request.headers:
+        if not _is_plain_name(name) or not value.isprintable():
+            return False
+        names.add(name)
+        size += len(value)
+    return len(names) == len(request.headers) and size < _FEW_BYTES and len(names) < MAX_HEADERS // 2
+
+
+@lru_cache(maxsize=4096)
+def _is_plain_name(name: str) -> bool:
+    return _PLAIN_NAME.fullmatch(name) is not None and name not in _SPECIAL_NAMES
+
+
+@lru_cache(maxsize=4096)
+def _is_plain_authority(authority: str) -> bool:
+    return _PLAIN_AUTHORITY.fullmatch(authority) is not None
+
+
+_PLAIN_AUTHORITY = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]+)?")
+
+
+def _numbered(request: Request, headers: Headers, trace: Trace, rng: Chance) -> Request:
+    """Add the request's id and its trace, unless it has its own."""
+    has_id = has_trace = False
+    for name, _ in headers:
+        if name == "x-request-id":
+            has_id = True
+        elif name == "traceparent":
+            has_trace = True
+    if not has_id:
+        headers = (*headers, ("x-request-id", trace.request_id or request_id(rng)))
+    if not has_trace:
+        headers = (*headers, ("traceparent", trace.parent))
+        if trace.state:
+            headers = (*headers, ("tracestate", trace.state))
+    return Request(
+        method=request.method,
+        target=request.target,
+        authority=request.authority,
+        scheme=request.scheme,
+        headers=headers,
+        connection=request.connection,
+    )
+
+
+def request_id(rng: Chance) -> str:
+    """Return a new request id: a UUID of version 4 (RFC 9562), as Envoy makes them."""
+    bits = f"{rng.getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{'89ab'[int(bits[16], 16) & 3]}{bits[17:20]}-{bits[20:]}"
+
+
+def route(known: Known, request: Request, *, rng: Chance) -> Decision:
+    """Decide what becomes of a request that was tidied."""
+    drawn = draw(rng)
+    chosen = match(known.host.routes, request, drawn=drawn)
+    if chosen is None:
+        why = f"no route of {request.authority} matches {request.method} {request.path}"
+        return answers.answer(404, why, flag="NR", request=request)
+    # Envoy's CORS filter stands before the router: a preflight is answered whatever the route would do.
+    if chosen.cors is not None and (early := cors.preflight(chosen.cors, request)) is not None:
+        return early
+    decided = decide(chosen, request, rng=rng, drawn=drawn)
+    if isinstance(decided, Decided):
+        return _answered(decided, request)
+    return _sent(decided, chosen, known, request)
+
+
+def _answered(decided: Decided, request: Request) -> Answer:
+    """A redirect or a refusal of the route, with the route's own changes to its answers."""
+    made = answers.answer(decided.status, decided.why, flag="", request=request)
+    if decided.location:
+        made = Answer(decided.status, (("location", decided.location), ("content-length", "0")))
+    return replace(made, headers=_changed(made.headers, decided.response_changes))
+
+
+def _changed(headers: Headers, changes: tuple[HeaderChange, ...]) -> Headers:
+    for change in changes:
+        headers = apply(change, headers)
+    return headers
+
+
+def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> Decision:
+    name = sending.cluster.path
+    destination = known.destinations.get(name)
+    if name == PASSTHROUGH or (destination is not None and destination.discovery is Discovery.PASSTHROUGH):
+        return Outside(request)
+    if destination is None:
+        why = f"the control plane has no cluster {name}"
+        return answers.answer(sending.absent_status, why, flag="NC", request=request)
+    return Send(
+        destination,
+        sending.request,
+        sending.rule,
+        _rules(sending.timeout, sending.per_try_timeout, sending.retry),
+        sending.idle_timeout,
+        sending.response_changes,
+        tuple(found for each in sending.mirrors if (found := known.destinations.get(each.path)) is not None)
+        if sending.mirrors
+        else (),
+        sending.hashes,
+        sending.fault,
+        cors.told(chosen.cors, request) if chosen.cors is not None else (),
+    )
+
+
+_RULES: dict[tuple[float, float, int], tuple[Retry | None, CallRules]] = {}
+_RULES_KEPT = 4096
+
+
+def _rules(timeout: float, per_try_timeout: float, retry: Retry | None) -> CallRules:
+    """The rules of a call, made once for a route: its Retry is told by which object it is, which is held with them."""
+    key = (timeout, per_try_timeout, id(retry))
+    found = _RULES.get(key)
+    if found is None:
+        if len(_RULES) >= _RULES_KEPT:
+            _RULES.clear()
+        rules = CallRules(timeout=timeout, per_try_timeout=per_try_timeout, retry=retry)
+        found = _RULES[key] = (retry, rules)
+    return found[1]
+
+
+def answer_headers(send: Send, headers: Headers, *, is_spent: bool, cookie: str = "") -> Headers:
+    """Return the headers of an instance's answer as the application sees them.
+
+    ``is_spent``: repeats were of no avail, and nobody above should try again. ``cookie`` is to be set.
+    """
+    found = headers
+    for name, _ in headers:
+        if name in _HIDDEN:
+            found = tuple(each for each in found if each[0] != name)
+    found = _changed(found, send.response_changes)
+    if is_spent:
+        found = (*found, ("x-envoy-ratelimited", "true"))
+    if cookie:
+        found = (*found, ("set-cookie", cookie))
+    return (*found, *send.told) if send.told else found

@@ -1,0 +1,347 @@
+"""One call through the pipeline, without I/O: what both drivers share, and the only place that settles.
+
+The order, each step with its reason: the *deadline* first, since all below have only what is left of it; then *faults*,
+which are made once for a call, not for each try; the *limit* of requests under way, so that what is refused costs no
+instance anything; then *repeats*, which cost a token; the *hedge*, a race within one round; *breaker and balancer* anew
+for each attempt; last the *target*: the connection and its identity, which belong to the instance that was chosen.
+Invariants: whatever a driver does, every attempt is settled once, the request leaves the gate once, and there is one
+record of it.
+"""
+
+from dataclasses import replace
+from math import inf
+from typing import Generic
+
+from masche.library.core import answers, outcomes, tracing
+from masche.library.core.exchange import Answer, Ending, Exchange, Final_co, Raw, Target
+from masche.library.core.facade import Facade
+from masche.library.core.hashing import Sticking, sticking
+from masche.library.core.opening import Opened
+from masche.library.core.ports import Called, Tried
+from masche.library.core.router import answer_headers
+from masche.traffic import deadline as deadlines
+from masche.traffic.call import Abandon, Call, Finish, Start, Steps
+from masche.traffic.deadline import NO_DEADLINE, Deadline
+from masche.traffic.outcome import Outcome
+from masche.traffic.request import Headers, Request
+from masche.traffic.retry import Attempted
+
+_FLAGS = {Outcome.TIMEOUT: "UT", Outcome.FAILURE: "UF", Outcome.REFUSED: "UF", Outcome.CANCELLED: "DC"}
+"""Envoy's response flags for a call that no instance answered."""
+
+_NOBODY = Sticking()
+
+
+class Run(Generic[Raw, Final_co]):
+    """One call to one service."""
+
+    __slots__ = (
+        "_answers", "_bytes_sent", "_call", "_channel", "_drops", "_errors", "_exchange", "_facade", "_finish",
+        "_flag", "_is_counted", "_is_over", "_released", "_repeats", "_round", "_span", "_started_at", "_starts",
+        "_status", "send", "sticks",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        facade: Facade,
+        opened: Opened,
+        exchange: Exchange[Raw, Final_co],
+        *,
+        deadline: Deadline = NO_DEADLINE,
+        can_repeat: bool = True,
+        bytes_sent: int = 0,
+        is_counted: bool = True,
+    ) -> None:
+        now = facade.now()
+        channel, send = opened.channel, opened.send
+        self._facade, self._channel, self._exchange, self.send = facade, channel, exchange, send
+        self._span = opened.span
+        self._started_at = now
+        self._answers: dict[int, Raw] = {}
+        self._drops: list[Raw] = []
+        self._errors: dict[int, Exception] = {}
+        self._starts: dict[int, tuple[Start, float]] = {}
+        self._finish: Finish | None = None
+        self._is_over = False
+        self._status, self._flag, self._bytes_sent, self._is_counted = 0, "", bytes_sent, is_counted
+        self._round = self._released = 0
+        self._repeats = channel.repeats
+        traffic = send.destination.cluster.traffic
+        self.sticks = (
+            sticking(send.hashes, traffic, send.request, caller=facade.options.caller, rng=facade.rng)
+            if traffic.algorithm.is_hash
+            else _NOBODY
+        )
+        rules = send.rules
+        if not can_repeat and rules.retry is not None and rules.retry.any_method:
+            rules = replace(rules, retry=replace(rules.retry, any_method=False))
+        self._call = Call(
+            channel.callee,
+            # Who cannot be sent again is treated as what must not be sent again.
+            method=send.request.method if can_repeat else "POST",
+            now=now,
+            rng=facade.rng,
+            deadline=deadline,
+            key=self.sticks.key,
+            rules=rules,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Run {self.send.request.method} {self._channel.title}: {self._call!r}>"
+
+    @property
+    def is_over(self) -> bool:
+        """Is it known what becomes of the call? Copies of it may still be under way."""
+        return self._finish is not None
+
+    @property
+    def wake_at(self) -> float:
+        """When ``wake`` has something to do."""
+        return self._call.wake_at
+
+    @property
+    def deadline(self) -> Deadline:
+        """Until when it must have been answered."""
+        return self._call.deadline
+
+    @property
+    def can_hedge(self) -> bool:
+        """May a second attempt begin beside the first?"""
+        return self._channel.callee.hedger.rules.max_extra_percent > 0
+
+    # What happens
+
+    def begin(self) -> Steps:
+        """Start; the request has entered the gate."""
+        now = self._facade.now()
+        with self._channel.lock:
+            steps = self._call.begin(now=now)
+        return self._noted(steps)
+
+    def answered(self, number: int, raw: Raw) -> Steps:
+        """Attempt ``number`` was answered; the answer is kept until it is known whether it counts."""
+        exchange = self._exchange
+        head = exchange.head(raw)
+        attempted = outcomes.of_answer(head, is_spent=exchange.is_spent)
+        found = self._starts.get(number)
+        if found is None or found[0].is_copy:
+            self._drops.append(raw)
+        else:
+            self._answers[number] = raw
+        self._tried(number, attempted, outcomes.service_seconds(head.headers))
+        return self._told(number, attempted)
+
+    def failed(self, number: int, error: Exception) -> Steps:
+        """Attempt ``number`` ended with an exception of the client's."""
+        exchange = self._exchange
+        attempted = outcomes.of_blame(exchange.blame(error), is_spent=exchange.is_spent)
+        self._errors[number] = error
+        self._tried(number, attempted)
+        return self._told(number, attempted)
+
+    def wake(self) -> Steps:
+        """Do what is due by time."""
+        now = self._facade.now()
+        with self._channel.lock:
+            steps = self._call.wake(now=now)
+            events = self._channel.callee.take_events()
+        if events:
+            self._channel.tell(events)
+        for step in steps:
+            if isinstance(step, Abandon):
+                self._tried(step.number, _OUT_OF_TIME)
+        return self._noted(steps)
+
+    def timed_out(self, number: int) -> Steps:
+        """Attempt ``number`` has had all the time it was given, and was stopped."""
+        self._tried(number, _OUT_OF_TIME)
+        return self._told(number, _OUT_OF_TIME)
+
+    def abandon(self, number: int) -> None:
+        """Attempt ``number`` was given up by the driver itself; nothing happens when it is over."""
+        with self._channel.lock:
+            self._call.answered(number, _GIVEN_UP, now=self._facade.now())
+
+    def cancel(self) -> Steps:
+        """The client has gone, or all is done: nothing stays under way."""
+        now = self._facade.now()
+        with self._channel.lock:
+            return self._call.cancel(now=now)
+
+    # What is to be done
+
+    def target(self, start: Start) -> Target | None:
+        """Say where an attempt goes; None when its instance has left in the meantime."""
+        channel, send = self._channel, self.send
+        place = channel.places.get(start.endpoint.id)
+        if place is None:
+            return None
+        destination = place.destination
+        view = place.view
+        self._starts[start.number] = (start, self._facade.now())
+        return Target(
+            channel.name,
+            view.address,
+            view.port,
+            destination.cluster.identities,
+            place.is_tls,
+            view.via,
+            self._request(is_tls=place.is_tls),
+            start.timeout,
+            destination.cluster.traffic.connect_timeout,
+            send.idle_timeout,
+            start.is_copy,
+        )
+
+    def gone(self, start: Start) -> Steps:
+        """The instance of an attempt left before it was called: nothing was sent, so another one is."""
+        with self._channel.lock:
+            steps = self._call.answered(start.number, _LEFT, now=self._facade.now())
+        return self._noted(steps)
+
+    def losers(self) -> list[Raw]:
+        """Take the answers that do not count (any more): to be dropped."""
+        found, self._drops = self._drops, []
+        if self._finish is not None or self._call.repeats > self._round:
+            winner = None if self._finish is None else self._finish.number
+            found += [self._answers.pop(number) for number in list(self._answers) if number != winner]
+            self._round = self._call.repeats
+        return found
+
+    def rest(self) -> list[Raw]:
+        """Take all answers that were not given to anybody: to be dropped."""
+        found = [*self._drops, *self._answers.values()]
+        self._drops, self._answers = [], {}
+        return found
+
+    def final(self) -> Final_co:
+        """Give what the call came to. Raises the client's own exception when no instance answered it."""
+        finish = self._finish
+        assert finish is not None, "a call is over before its end is given"
+        number = finish.number
+        if number is not None and number in self._answers:
+            return self._answer(number, finish)
+        if finish.outcome is Outcome.REFUSED and number is None:
+            self._flag = "UH"
+            return self._mesh(503, answers.NO_INSTANCE)
+        self._flag = _FLAGS.get(finish.outcome, "UF")
+        error = self._errors.get(number) if number is not None else None
+        self.end()
+        if error is not None:
+            raise error
+        raise self._exchange.timed_out(f"{answers.TIMED_OUT}: {self._channel.title} {finish.why}".rstrip())
+
+    def end(self, received: int = 0, is_broken: bool = False) -> None:
+        """Settle all that is left: called when the body has ended, or when there will be none."""
+        if self._is_over:
+            return
+        self._is_over = True
+        facade, channel = self._facade, self._channel
+        now = facade.now()
+        with channel.lock:
+            if not self._call.is_over:
+                self._call.cancel(now=now)
+                self._flag = self._flag or "DC"
+            if self._repeats is not None:
+                self._release(keep=0)
+            admitted = channel.gate.leave()
+        if admitted is not None:
+            admitted.admit()
+        if self._span is not None:
+            tracing.end(self._span, status=self._status, flag=self._flag)
+        if not self._is_counted:
+            return
+        facade.recorder.called(
+            Called(
+                cluster=channel.name,
+                rule=self.send.rule,
+                status=self._status,
+                seconds=now - self._started_at,
+                flag=self._flag or ("UC" if is_broken else ""),
+                bytes_sent=self._bytes_sent,
+                bytes_received=received,
+            )
+        )
+
+    # Within
+
+    def _told(self, number: int, attempted: Attempted) -> Steps:
+        now = self._facade.now()
+        channel = self._channel
+        with channel.lock:
+            steps = self._call.answered(number, attempted, now=now)
+            events = channel.callee.take_events()
+            if self._repeats is not None:
+                self._release(keep=1)
+        if events:
+            channel.tell(events)
+        return self._noted(steps)
+
+    def _noted(self, steps: Steps) -> Steps:
+        for step in steps:
+            if isinstance(step, Finish):
+                self._finish = step
+        return steps
+
+    def _tried(self, number: int, attempted: Attempted, service_seconds: float = -1.0) -> None:
+        found = self._starts.pop(number, None)
+        if found is None or attempted.outcome is Outcome.CANCELLED or not self._is_counted:
+            return
+        start, at = found
+        seconds = self._facade.now() - at
+        tried = Tried(
+            cluster=self._channel.name,
+            address=start.endpoint.id,
+            outcome=attempted.outcome,
+            seconds=seconds,
+            service_seconds=service_seconds,
+        )
+        self._facade.recorder.tried(tried)
+
+    def _request(self, *, is_tls: bool) -> Request:
+        """What goes out. What is left of the deadline is told to peers of the mesh only: others would not drop it."""
+        request = self.send.request
+        deadline = self._call.deadline
+        now = self._facade.now()
+        if not is_tls or deadline.at == inf or deadline.has_passed(now=now):
+            return request
+        left = deadlines.outgoing(deadline, is_grpc=answers.is_grpc(request.headers), now=now)
+        return Request(
+            method=request.method,
+            target=request.target,
+            authority=request.authority,
+            scheme=request.scheme,
+            headers=(*request.headers, *left),
+            connection=request.connection,
+        )
+
+    def _answer(self, number: int, finish: Finish) -> Final_co:
+        raw = self._answers.pop(number)
+        head = self._exchange.head(raw)
+        self._status = head.status
+        is_spent = finish.forbids_repeats and finish.outcome.is_fault
+        if is_spent:
+            self._flag = "URX"
+        headers: Headers = answer_headers(self.send, head.headers, is_spent=is_spent, cookie=self.sticks.cookie)
+        return self._exchange.finished(raw, headers, Ending(self.end, self._left))
+
+    def _mesh(self, status: int, why: str) -> Final_co:
+        made: Answer = answers.answer(status, why, flag=self._flag, request=self.send.request)
+        self._status = made.status
+        self.end(len(made.body))
+        return self._exchange.answered(made)
+
+    def _left(self) -> float:
+        return self._call.deadline.left(now=self._facade.now())
+
+    def _release(self, *, keep: int) -> None:
+        """Repeats that have ended make room for others, where the policy limits how many are under way."""
+        ended = self._call.repeats - self._released - keep
+        if self._repeats is not None and ended > 0:
+            self._released += ended
+            self._repeats.release(ended)
+
+
+_OUT_OF_TIME = Attempted(outcome=Outcome.TIMEOUT)
+_GIVEN_UP = Attempted(outcome=Outcome.CANCELLED)
+_LEFT = Attempted(outcome=Outcome.FAILURE, reached=False)
