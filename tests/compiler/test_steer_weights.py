@@ -66,6 +66,30 @@ def test_while_the_others_are_crowded_a_slow_instance_takes_some_of_its_load_bac
     assert settled(slow, is_crowded=True)["b"] in {FAIR, SPARED}
 
 
+@pytest.mark.parametrize(
+    ("callers", "took_us", "is_relieved"), [(1, 40_000.0, False), (100, 40_000.0, True), (1, 4_000.0, True)]
+)
+def test_who_is_twice_as_slow_is_left_to_choosing_by_calls_under_way_where_there_are_enough(
+    callers: int, took_us: float, is_relieved: bool
+):
+    """Choosing by them is at once, and a weight late: it would fill up those that are quick now."""
+    steersman, took = Steersman(), dict.fromkeys("abcd", took_us) | {"e": 2.25 * took_us}
+    for now in range(12):
+        for caller in range(callers):
+            seens = [
+                Seen(workload=name, caller=str(caller), answers=max(1, 60 // callers), latency_us=us)
+                for name, us in took.items()
+            ]
+            steersman.saw(KEY, seens, now=float(now))
+        steersman.steer(TERRAIN, now=float(now))
+    [slow] = [each for each in steersman.instances(PORT) if each.workload == "e"]
+    assert (slow.weight < FAIR) == is_relieved
+
+
+def test_who_is_many_times_slower_is_relieved_however_busy_its_callers_are():
+    assert weights({"a": Reading(40_000.0, 500), "b": Reading(400_000.0, 500)}, {}, is_busy=True)["b"] < FAIR
+
+
 def test_timeouts_count_as_the_time_that_the_caller_waited():
     steersman = Steersman()
     for now in range(6):

@@ -148,13 +148,25 @@ class Account:
 
 @dataclass(slots=True)
 class Costs:
-    """All instances of one port as the callers of one zone have them: by name, then by way."""
+    """All instances of one port as the callers of one zone have them: by name, then by way.
+
+    ``rate`` is calls per interval and ``callers`` how many make them, both averages.
+    """
 
     tracks: dict[str, dict[str, Track]] = field(default_factory=dict[str, dict[str, Track]])
     rate: float = 0.0
+    callers: float = 0.0
 
-    def heard(self, intervals: Intervals, carried: Callable[[str, str], Carried], *, wait_us: float, at: float) -> None:
-        """Take an interval; ``carried`` says what the network did, by zone and way."""
+    def heard(
+        self,
+        intervals: Intervals,
+        carried: Callable[[str, str], Carried],
+        *,
+        callers: int = 1,
+        wait_us: float,
+        at: float,
+    ) -> None:
+        """Take an interval of so many ``callers``; ``carried`` says what the network did, by zone and way."""
         calls = 0
         for (name, via), interval in intervals.items():
             if (ways := self.tracks.get(name)) is None:
@@ -165,6 +177,7 @@ class Costs:
             calls += interval.answers + interval.errors
             _hear(track, interval, carried(interval.zone, via), wait_us=wait_us, at=at)
         self.rate += RATE_DAMPING * (calls - self.rate)
+        self.callers += RATE_DAMPING * (callers - self.callers)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone, and what is old."""

@@ -8,8 +8,9 @@ from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.standing import Admission, Standing
 from masche.compiler.steer.terrain import Ground
+from masche.compiler.steer.track import MICROSECONDS
 from masche.compiler.steer.verdicts import Bench
-from masche.compiler.steer.weights import ALIKE, FAIR, PROBE, Reading, typical, weights
+from masche.compiler.steer.weights import FAIR, IDLE, PROBE, Reading, typical, weights
 from masche.compiler.steer.window import OLDEST
 from masche.compiler.steer.words import duration, percent
 from masche.compiler.steer.zones import Spread
@@ -26,6 +27,9 @@ seldom a matter of load."""
 
 CROWDED, CROWDED_US = 2.0, 1000.0
 """Instances that take so many times what they took before others were relieved, and so much longer, have too much."""
+
+UNDER_WAY = 0.5
+"""Calls that a caller has under way with an instance, on average, from which on their number tells it something."""
 
 SETTLING = 0.2
 """The share of a new cost in what is usual while nobody is relieved."""
@@ -76,8 +80,8 @@ class Desk:
         if not ground.traffic.algorithm.is_hash:
             made.update(dict.fromkeys(bench.ejected | bench.probing, PROBE) if bench.verdicts else {})
             for group, readings in self._readings.items():
-                is_crowded = self._is_crowded(group, readings)
-                made.update(weights(readings, before, is_crowded=is_crowded))
+                is_crowded, is_busy = self._is_crowded(group, readings), self._is_busy(readings)
+                made.update(weights(readings, before, is_crowded=is_crowded, is_busy=is_busy))
         self.weights = {name: weight for name, weight in made.items() if weight != FAIR and name in ground.names}
         self.falling = NOBODY
         if self.weights != before:
@@ -113,6 +117,12 @@ class Desk:
             return False
         return bool(usual) and cost > CROWDED * usual + CROWDED_US
 
+    def _is_busy(self, readings: Mapping[str, Reading]) -> bool:
+        """Whether a caller has calls under way with most instances at any moment (Little's law)."""
+        cost_us = typical([each.cost_us for each in readings.values() if each.calls and not each.is_silent])
+        waiting = self.costs.rate * cost_us / MICROSECONDS / max(1.0, self.costs.callers)
+        return waiting >= UNDER_WAY * len(readings)
+
     def _told(self, before: Mapping[str, int], bench: Bench) -> Iterator[Move]:
         callers = f" for callers of zone {self.zone}" if self.zone else ""
         for name in sorted(before.keys() | self.weights.keys()):
@@ -135,7 +145,7 @@ class Desk:
         if reading.errors > 0.05:
             return f"{percent(reading.errors * 1000)} of its calls fail"
         best = min(each.cost_us for each in group.values() if each.calls and not each.is_silent)
-        if reading.cost_us <= max(best, 1.0) * ALIKE:
+        if reading.cost_us <= max(best, 1.0) * IDLE.alike:
             return f"it was slow or failed; it takes {duration(reading.cost_us)} again, and its share grows by steps"
         return f"it takes {duration(reading.cost_us)}, {reading.cost_us / max(best, 1.0):.1f}x the best"
 

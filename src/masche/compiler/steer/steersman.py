@@ -165,7 +165,8 @@ class Steersman:
         for zone, intervals in heard.items():
             if (desk := each.desks.get(zone)) is None:
                 desk = each.desks[zone] = Desk(port, zone)
-            desk.costs.heard(intervals, partial(self._carried, zone), wait_us=wait_us, at=now)
+            callers = len({seen.caller for seen in seens[zone]})
+            desk.costs.heard(intervals, partial(self._carried, zone), callers=callers, wait_us=wait_us, at=now)
             each.bench.heard(seens[zone], zone=zone, at=now)
         for desk in each.desks.values():
             desk.costs.keep(ground.names, now=now)

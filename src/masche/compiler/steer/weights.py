@@ -19,8 +19,18 @@ MOST = 10
 PROBE = 5
 """The weight of an instance whose ejection ended just now."""
 
-NOTICEABLE, ALIKE = 1.6, 1.3
-"""Who has a fair share loses it above the first factor of the best, and gets it back within the second."""
+
+class Apart(NamedTuple):
+    """Who has a fair share loses it above ``noticeable`` times the best, and gets it back within ``alike`` times."""
+
+    noticeable: float
+    alike: float
+
+
+IDLE, BUSY = Apart(1.6, 1.3), Apart(3.0, 1.8)
+"""Where callers have calls under way with most instances, choosing by their number sees a slower one at once, and needs
+no weight for it, which is late by seconds and would fill those that are quick now. Where calls are few it sees nothing.
+"""
 
 MARGIN_US = 300.0
 """Nobody loses it for less time than this."""
@@ -60,10 +70,11 @@ class Reading(NamedTuple):
 
 
 def weights(
-    readings: Mapping[str, Reading], before: Mapping[str, int], *, is_crowded: bool = False
+    readings: Mapping[str, Reading], before: Mapping[str, int], *, is_crowded: bool = False, is_busy: bool = False
 ) -> Mapping[str, int]:
     """Return the next weights of instances that are compared with each other."""
-    if _is_alike(readings, before):
+    apart = BUSY if is_busy else IDLE
+    if _is_alike(readings, before, apart):
         return dict.fromkeys(readings, FAIR)
     heard = {name: each for name, each in readings.items() if each.calls and not each.is_silent}
     fault = _excess(heard)
@@ -77,7 +88,7 @@ def weights(
         was = before.get(name, FAIR)
         if name in costs:
             certain = costs[name] * _certainty(heard[name])
-            wanted = _wanted(costs[name], certain, best=best, doubted=doubted, was=was)
+            wanted = _wanted(costs[name], certain, apart, best=best, doubted=doubted, was=was)
             down = PLAIN_DOWN if best and certain >= PLAIN * doubted else DOWN
             made[name] = _spared(was) if is_crowded and wanted <= was else _step(was, wanted, down)
         else:
@@ -93,14 +104,14 @@ def _shared(made: Mapping[str, int]) -> Mapping[str, int]:
     return {name: max(weight, least) for name, weight in made.items()}
 
 
-def _is_alike(readings: Mapping[str, Reading], before: Mapping[str, int]) -> bool:
+def _is_alike(readings: Mapping[str, Reading], before: Mapping[str, int], apart: Apart) -> bool:
     """Whether it is plain that everybody has a fair share and keeps it: most instances, most of the time."""
     if before and not readings.keys().isdisjoint(before):
         return False
     costs = [cost for cost, calls, _, is_silent in readings.values() if calls and not is_silent]
     if not costs or any(each[2] for each in readings.values()):
         return not costs
-    return max(costs) <= NOTICEABLE * min(costs) or max(costs) - min(costs) <= MARGIN_US
+    return max(costs) <= apart.noticeable * min(costs) or max(costs) - min(costs) <= MARGIN_US
 
 
 def typical(values: Sequence[float]) -> float:
@@ -132,12 +143,12 @@ def _certainty(reading: Reading) -> float:
     return max(1.0 - doubt, (1.0 + doubt) ** -2)
 
 
-def _wanted(own: float, certain: float, *, best: float, doubted: float, was: int) -> int:
+def _wanted(own: float, certain: float, apart: Apart, *, best: float, doubted: float, was: int) -> int:
     if best <= 0.0:
         return FAIR
-    is_fair = own <= best * ALIKE or own - best <= MARGIN_US / 2
+    is_fair = own <= best * apart.alike or own - best <= MARGIN_US / 2
     if was == FAIR:
-        is_fair = certain <= doubted * NOTICEABLE or own - best <= MARGIN_US
+        is_fair = certain <= doubted * apart.noticeable or own - best <= MARGIN_US
     return FAIR if is_fair else max(LEAST, min(FAIR, round(FAIR * (best / own) ** 2)))
 
 
