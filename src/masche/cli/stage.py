@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ class Calls:
     errors: tuple[str, ...]
 
     def percentile(self, share: float) -> float:
-        """The latency that ``share`` of the calls stayed under; 0.0 without calls."""
+        """The latency that ``share`` of the calls did not exceed (nearest rank); 0.0 without calls."""
         if not self.latencies:
             return 0.0
         ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return ordered[max(1, ceil(share * len(ordered))) - 1]
 
 
 @dataclass(slots=True)
