@@ -1,0 +1,301 @@
+"""aiohttp through the mesh: ``client_session()`` makes an ``aiohttp.ClientSession`` in which names of the mesh work.
+
+    from masche.library.aiohttp import client_session
+
+    async with client_session() as session, session.get("http://orders/items") as answer: ...
+
+aiohttp asks a resolver once for each connection, so the instance is chosen in a client middleware, which sees each
+request. The middleware sends a copy of the request to the address of the instance, with a TLS context that belongs to
+the identities expected there; as aiohttp's pool is keyed by address *and* context, no connection crosses identities.
+Invariant: the session's connector carries only what went through the middleware, so nothing bypasses the mesh unseen.
+"""
+
+import asyncio
+import inspect
+from functools import partial
+from types import CoroutineType
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_middlewares import ClientHandlerType
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.helpers import TimerNoop
+from aiohttp.payload import BytesPayload
+from aiohttp.streams import StreamReader
+from aiohttp.tracing import Trace
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from masche.library.core.async_driver import AsyncDriver
+from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
+from masche.library.core.facade import Facade
+from masche.library.core.opening import FacadeOf
+from masche.library.core.ports import MeshError
+from masche.library.core.tls import Context
+from masche.library.resident import facade as resident
+from masche.traffic.request import Headers, Request
+
+_OURS = frozenset(
+    {"host", "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer",
+     "transfer-encoding"}
+)  # fmt: skip
+"""Headers of the connection and of the body's framing: aiohttp's own business."""
+
+_WAY = "masche_way"
+"""Set on a request that went through the middleware: its Target, or None when it is not for the mesh."""
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110, 9.2.2: the methods that aiohttp itself sends again."""
+
+_TAKES_WRITER = "stream_writer" in inspect.signature(ClientResponse.__init__).parameters
+"""Since aiohttp 3.13."""
+
+
+def client_session(facade: Facade | None = None, **options: Any) -> aiohttp.ClientSession:
+    """Return an ``aiohttp.ClientSession`` whose requests to names of the mesh are carried by the mesh.
+
+    It takes the ``options`` of ClientSession. ``middlewares`` of yours see each request before the mesh does;
+    ``connector``, if given, is a ``Connector`` of this module. ``facade`` is for tests: without one, this process joins
+    the mesh with the first request. To be called in a running event loop, as ClientSession. Raises TypeError.
+    """
+    connector = options.pop("connector", None)
+    if connector is not None and not isinstance(connector, Connector):
+        raise TypeError(f"the connector must be a masche.library.aiohttp.Connector, not {type(connector).__name__}")
+    middlewares = (*options.pop("middlewares", ()), mesh)
+    session = aiohttp.ClientSession(connector=connector or Connector(facade), middlewares=middlewares, **options)
+    session._retry_connection = False  # pyright: ignore[reportPrivateUsage] # what is repeated is the mesh's to decide
+    return session
+
+
+async def mesh(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Carry one request: a client middleware, the last one of a session, or of a request that brings its own.
+
+    Raises what aiohttp raises.
+    """
+    connector = request.session.connector
+    if not isinstance(connector, Connector):
+        raise aiohttp.ClientConnectionError("the session has no masche.library.aiohttp.Connector")
+    exchange = _Exchange(connector, request, handler)
+    try:
+        return await connector.driver.call(exchange.asked(), exchange)
+    except MeshError as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's own connector, for requests that went through ``mesh``; it takes the options of TCPConnector."""
+
+    def __init__(self, facade: Facade | None = None, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] # of the socket factory's types
+        self.facade_of: FacadeOf = resident if facade is None else lambda: facade
+        self.driver = AsyncDriver(self.facade_of)
+
+    def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> "CoroutineType[Any, Any, Connection]":
+        """Get a connection. Raises aiohttp.ClientConnectionError for a request that the mesh has not seen."""
+        target: Target | None = vars(req).get(_WAY, _UNSEEN)
+        if target is _UNSEEN:
+            raise aiohttp.ClientConnectionError(
+                "this request's own middlewares replaced those of the session, and with them the mesh: "
+                "add masche.library.aiohttp.mesh as the last of them"
+            )
+        if target is not None and target.is_tls and not isinstance(req.ssl, Context):
+            raise aiohttp.ClientConnectionError("a request of the mesh lost its mutual TLS; it is not sent without")
+        return super().connect(req, traces, timeout)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close all connections, and end what runs beside the calls."""
+        await self.driver.close()
+        await super().close(abort_ssl=abort_ssl)
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 # as aiohttp calls it
+    ) -> ResponseHandler:
+        target: Target | None = vars(req).get(_WAY)
+        if target is not None:
+            own = timeout.sock_connect
+            timeout = ClientTimeout(
+                connect=timeout.connect,
+                sock_connect=target.connect_timeout if own is None else min(own, target.connect_timeout),
+                ceil_threshold=timeout.ceil_threshold,
+            )
+        return await super()._create_connection(req, traces, timeout)
+
+
+_UNSEEN = cast("Target", object())
+
+
+class _Exchange:
+    """One request of a session."""
+
+    __slots__ = ("_connector", "_handler", "_head", "_raw", "_request")
+
+    def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
+        self._connector, self._request, self._handler = connector, request, handler
+        self._raw: ClientResponse | None = None
+        self._head = _NO_HEAD
+
+    def asked(self) -> Asked:
+        """What the user asked for."""
+        request, body, url = self._request, self._request.body, self._request.url
+        return Asked(
+            Request(
+                method=request.method,
+                target=url.raw_path_qs,
+                authority=url.host_port_subcomponent or "",
+                scheme=url.scheme,
+                headers=tuple(
+                    (name, value) for key, value in request.headers.items() if (name := key.lower()) not in _OURS
+                ),
+            ),
+            can_repeat=not body or isinstance(body, BytesPayload),
+            sent_bytes=body.size or 0 if body else 0,
+        )
+
+    @property
+    def is_spent(self) -> bool:
+        body = self._request.body
+        return bool(body) and (body.consumed or not isinstance(body, BytesPayload))
+
+    async def attempt(self, target: Target) -> ClientResponse:
+        return await self._handler(self._to(target))
+
+    def _to(self, target: Target) -> ClientRequest:
+        """A copy of the request, for one instance."""
+        request, asked = self._request, target.request
+        headers = CIMultiDict(((hdrs.HOST, asked.authority), *asked.headers))
+        for name, value in request.headers.items():
+            if name.lower() in _OURS and name != hdrs.HOST:
+                headers.add(name, value)
+        copy = object.__new__(type(request))
+        vars(copy).update(vars(request))
+        vars(copy).update(
+            url=URL(f"{'https' if target.is_tls else 'http'}://{target.endpoint}{asked.target}", encoded=True),
+            headers=headers,
+            proxy=None,
+            proxy_auth=None,
+            proxy_headers=None,
+            server_hostname=None,
+            _ssl=self._connector.facade_of().identity.client_context(target.identities) if target.is_tls else True,
+            _continue=request.loop.create_future() if request._continue is not None else None,  # pyright: ignore[reportPrivateUsage] # each copy waits for its own
+            **{_WAY: target},
+        )
+        return copy
+
+    async def outside(self, request: Request) -> ClientResponse:  # noqa: ARG002 # the client's own request goes out
+        """As aiohttp does it: an idempotent request that met a connection which had just been closed goes again."""
+        own = self._request
+        vars(own)[_WAY] = None
+        try:
+            return await self._handler(own)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if own.method not in _IDEMPOTENT or self.is_spent:
+                raise
+            await own.close()
+            return await self._handler(own)
+
+    async def drop(self, raw: ClientResponse) -> None:
+        raw.close()
+
+    def head(self, raw: ClientResponse) -> Head:
+        if raw is not self._raw:
+            self._raw = raw
+            self._head = Head(raw.status, tuple((name.lower(), value) for name, value in raw.headers.items()))
+        return self._head
+
+    def blame(self, error: Exception) -> Blame:
+        match error:
+            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+                return Blame.UNREACHED
+            case TimeoutError():
+                return Blame.TIMEOUT
+            case aiohttp.InvalidURL() | MeshError():
+                return Blame.OURS
+            case aiohttp.ClientError() | OSError():
+                return Blame.BROKEN
+            case _:
+                return Blame.OURS
+
+    def finished(self, raw: ClientResponse, headers: Headers, ending: Ending) -> ClientResponse:
+        if headers is not self.head(raw).headers:
+            _replace_headers(raw, headers)
+        connection = raw.connection
+        if connection is None:
+            ending.over(received=raw.content.total_bytes)
+            return raw
+        left = ending.left()
+        cut = None if left == float("inf") else self._request.loop.call_later(left, _cut, raw)
+        connection.add_callback(partial(_over, raw.content, ending, cut))
+        return raw
+
+    def answered(self, answer: Answer) -> ClientResponse:
+        return _local_answer(self._request, answer)
+
+    def timed_out(self, why: str) -> Exception:
+        return aiohttp.ServerTimeoutError(why)
+
+
+_NO_HEAD = Head(0, ())
+
+
+def _over(content: StreamReader, ending: Ending, cut: asyncio.TimerHandle | None) -> None:
+    """The connection is free again, or closed, whoever did it."""
+    if cut is not None:
+        cut.cancel()
+    ending.over(received=content.total_bytes, is_broken=content.exception() is not None)
+
+
+def _cut(raw: ClientResponse) -> None:
+    """The time for the whole answer is up, as Envoy counts it: "spans ... the complete response has been received"."""
+    raw.content.set_exception(aiohttp.ServerTimeoutError("the answer's body did not end in time"))
+    raw.close()
+
+
+def _replace_headers(raw: ClientResponse, headers: Headers) -> None:
+    """aiohttp has no words for another view of an answer, so its own fields are set."""
+    found = CIMultiDictProxy(CIMultiDict(headers))
+    vars(raw).update(
+        _headers=found,
+        _raw_headers=tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers),
+        _raw_cookie_headers=tuple(found.getall(hdrs.SET_COOKIE, ())) or None,
+    )
+    cache: dict[str, Any] = vars(raw)["_cache"]
+    cache.pop("headers", None)
+    cache.pop("raw_headers", None)
+
+
+class _NothingWritten:
+    output_size = 0
+
+
+def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
+    """An answer that came over no connection."""
+    more: dict[str, Any] = {"stream_writer": _NothingWritten()} if _TAKES_WRITER else {}
+    made = request.response_class(
+        request.method,
+        request.original_url,
+        writer=cast("Any", None),
+        continue100=None,
+        timer=TimerNoop(),
+        request_info=request.request_info,
+        traces=[],
+        loop=request.loop,
+        session=request.session,
+        **more,
+    )
+    made.version, made.status, made.reason = aiohttp.HttpVersion11, answer.status, ""
+    made.content = StreamReader(BaseProtocol(request.loop), 2**16, loop=request.loop)
+    if answer.body:
+        made.content.feed_data(answer.body)
+    made.content.feed_eof()
+    _replace_headers(made, answer.headers)
+    return made

@@ -1,0 +1,125 @@
+"""A small mesh for tests of clients: services whose instances are real servers on loopback, and one who calls them."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from library.answering import Answer, Answering, who
+from library.issuing import Issuing
+from masche.library.core.facade import CallOptions, Facade
+from masche.library.core.ports import Called, Known, Tried
+from masche.library.core.tls import Certificates
+from masche.model.calling import UNSAID, Traffic
+from masche.model.refs import PortRef
+from masche.model.told import PASSTHROUGH, Destination, Discovery
+from masche.model.view import (
+    Backend,
+    Cluster,
+    Endpoints,
+    EndpointView,
+    Forward,
+    Locality,
+    Protocol,
+    RequestMatch,
+    Route,
+    VirtualHost,
+)
+
+OUTSIDE = PortRef("", PASSTHROUGH, 0)
+
+
+@dataclass
+class Counted:
+    """A Recorder that keeps everything."""
+
+    attempts: list[Tried] = field(default_factory=list[Tried])
+    calls: list[Called] = field(default_factory=list[Called])
+
+    def tried(self, tried: Tried) -> None:
+        self.attempts.append(tried)
+
+    def called(self, called: Called) -> None:
+        self.calls.append(called)
+
+
+def passthrough() -> Known:
+    """What is not of the mesh."""
+    cluster = Cluster(service=OUTSIDE, protocol=Protocol.HTTP, identities=())
+    to = Forward(backends=(Backend(cluster=OUTSIDE),))
+    return Known(
+        host=VirtualHost(hosts=("*",), routes=(Route(name="everything else", match=RequestMatch(), action=to),)),
+        destinations={
+            OUTSIDE.path: Destination(name=OUTSIDE.path, cluster=cluster, discovery=Discovery.PASSTHROUGH),
+            PASSTHROUGH: Destination(name=PASSTHROUGH, cluster=cluster, discovery=Discovery.PASSTHROUGH),
+        },
+        endpoints={},
+    )
+
+
+def service(
+    name: str, identity: str, *addresses: str, route: Route | None = None, traffic: Traffic = UNSAID, tls: bool = True
+) -> Known:
+    """What is told of one service, whose instances are at ``host:port``."""
+    port = PortRef("shop", name, 80)
+    views = tuple(
+        EndpointView(address=host, port=int(number), workload=where, is_mtls=tls)
+        for where in addresses
+        for host, _, number in (where.rpartition(":"),)
+    )
+    to = Forward(backends=(Backend(cluster=port),))
+    route = route or Route(name=f"shop/{name}", match=RequestMatch(), action=to)
+    if isinstance(route.action, Forward) and not route.action.backends:
+        route = replace(route, action=replace(route.action, backends=to.backends))
+    cluster = Cluster(service=port, protocol=Protocol.HTTP, identities=(identity,), traffic=traffic)
+    return Known(
+        host=VirtualHost(hosts=(name,), routes=(route,)),
+        destinations={port.path: Destination(name=port.path, cluster=cluster)},
+        endpoints={port.path: Endpoints(service=port, localities=(Locality(zone="", priority=0, endpoints=views),))},
+    )
+
+
+class Town:
+    """``told`` by authority; whoever is not in it is outside. ``facade`` is the caller's, the workload ``web``."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.issuing = Issuing(folder / "authority")
+        self.told: dict[str, Known] = {}
+        self.outside = passthrough()
+        self.counted = Counted()
+        self.identity: Certificates = self.issuing.certificates("web")
+        self.facade = Facade(
+            knowledge=self,
+            identity=self.identity,
+            recorder=self.counted,
+            options=CallOptions(caller="web", patience=0.2),
+        )
+        self._stack = stack
+
+    def known(self, authority: str) -> Known | None:
+        return self.told.get(authority, self.outside)
+
+    def want(self, authority: str) -> "Future[Known]":
+        return Future()
+
+    def waiting_for(self) -> str:
+        return "the control plane at 127.0.0.1:1"
+
+    def instance(self, workload: str, answer: Answer | None = None, port: int = 0) -> Answering:
+        """Start a server that shows the identity of ``workload``."""
+        context = self.issuing.certificates(workload).server_context()
+        running = Answering(context, answer or who(workload), port=port)
+        self._stack.callback(running.close)
+        return running
+
+    def serve(self, name: str, *instances: Answering, traffic: Traffic = UNSAID, route: Route | None = None) -> None:
+        """Tell of a service."""
+        addresses = [f"127.0.0.1:{each.port}" for each in instances]
+        self.told[name] = service(name, self.issuing.name(name), *addresses, traffic=traffic, route=route)
+
+
+@contextmanager
+def living(folder: Path) -> Iterator[Town]:
+    with ExitStack() as stack:
+        yield Town(folder, stack)
