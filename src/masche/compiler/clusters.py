@@ -10,6 +10,7 @@ from masche.compiler.trafficpolicy import traffic
 from masche.model.mesh import Mesh
 from masche.model.refs import Origin, PortRef
 from masche.model.resources.core import Service
+from masche.model.vantage import Placement
 from masche.model.view import Action, Backend, Cluster, Forward, Redirect, Refuse, Route
 
 
@@ -65,6 +66,7 @@ def _make(mesh: Mesh, ref: PortRef) -> Cluster:
         identities=who[ref.owner],
         traffic=traffic(mesh.services, mesh.traffic_policies, mesh.config)[ref.owner],
         has_plaintext=_has_plaintext(mesh, service),
+        has_library=_has_library(mesh, service),
         origins=(Origin(service.ref, "spec.ports"),),
     )
 
@@ -75,3 +77,10 @@ def _has_plaintext(mesh: Mesh, service: Service) -> bool:
         return service.name in slices_by_service(mesh.endpoint_slices)
     members = roster(mesh.workloads).members(service)
     return any(each.spec.tls == "DISABLE" for each in members)
+
+
+def _has_library(mesh: Mesh, service: Service) -> bool:
+    """Say whether some instance is served by the library in its own process, whether or not it may be called."""
+    if not service.spec.selector:
+        return False
+    return any(each.spec.placement is Placement.LIBRARY for each in roster(mesh.workloads).members(service))

@@ -336,7 +336,8 @@ class Cluster:
     """One (Service, port) as a destination: who may answer there (SPIFFE IDs) and how it is used.
 
     ``identities`` is never empty: a peer that shows none of them is refused inside the handshake. ``has_plaintext``
-    says that some instance has no proxy (``EndpointView.is_mtls`` False), so that an HTTP port cannot count on HTTP/2.
+    says that some instance has no proxy (``EndpointView.is_mtls`` False), and ``has_library`` that some instance takes
+    mutual TLS itself, in its own server: either way an HTTP port cannot count on HTTP/2.
     """
 
     service: PortRef
@@ -344,6 +345,7 @@ class Cluster:
     identities: tuple[str, ...]
     traffic: Traffic = UNSAID
     has_plaintext: bool = False
+    has_library: bool = False
     origins: tuple[Origin, ...] = ()
 
 

@@ -181,6 +181,7 @@ CLUSTERS = st.builds(
     ).map(tuple),
     traffic=TRAFFIC,
     has_plaintext=st.booleans(),
+    has_library=st.booleans(),
     origins=ORIGINS,
 )
 STRINGS = st.builds(

@@ -131,5 +131,8 @@ def _http2(traffic: Traffic) -> Body:
 
 
 def _is_http1(source: Cluster) -> bool:
-    """An instance without a proxy speaks HTTP/1.1, unless its port says otherwise, and a cluster speaks one version."""
-    return source.has_plaintext and source.protocol is Protocol.HTTP
+    """Say whether some instance may speak HTTP/1.1 alone: a cluster speaks one version, unless its port says which.
+
+    So does an instance without a proxy, and one that serves by the library, whose server is the application's own.
+    """
+    return (source.has_plaintext or source.has_library) and source.protocol is Protocol.HTTP
