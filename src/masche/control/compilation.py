@@ -119,10 +119,13 @@ class Compilation:
             raise
 
     def steer(self, steering: Steering) -> None:
-        """Take new Steering; only endpoints can change."""
-        self.steering, self.unsteered = steering, {}
-        self._current.clear()
-        self._refresh_endpoints()
+        """Take new Steering; only endpoints can change, and only where it is another than before."""
+        before, self.steering, self.unsteered = self.steering.steers, steering, {}
+        changed = {key for key in before.keys() | steering.steers.keys() if before.get(key) != steering.steers.get(key)}
+        zones = {zone for _, zone in changed}
+        self._current = {vantage for vantage in self._current if vantage.zone not in zones}
+        for key in changed & self._endpoints.keys():
+            self._endpoints[key] = self._assigned(key, self._endpoints[key])
 
     def recall(self, habits: Habits) -> None:
         """Take what workloads called lately; only what is given unasked can change."""
