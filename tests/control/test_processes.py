@@ -74,7 +74,7 @@ async def test_a_process_that_ended_without_a_word_is_known_as_long_as_its_workl
     async with mesh.agent(process="a") as one:
         await one.enrols(sidecar("orders"))
     assert mesh.parts.world.registrations.get("orders-proxy") is not None
-    assert mesh.happened("process-lost")
+    await eventually(lambda: mesh.happened("process-lost"))
     await mesh.store.commit([Delete(ref=Ref(Kind.WORKLOAD, SHOP, "orders"))])
     await eventually(lambda: mesh.parts.world.registrations.get("orders-proxy") is None)
 

@@ -58,6 +58,8 @@ VERDICTS_PER_SECOND = 200
 """Of one process; what is beyond is left to its next Report, which says the same."""
 PROCESSES_PER_MACHINE = 500
 """So many streams may one machine have open: its agent's, and one for each process with the library."""
+LOST_AFTER = 1.0
+"""Seconds after which a process that did not come back is an event."""
 EPOCHS_REMEMBERED = 2 * PROCESSES_PER_MACHINE
 """Of one machine, whose Reports are counted once."""
 
@@ -440,9 +442,16 @@ class Agents:
         if not session.process:
             what = f"machine {session.machine} is not connected; its workloads keep serving"
             self._events.add(kind="machine-lost", severity="warning", about=session.machine, message=what)
-        for proxy in session.proxies if session.process else ():
-            what = f"{proxy} is not connected any more and did not say that it leaves"
-            self._events.add(kind="process-lost", severity="warning", about=proxy, message=what)
+        elif session.proxies:
+            self._start(self._notice_loss(session), name=f"process {session.process}")
+
+    async def _notice_loss(self, session: Session) -> None:
+        """Say that a process is gone, unless it is back in a moment: who forks, or has a new connection, is."""
+        await asyncio.sleep(LOST_AFTER)
+        if not self._is_here(session.origin):
+            for proxy in session.proxies:
+                what = f"{proxy} is not connected any more and did not say that it leaves"
+                self._events.add(kind="process-lost", severity="warning", about=proxy, message=what)
 
     # -- what follows ---------------------------------------------------------------------------------------------
 

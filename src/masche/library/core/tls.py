@@ -65,6 +65,10 @@ class Certificates:
         held.server(HTTP_1)  # a key that does not belong to the chain is found out here
         self._held = held
 
+    def withdraw(self) -> None:
+        """Show nothing any more: the certificate has ended and there is no other."""
+        self._held = None
+
     def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """Return the TLS of a connection to one of ``identities``: the same object until ``put`` changed something.
 

@@ -1,0 +1,363 @@
+"""The thread in which a process lives in the mesh, and what the process holds of it.
+
+Everything here may be called from any thread. Invariants: there is at most one thread; around a fork it stands still
+with nothing of gRPC left running (gRPC does not survive a fork that it was not told of); what was handed out stays
+valid in parent and child, and starts the thread again by being used.
+"""
+
+import asyncio
+import gc
+import logging
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from random import Random
+from typing import Any, Final, TypeVar
+
+from masche.library.core.channel import Channels
+from masche.library.core.facade import CallOptions, Facade
+from masche.library.core.ports import Known, NotReadyError
+from masche.library.core.tls import HTTP_1, Certificates
+from masche.library.life import verdicts
+from masche.library.life.feeding import Feeding
+from masche.library.life.life import Life
+from masche.library.life.measures import Measures
+from masche.library.life.options import Options, OptionsError, Port, port
+from masche.library.life.presence import Presence, Serving
+from masche.link import probe
+from masche.model.refs import Name
+from masche.model.view import Inbound
+from masche.telemetry.logs import say
+
+T = TypeVar("T")
+
+DRAIN_WITHIN: Final = 5.0
+"""Seconds that the end of a process waits for its callers to have heard of it."""
+
+LEAVE_WITHIN: Final = 5.0
+"""Seconds beyond that for everything else."""
+
+STANDSTILL_WITHIN: Final = 5.0
+AFTER_DEFECT: Final = 1.0
+
+_log = logging.getLogger("masche.library")
+
+
+class Resident:
+    """One process in the mesh; see the module."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._lock = threading.RLock()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._life: Life | None = None
+        self._is_over = False
+        self._measures = Measures()
+        self._certificates = Certificates()
+        self._begin()
+        self.facade = Facade(
+            knowledge=_Knowledge(self),
+            identity=_Identity(self, self._certificates),
+            recorder=self._measures,
+            options=self._call_options(),
+        )
+        self.reception = _Reception(self)
+        self._measures.attend(lambda: verdicts.standings(self.facade.channels))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_over else self.waiting_for() or "ready"
+        return f"<Resident {self._presence!r}: {state}>"
+
+    def _begin(self, avoided: frozenset[Name] = frozenset()) -> None:
+        """Be a new workload."""
+        self._was_running = False
+        self._presence = Presence(
+            options=self.options,
+            certificates=self._certificates,
+            measures=self._measures,
+            rng=Random(),  # noqa: S311 - jitter, no secrets
+            avoided=avoided,
+        )
+        self._feed = Feeding()
+
+    def _call_options(self) -> CallOptions:
+        return CallOptions(caller=self._presence.process, patience=self.options.ready_timeout)
+
+    # -- how it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def feed(self) -> Feeding:
+        """What the control plane says of others and of our ports."""
+        return self._feed
+
+    @property
+    def counter(self) -> Measures:
+        """Who counts what comes to our own ports."""
+        return self._measures
+
+    @property
+    def workload(self) -> str:
+        """``namespace/name`` of our workload, "" before a machine is known."""
+        return str(self._presence.name or "")
+
+    @property
+    def proxy(self) -> str:
+        """What ``masche status`` calls this process, "" before a machine is known."""
+        return self._presence.proxy
+
+    @property
+    def process(self) -> str:
+        """What tells this process from all others, also from its parent."""
+        return self._presence.process
+
+    @property
+    def created(self) -> tuple[str, ...]:
+        """The Services that were created for this process."""
+        return self._presence.created
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a control plane is there now."""
+        return self._life is not None and self._life.is_connected
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether we can call, and be called: we have a certificate, and our ports take calls."""
+        if not self._presence.keeper.is_held:
+            return False
+        return not self._presence.serving or self._presence.health.phase == "READY"
+
+    def waiting_for(self) -> str:
+        """What is waited for before calls can be made; "" for nothing."""
+        if self._is_over:
+            return "nothing any more: the mesh was left"
+        if self._presence.keeper.is_held:
+            return ""
+        return self._life.waiting_for() if self._life else "the resident thread to start"
+
+    # -- its life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, unless it has begun. Returns at once."""
+        if self._thread is None and not self._is_over:
+            with self._lock:
+                if self._thread is None and not self._is_over:
+                    self._start()
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Return once calls can be made and our ports take calls.
+
+        Waits ``timeout`` seconds, or as long as the options say. Raises NotReadyError, which says for what was waited.
+        """
+        self.start()
+        within = self.options.ready_timeout if timeout is None else timeout
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.is_ready, within):
+                raise NotReadyError(f"not ready after {within:g} s: waiting for {self._missing()}")
+
+    def _missing(self) -> str:
+        if waiting := self.waiting_for():
+            return waiting
+        late = [one for one in self._presence.serving if one.pulse.phase != "READY"]
+        return "; ".join(f"port {one.port.port} ({one.pulse.reason or one.pulse.phase})" for one in late) or "nothing"
+
+    def close(self, *, drain: float = DRAIN_WITHIN) -> None:
+        """Leave the mesh in order, for good: out of traffic, the last counts, out of what others know.
+
+        Takes ``drain`` seconds at the most for callers of our ports, and LEAVE_WITHIN for the rest.
+        """
+        with self._lock:
+            self._is_over = True
+            self._ask(lambda life: life.leave(drain), within=drain + LEAVE_WITHIN)
+            self._stop()
+            self._certificates.withdraw()
+
+    def drain(self, within: float = DRAIN_WITHIN) -> bool:
+        """Take our ports out of traffic; say whether every caller has heard of it in that time. Blocks."""
+        return bool(self._ask(lambda life: life.drain(within), within=within + LEAVE_WITHIN))
+
+    def serve(self, given: "int | str | Port", *, probe: str = "tcp", host: str = "127.0.0.1") -> None:
+        """Register a port on which this process takes mutual TLS itself; it gets traffic once it is well.
+
+        ``probe`` is asked at ``host``: ``tcp``, ``http:/path``, ``grpc``, or ``none`` for well at once. Raises
+        OptionsError.
+        """
+        _check_probe(probe)
+        self._presence.serve(Serving(port=port(given), probe=probe, host=host))
+        self.start()
+        self._tell(lambda life: life.changed())
+
+    # -- around a fork ------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stand still before a fork, in the thread that forks: nothing of gRPC runs when this returns."""
+        self._lock.acquire()
+        self._stop()
+
+    def go_on(self) -> None:
+        """After a fork, in the parent: as before."""
+        try:
+            if self._was_running and not self._is_over:
+                self._start()
+        finally:
+            self._lock.release()
+
+    def begin_afresh(self) -> None:
+        """After a fork, in the child: another workload, with nothing of the parent's but its options."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition()
+        self._thread = self._loop = self._life = None
+        self._is_over = False
+        self._certificates.withdraw()
+        self._measures.forget()
+        parent = self._presence
+        self._begin(parent.avoided | (frozenset({parent.name}) if parent.name else frozenset()))
+        self.facade.channels = Channels(caller=self._presence.process)
+        self.facade.options = self._call_options()
+        self.facade.rng = Random()  # noqa: S311 - as above
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        _at_the_end_of_a_child(self)
+        begun = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(begun,), name="masche-resident", daemon=True)
+        self._thread.start()
+        begun.wait(STANDSTILL_WITHIN)
+
+    def _run(self, begun: threading.Event) -> None:
+        """Live; after a defect again, so that no defect of ours ends the mesh for a process."""
+        while True:
+            try:
+                asyncio.run(self._main(begun))
+            except Exception:  # noqa: BLE001 - the process goes on, and what it holds serves meanwhile
+                _log.exception("the resident of the mesh failed and begins again")
+                time.sleep(AFTER_DEFECT)
+            else:
+                return
+
+    async def _main(self, begun: threading.Event) -> None:
+        life = Life(self._presence, self._feed, channels=lambda: self.facade.channels, on_change=self._on_change)
+        self._loop, self._life = asyncio.get_running_loop(), life
+        begun.set()
+        await life.run()
+
+    def _stop(self) -> None:
+        """End the thread, if there is one. The lock is held."""
+        thread, self._thread = self._thread, None
+        self._was_running = thread is not None
+        if thread is None:
+            return
+        self._tell(lambda life: life.stop())
+        thread.join(STANDSTILL_WITHIN)
+        if thread.is_alive():
+            say(_log, logging.ERROR, "the resident of the mesh did not stand still; a fork now may break its gRPC")
+        self._life = self._loop = None
+        if any("_poll_wrapper" in one.name for one in threading.enumerate()):
+            gc.collect()  # a channel that is part of a cycle keeps gRPC's thread until it is collected
+
+    def _on_change(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _tell(self, what: Callable[[Life], None]) -> None:
+        """Have something done in the thread's loop."""
+        loop, life = self._loop, self._life
+        if loop is not None and life is not None:
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(what, life)
+
+    def _ask(self, what: Callable[[Life], Coroutine[Any, Any, T]], *, within: float) -> T | None:
+        """Have something awaited in the thread's loop, and wait for it; None when it does not end in time."""
+        loop, life, thread = self._loop, self._life, self._thread
+        if loop is None or life is None or thread is None or not thread.is_alive():
+            return None
+        future = asyncio.run_coroutine_threadsafe(what(life), loop)
+        with suppress(TimeoutError):
+            return future.result(within)
+        return None
+
+
+class _Knowledge:
+    """The Knowledge of whichever process this is now: asking begins it."""
+
+    def __init__(self, resident: Resident) -> None:
+        self._resident = resident
+
+    def known(self, authority: str) -> Known | None:
+        """See Knowledge."""
+        self._resident.start()
+        return self._resident.feed.known(authority)
+
+    def want(self, authority: str) -> "Future[Known]":
+        """See Knowledge."""
+        self._resident.start()
+        return self._resident.feed.want(authority)
+
+    def waiting_for(self) -> str:
+        """See Knowledge."""
+        return self._resident.waiting_for() or self._resident.feed.waiting_for()
+
+
+class _Reception:
+    """The Reception of whichever process this is now."""
+
+    def __init__(self, resident: Resident) -> None:
+        self._resident = resident
+
+    def inbound(self, port: int) -> Inbound | None:
+        """See Reception."""
+        return self._resident.feed.inbound(port)
+
+    def waiting_for(self) -> str:
+        """See Reception."""
+        return self._resident.waiting_for() or self._resident.feed.waiting_for()
+
+
+class _Identity:
+    """The Identity of whichever process this is now: asking begins it."""
+
+    def __init__(self, resident: Resident, certificates: Certificates) -> None:
+        self._resident = resident
+        self._certificates = certificates
+
+    @property
+    def spiffe_id(self) -> str:
+        """See Identity."""
+        return self._certificates.spiffe_id
+
+    def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
+        """See Identity."""
+        self._begun()
+        return self._certificates.client_context(identities, alpn)
+
+    def server_context(self, alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
+        """See Identity."""
+        self._begun()
+        return self._certificates.server_context(alpn)
+
+    def _begun(self) -> None:
+        """Raises NotReadyError with what is waited for."""
+        self._resident.start()
+        if not self._certificates.spiffe_id:
+            raise NotReadyError(f"this process has no certificate: waiting for {self._resident.waiting_for()}")
+
+
+def _check_probe(text: str) -> None:
+    try:
+        probe.parse(text, "127.0.0.1", 1)
+    except probe.HealthError as error:
+        raise OptionsError(f"probe: {error}") from error
+
+
+def _at_the_end_of_a_child(resident: Resident) -> None:
+    """Children of multiprocessing end without ``atexit``; they have their own way of saying so."""
+    ending = sys.modules.get("multiprocessing.util")
+    if ending is not None:
+        ending.Finalize(None, resident.close, exitpriority=0)
