@@ -18,13 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from masche.library import peer as peers
 from masche.library import uvicorn
 from masche.library.core import trace
-from masche.library.core.inbound import Spot
 from masche.library.core.inbound_asgi import App, Guarded, Message, Receive, Scope, Send
 from masche.library.core.inbound_door import Door
 from masche.library.core.inbound_listen import bound
 from masche.library.core.ports import Received
 from masche.library.core.tls import Certificates
-from masche.model.refs import Name
 from masche.model.view import Inbound, InboundPort, Policy, Protocol
 from masche.testing.static_reception import Counted, StaticReception
 
@@ -93,8 +91,9 @@ class Served:
         self.socket = bound("127.0.0.1", 0)
         self.port: int = self.socket.getsockname()[1]
         self.reception, self.counted = StaticReception(), Counted()
-        spot = Spot(workload=Name("shop", "orders-1"), port=self.port, name="http")
-        self.door = Door(spot, reception=self.reception, counter=self.counted)
+        self.door = Door(
+            self.port, name="http", workload=lambda: "shop/orders-1", reception=self.reception, counter=self.counted
+        )
         self.left = threading.Event()
         self._certificates = certificates
         kind = uvicorn.introducing(PROTOCOLS[http], certificates)

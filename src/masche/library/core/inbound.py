@@ -8,7 +8,6 @@ application has one spelling, and in headers of the mesh nobody speaks but the m
 
 from dataclasses import dataclass, replace
 
-from masche.model.refs import Name
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
 from masche.traffic import edge
 from masche.traffic.authorize import authorize
@@ -39,9 +38,9 @@ _CODEC = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
-    """One port of the application: whose it is, where it listens, and the name that Services may point at."""
+    """One port of the application: whose it is (``namespace/name``), and the name that Services may point at."""
 
-    workload: Name
+    workload: str
     port: int
     name: str = ""
 
@@ -92,8 +91,8 @@ def receive(
 ) -> Admitted | Answer:
     """Decide on one request as it came, absolute form and all. ``request_id`` names it if its caller did not.
 
-    Order: who may come in at all, what no server should guess about, policies on what is left, and then the headers,
-    so that policies see what the caller sent.
+    Order: who may come in at all, what no server should guess about, what we know of the caller and a name for the
+    request, and then policies, which see what the application would.
     """
     if shown is None and mode(inbound, spot.port) is MtlsMode.STRICT:
         return _refused_plaintext(spot)
@@ -103,10 +102,11 @@ def receive(
     clean = edge.received(plain)
     if isinstance(clean, Verdict):
         return _malformed(clean, plain)
-    verdict = authorize(_enforced(inbound.policies), clean)
+    told = replace(clean, headers=_passed_on(clean, shown, request_id))
+    verdict = authorize(_enforced(inbound.policies), told)
     if not verdict.allowed:
         return _said(_denied(verdict, inbound, spot, is_known=shown is not None), plain)
-    return Admitted(request=replace(clean, headers=_passed_on(clean, shown, request_id)))
+    return Admitted(request=told)
 
 
 def _refused_plaintext(spot: Spot) -> Answer:
@@ -151,6 +151,8 @@ def _unfit(request: Request) -> Answer | None:
     """What names nothing that an application could answer for."""
     if not request.authority:
         return Answer(status=400, why="it names no host", ends=True)
+    if request.target == "*" and request.method != "OPTIONS":
+        return Answer(status=400, why="only OPTIONS may ask a server as a whole", ends=True)
     if request.method == "CONNECT" or request.target == "*":
         return Answer(status=404, why="nothing here is a proxy, nor a server as a whole")
     return None

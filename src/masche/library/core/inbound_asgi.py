@@ -48,7 +48,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         shown: Shown | None = scope.get(SHOWN)
-        request = request_of(scope, self._door.spot.port, shown)
+        request = request_of(scope, self._door.port, shown)
         entered = self._door.enter(request, shown)
         if isinstance(entered, Answer):
             await _answer(ended(entered), scope, receive, send)

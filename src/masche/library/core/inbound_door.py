@@ -31,19 +31,26 @@ def _new_id() -> str:
 
 
 class Door:
-    """Judges the requests of one port. ``now`` is monotonic seconds; ``new_id`` names requests that have no name."""
+    """Judges the requests of one ``port``, which Services may call ``name``. ``workload`` says whose it is.
+
+    ``now`` is monotonic seconds; ``new_id`` names requests that have no name.
+    """
 
     def __init__(
         self,
-        spot: Spot,
+        port: int,
         *,
+        name: str = "",
+        workload: Callable[[], str],
         reception: Reception,
         counter: Counter,
         now: Now = time.monotonic,
         rng: Random | None = None,
         new_id: Callable[[], str] = _new_id,
     ) -> None:
-        self.spot = spot
+        self.port = port
+        self._workload = workload
+        self._spot = Spot(workload="", port=port, name=name)
         self._reception = reception
         self._counter = counter
         self._now = now
@@ -54,14 +61,22 @@ class Door:
         self._limit: Concurrency | None = None
 
     def __repr__(self) -> str:
-        told = self._reception.inbound(self.spot.port)
-        state = deciding.mode(told, self.spot.port) if told else f"waiting for {self._reception.waiting_for()}"
-        return f"<Door {self.spot.workload}:{self.spot.port} {state}{f', {self._limit}' if self._limit else ''}>"
+        told = self._reception.inbound(self.port)
+        state = deciding.mode(told, self.port) if told else f"waiting for {self._reception.waiting_for()}"
+        return f"<Door {self.spot.workload}:{self.port} {state}{f', {self._limit}' if self._limit else ''}>"
+
+    @property
+    def spot(self) -> Spot:
+        """Our port, by the name that our workload has now."""
+        workload = self._workload()
+        if workload != self._spot.workload:
+            self._spot = replace(self._spot, workload=workload)
+        return self._spot
 
     def mode(self) -> MtlsMode | None:
         """How connections are taken now; None: nobody has said so yet."""
-        told = self._reception.inbound(self.spot.port)
-        return deciding.mode(told, self.spot.port) if told else None
+        told = self._reception.inbound(self.port)
+        return deciding.mode(told, self.port) if told else None
 
     def enter(self, request: Request, shown: Shown | None) -> "Passage | Answer":
         """Let a request pass, or answer it. An Answer is counted already; a Passage must be ended."""
@@ -73,7 +88,7 @@ class Door:
         peer, seconds = shown.peer if shown else "", self._now() - started
         self._counter.received(
             Received(
-                port=self.spot.port,
+                port=self.port,
                 peer=peer,
                 status=decided.status,
                 seconds=seconds,
@@ -84,7 +99,7 @@ class Door:
         return decided
 
     def _decide(self, request: Request, shown: Shown | None) -> tuple[Admitted | Answer, "_Room | None"]:
-        told = self._reception.inbound(self.spot.port)
+        told = self._reception.inbound(self.port)
         if told is None:
             return deciding.waiting(self._reception.waiting_for(), request), None
         found = deciding.receive(told, request, spot=self.spot, shown=shown, request_id=self._new_id())
@@ -131,7 +146,7 @@ class Door:
         """Count a request that the application had."""
         self._counter.received(
             Received(
-                port=self.spot.port,
+                port=self.port,
                 peer=passage.shown.peer if passage.shown else "",
                 status=passage.status,
                 seconds=self._now() - passage.started,

@@ -115,7 +115,9 @@ class Listener:
                 await asyncio.get_running_loop().connect_accepted_socket(self._made, connection)
         except (OSError, MeshError) as error:  # ssl.SSLError and TimeoutError are OSErrors
             connection.close()
-            say(_log, logging.INFO, f"a caller did not get in: {_why(error)}", source=source, mode=str(self._mode()))
+            # Who goes away without a word is a probe, or nobody.
+            level = logging.DEBUG if isinstance(error, ConnectionError) else logging.INFO
+            say(_log, level, f"a caller did not get in: {_why(error)}", source=source, mode=str(self._mode()))
         except BaseException:
             connection.close()
             raise

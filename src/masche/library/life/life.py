@@ -307,7 +307,8 @@ class Life:
 
     async def _watch(self, serving: Serving) -> None:
         """Ask one of our ports how it is, for ever."""
-        ask = probe.parse(serving.probe, serving.host, serving.port.port)
+        asked = serving.probe
+        ask = probe.parse(asked, serving.host, serving.port.port) if isinstance(asked, str) else asked
         while True:
             before = serving.pulse.phase
             serving.pulse = serving.pulse.after(await ask() if ask else "")

@@ -17,18 +17,18 @@ from masche.library.life.measures import Measures, Sums
 from masche.library.life.occupant import Health
 from masche.library.life.options import Options, Port
 from masche.link.messages import ProxyState, Report
-from masche.link.probe import Pulse
+from masche.link.probe import Probe, Pulse
 from masche.model.refs import Name
 
 
 @dataclass(slots=True, eq=False)
 class Serving:
-    """One port of ours: how it is asked whether it is well (``probe``, as ``masche run --health`` says it), and how it
-    is. ``host`` is where it is asked.
+    """One port of ours: how it is asked whether it is well (``probe``, as ``masche run --health`` says it, or the
+    question itself), and how it is. ``host`` is where it is asked.
     """
 
     port: Port
-    probe: str
+    probe: str | Probe
     host: str
     pulse: Pulse = field(default_factory=Pulse)
     is_watched: bool = False

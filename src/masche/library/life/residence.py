@@ -29,6 +29,7 @@ from masche.library.life.measures import Measures
 from masche.library.life.options import Options, OptionsError, Port, port
 from masche.library.life.presence import Presence, Serving
 from masche.link import probe
+from masche.link.probe import Probe
 from masche.model.refs import Name
 from masche.model.view import Inbound
 from masche.telemetry.logs import say
@@ -182,13 +183,14 @@ class Resident:
         """Take our ports out of traffic; say whether every caller has heard of it in that time. Blocks."""
         return bool(self._ask(lambda life: life.drain(within), within=within + LEAVE_WITHIN))
 
-    def serve(self, given: "int | str | Port", *, probe: str = "tcp", host: str = "127.0.0.1") -> None:
+    def serve(self, given: "int | str | Port", *, probe: str | Probe = "tcp", host: str = "127.0.0.1") -> None:
         """Register a port on which this process takes mutual TLS itself; it gets traffic once it is well.
 
-        ``probe`` is asked at ``host``: ``tcp``, ``http:/path``, ``grpc``, or ``none`` for well at once. Raises
-        OptionsError.
+        ``probe`` is asked at ``host``: ``tcp``, ``http:/path``, ``grpc``, or ``none`` for well at once; or it is the
+        question itself, asked in this thread's loop. Raises OptionsError.
         """
-        _check_probe(probe)
+        if isinstance(probe, str):
+            _check_probe(probe)
         self._presence.serve(Serving(port=port(given), probe=probe, host=host))
         self.start()
         self._tell(lambda life: life.changed())
