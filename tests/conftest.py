@@ -21,3 +21,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests said of themselves: how many cases they put to something, and by which seed."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    for said in [value for report in reports for name, value in report.user_properties if name == "parity"]:
+        terminalreporter.write_line(f"parity: {said}")

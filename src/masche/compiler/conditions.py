@@ -59,7 +59,9 @@ def operation(written: Operation) -> tuple[Condition, ...]:
 def when(written: AttributeCondition, namespace: str, trust_domain: str) -> Condition:
     """Read one ``when``. Raises UnknownAttributeError."""
     name = ""
-    if written.key.startswith(_HEADER) and written.key.endswith("]"):
+    if written.key.lower() == f"{_HEADER}host]":
+        attribute = Attribute.HOST
+    elif written.key.startswith(_HEADER) and written.key.endswith("]"):
         attribute, name = Attribute.HEADER, written.key[len(_HEADER) : -1].lower()
     else:
         attribute = _attribute(written.key)

@@ -127,11 +127,14 @@ def _kept(headers: Headers) -> Headers:
     """
     options = _nominated(headers)
     gone = (_OF_THE_HOP | _OF_THIS_HOP_ALONE | options) - (_UPGRADING if "upgrade" in options else frozenset[str]())
-    return tuple(
-        (name, "trailers" if name == "te" else value)
-        for name, value in headers
-        if (name not in gone and not name.startswith(_OF_PROXIES)) or (name == "te" and "trailers" in value)
-    )
+    kept = tuple(pair for pair in headers if pair[0] not in gone and not pair[0].startswith(_OF_PROXIES))
+    encodings = [value for name, value in headers if name == "te"]
+    return (*kept, *_trailers(",".join(encodings))) if encodings else kept
+
+
+def _trailers(encodings: str) -> Headers:
+    words = [word.partition(";")[0].strip().lower() for word in encodings.split(",")]
+    return (("te", "trailers"),) if "trailers" in words else () if encodings else (("te", ""),)
 
 
 _UPGRADING = frozenset(("connection", "upgrade"))
