@@ -62,6 +62,6 @@ def complete(user: Mapping[str, str], mesh: Mapping[str, str], port: int) -> dic
         names += [name for name in NEVER_PROXIED if name not in names]
         environment["NO_PROXY"] = environment["no_proxy"] = ",".join(names)
     if port:
-        environment["HOST"] = "127.0.0.1"
+        environment["HOST"] = mesh.get("HOST", "127.0.0.1")
         environment.setdefault("PORT", str(port))
     return environment

@@ -6,6 +6,7 @@ the same one, with its ports, its certificate and its last good configuration.
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -14,7 +15,7 @@ from masche.agent.local import Claim
 from masche.link.messages import Occupant, ProxyState, ScopeService, ServiceWish, State, WorkloadPort
 from masche.link.workloads import LABEL, NAME, UnfitError, names, port_names, protocol_of, proxy_id
 from masche.model.refs import Name, PortRef
-from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
+from masche.model.vantage import Dialect, LocalPort, Placement, Seat, SeatPort
 
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 EAST_WEST_LABEL, EAST_WEST = "masche.dev/gateway", "east-west"
@@ -32,6 +33,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     services: tuple[ScopeService, ...] = ()
     phase: str = "STARTING"
     created: tuple[str, ...] = ()
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return what an earlier run left in the folder of a seat."""
+    try:
+        return msgspec.json.decode((folder / "seat.json").read_bytes(), type=Record)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def check(claim: Claim, zone: str) -> None:
@@ -128,6 +137,7 @@ def proxy_state(
     return ProxyState(
         proxy=proxy_id(seat.workload, claim.placement),
         placement=claim.placement,
+        dialect=Dialect.GRPC if claim.placement is Placement.LIBRARY else Dialect.ENVOY,
         occupants=(occupant,),
         gateway=Name(claim.namespace, claim.gateway) if is_ingress else None,
         envoy_version=version,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from masche.model.vantage import Placement
+
 DEFAULT_GRACE = 10.0
 IDLE_EXIT = 60.0
 
@@ -45,6 +47,8 @@ class RunOptions:
     ``service_account`` "" is the service's name. ``dependencies`` None means every service it may see. ``health`` is
     ``tcp``, ``http:/path``, ``grpc`` or ``none``. ``grace`` is the time between SIGTERM and SIGKILL for the command.
     ``address`` is where others reach its proxy, ``bind`` where that listens and whence it calls ("": there, too).
+    With the placement LIBRARY there is no proxy: the command finds its way by gRPC's own xDS client, and is reached
+    where it listens itself.
     """
 
     data: Path
@@ -64,6 +68,7 @@ class RunOptions:
     start_timeout: float = 60.0
     is_strict: bool = False
     envoy: str = ""
+    placement: Placement = Placement.SIDECAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,27 +66,39 @@ def journal(text: str) -> None:
 
 
 def build(options: AgentOptions, folders: Folders) -> Server:
-    """Everything of an agent, made and not yet running. Raises EnvoyError, MachineError."""
+    """Everything of an agent, made and not yet running. Raises EnvoyError for one that was named, MachineError."""
     rng = Random()  # noqa: S311 - jitter and ports, no secrets
     standing = Machine(folders.data, machine.load(folders.data), rng=rng)
     reachable = options.address or address.reachable(standing.addresses)
     zone = options.zone or standing.zone
     uplink = Uplink(standing, version=VERSION, zone=zone, addresses=(reachable,), rng=rng)
-    binary = envoy.find(options.envoy)
+    binary, version, lacking = _envoy(options.envoy)
     host = Host(
         folders=folders,
         machine=standing.id,
         zone=zone,
         address=reachable,
         binary=binary,
-        envoy_version=envoy.version(binary),
+        envoy_version=version,
         uplink=uplink,
         relay=Relay(folders.relay_socket),
         ports=PortBook(folders.agent / "ports.json"),
         rng=rng,
         journal=journal,
+        lacking=lacking,
     )
     return Server(host)
+
+
+def _envoy(wanted: str) -> tuple[Path, str, str]:
+    """The binary, its version, or why there is none: programs that need no proxy are served all the same."""
+    try:
+        binary = envoy.find(wanted)
+        return binary, envoy.version(binary), ""
+    except EnvoyError as error:
+        if wanted:
+            raise
+        return Path(), "", str(error)
 
 
 _AGAIN = -1
@@ -109,7 +121,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     journal(f"agent of {server.host.machine}, control plane {server.host.uplink.address}, data {folders.data}")
     host = server.host
-    sidecars = server.sidecars.values
+    sidecars = server.sidecars
     pages = Metrics(address=options.metrics_address, ports=host.ports, sidecars=sidecars)
     server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
     server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
@@ -165,7 +177,7 @@ async def _until_joined(folders: Folders, standing: tuple[str, str] | None) -> N
 async def _until_idle(server: Server, seconds: float) -> None:
     while True:
         await asyncio.sleep(min(seconds, 1.0))
-        if not server.sidecars and time.monotonic() - server.idle_since >= seconds:
+        if not server.seated and time.monotonic() - server.idle_since >= seconds:
             raise _EndError
 
 

@@ -2,12 +2,12 @@
 
 Secrets are answered here. Everything else passes byte for byte, both ways; acknowledgements are Envoy's own, and what
 they acknowledge is kept as last good. A stream lives in one mode, told by a control plane or from the last good
-configuration; when the mode ends so does the stream, and Envoy comes back saying what it holds.
+configuration; when the mode ends so does the stream, and Envoy comes back saying what it holds. Programs with an xDS
+client of their own are passed on (``passage``).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,25 @@ import grpc.aio
 
 from masche.agent.last_good import LastGood
 from masche.agent.offline import Offline
+from masche.agent.passage import Passage
 from masche.agent.sds import Sds, Shelf
+from masche.agent.upstream import OverError, Upstream, ending
 from masche.wire import framing
-from masche.wire.discovery import DeltaRequest, DeltaResponse, decode_delta_request, decode_delta_response
+from masche.wire.discovery import (
+    DeltaRequest,
+    DeltaResponse,
+    SotwRequest,
+    decode_delta_request,
+    decode_delta_response,
+    decode_sotw_request,
+)
 from masche.wire.framing import WireError
 from masche.wire.types import SECRET
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = f"/{SERVICE}/DeltaAggregatedResources"
+STATE_OF_THE_WORLD = f"/{SERVICE}/StreamAggregatedResources"
+"""What gRPC's own clients speak."""
 
 MAX_PENDING = 64
 """Responses that an Envoy may leave unanswered before the oldest is no longer waited for."""
@@ -37,12 +48,6 @@ OPTIONS = (
 )
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
-Upstream = grpc.aio.StreamStreamCall[Any, Any]
-"""One stream to a control plane; requests and responses are bytes."""
-
-
-class _OverError(Exception):
-    """This stream has ended for a good reason."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,12 +65,23 @@ class Tenant:
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
     is_online: bool = False
     rejections: dict[str, str] = field(default_factory=dict[str, str])
-    sessions: set["_Session"] = field(default_factory=lambda: set[_Session]())  # noqa: PLW0108 - defined below
+    sessions: set["_Session | Passage"] = field(default_factory=lambda: set[_Session | Passage]())  # noqa: PLW0108 - defined below
 
     def turn(self) -> None:
         """End its streams, so that Envoy returns and is told by whoever is there now."""
         for session in self.sessions:
             session.over.set()
+
+    def note(self, request: DeltaRequest | SotwRequest) -> None:
+        """Remember what it refuses of each type, until it takes something."""
+        if request.error_code:
+            self.rejections[request.type_url] = request.error_message
+        elif request.nonce:
+            self.rejections.pop(request.type_url, None)
+
+    def told(self, is_told: bool) -> None:
+        """Hear whether a control plane tells it what to hold."""
+        self.is_online = is_told
 
 
 class Relay:
@@ -92,7 +108,10 @@ class Relay:
         """Listen, for this user alone."""
         library: Any = grpc  # as above
         self._server = library.aio.server(options=OPTIONS)
-        methods = {"DeltaAggregatedResources": library.stream_stream_rpc_method_handler(self._serve)}
+        methods = {
+            "DeltaAggregatedResources": library.stream_stream_rpc_method_handler(self._serve),
+            "StreamAggregatedResources": library.stream_stream_rpc_method_handler(self._pass_on),
+        }
         self._server.add_generic_rpc_handlers((library.method_handlers_generic_handler(SERVICE, methods),))
         self._socket.unlink(missing_ok=True)
         self._server.add_insecure_port(f"unix:{self._socket}")
@@ -105,23 +124,47 @@ class Relay:
             await self._server.stop(grace=None)
 
     async def _serve(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        if (raw := await _first(requests)) is not None:
+            tenant = await self._admitted(raw, decode_delta_request, context)
+            await _held(tenant, _Session(tenant, requests, context.write), raw)
+
+    async def _pass_on(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        if (raw := await _first(requests)) is not None:
+            tenant = await self._admitted(raw, decode_sotw_request, context)
+            passage = Passage(
+                requests, context.write, open_upstream=tenant.upstream, note=tenant.note, told=tenant.told
+            )
+            await _held(tenant, passage, raw)
+
+    async def _admitted(
+        self, raw: bytes, decode: Callable[[bytes], DeltaRequest | SotwRequest], context: Context
+    ) -> Tenant:
+        """Whose first request this is, once it may be told anything."""
         try:
-            raw = await anext(requests)
-            first = decode_delta_request(raw)
-        except StopAsyncIteration:
-            return
+            first = decode(raw)
         except WireError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         tenant = self._tenants.get(first.node_id)
         if tenant is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no proxy {first.node_id} has a seat here")
         await tenant.admitted.wait()
-        session = _Session(tenant, requests, context.write)
-        tenant.sessions.add(session)
-        try:
-            await session.run(raw)
-        finally:
-            tenant.sessions.discard(session)
+        return tenant
+
+
+async def _first(requests: AsyncIterator[bytes]) -> bytes | None:
+    try:
+        return await anext(requests)
+    except StopAsyncIteration:
+        return None
+
+
+async def _held(tenant: Tenant, session: "_Session | Passage", first: bytes) -> None:
+    """Run one stream as its tenant's."""
+    tenant.sessions.add(session)
+    try:
+        await session.run(first)
+    finally:
+        tenant.sessions.discard(session)
 
 
 class _Session:
@@ -155,7 +198,7 @@ class _Session:
                 group.create_task(self._until_over())
                 if self._upstream:
                     group.create_task(self._from_upstream(self._upstream))
-        except* (_OverError, WireError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except* (OverError, WireError, grpc.aio.AioRpcError, grpc.aio.UsageError):
             pass  # whatever ended it, Envoy reconnects and says what it holds
         finally:
             unwatch()
@@ -165,26 +208,26 @@ class _Session:
 
     async def _until_over(self) -> None:
         await self.over.wait()
-        raise _OverError
+        raise OverError
 
     async def _from_envoy(self, first: bytes) -> None:
         await self._take(first)
         async for raw in self._requests:
             await self._take(raw)
-        raise _OverError
+        raise OverError
 
     async def _take(self, raw: bytes) -> None:
         try:
             request = decode_delta_request(raw)
         except WireError as error:
-            raise _OverError from error
+            raise OverError from error
         if request.type_url == SECRET:
             self._sds.read(request)
-            self._note_rejection(request)
+            self._tenant.note(request)
             await self._write(self._sds.answer())
         elif self._upstream:
             self._settle(request)
-            with _ending():
+            with ending():
                 await self._upstream.write(self._with_node(raw, request))
         else:
             await self._write(self._offline.answer(request))
@@ -202,22 +245,16 @@ class _Session:
         response = self._pending.pop(request.nonce, None)
         if response is None:
             return
-        self._note_rejection(request)
+        self._tenant.note(request)
         if not request.error_code:
             self._tenant.last_good.keep(response)
 
-    def _note_rejection(self, request: DeltaRequest) -> None:
-        if request.error_code:
-            self._tenant.rejections[request.type_url] = request.error_message
-        elif request.nonce:
-            self._tenant.rejections.pop(request.type_url, None)
-
     async def _from_upstream(self, upstream: Upstream) -> None:
         while True:
-            with _ending():
+            with ending():
                 raw: Any = await upstream.read()
             if not isinstance(raw, bytes):
-                raise _OverError  # grpc's end of the stream
+                raise OverError  # grpc's end of the stream
             response = decode_delta_response(raw)
             if response.type_url == SECRET:
                 continue  # secrets are made here; nobody on a network may hand one in
@@ -236,19 +273,6 @@ class _Session:
         if raw is not None:
             async with self._writing:
                 await self._write_raw(raw)
-
-
-@contextmanager
-def _ending() -> Generator[None]:
-    """The end of an upstream call, in any form in which grpc.aio shows it: a closed channel cancels its calls."""
-    try:
-        yield
-    except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-        raise _OverError from error
-    except asyncio.CancelledError as error:
-        if (task := asyncio.current_task()) and task.cancelling():
-            raise
-        raise _OverError from error
 
 
 def _node_field(raw: bytes) -> bytes:

@@ -31,6 +31,7 @@ from masche.agent.local import (
 )
 from masche.agent.options import AgentOptions, RunOptions
 from masche.agent.processes import Handle
+from masche.model.vantage import Placement
 
 MESH_FAILED = 125
 """Exit code when there was no seat, so that the command was never started (or had to be stopped under ``--strict``)."""
@@ -224,17 +225,20 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 
 
 def _claim_of(options: RunOptions) -> Claim:
+    """What is asked of the agent; who serves without a proxy serves gRPC."""
+    usual = "grpc" if options.placement is Placement.LIBRARY else ""
     return Claim(
         service=options.service,
         namespace=options.namespace,
         service_account=options.service_account or options.service,
         labels=dict(options.labels),
-        ports=tuple(ClaimPort(port=one.port, name=one.name, protocol=one.protocol) for one in options.ports),
+        ports=tuple(ClaimPort(port=one.port, name=one.name, protocol=one.protocol or usual) for one in options.ports),
         dependencies=options.dependencies,
         health=options.health,
         zone=options.zone,
         address=options.address,
         bind=options.bind,
         metrics_port=options.metrics_port,
+        placement=options.placement,
         pid=os.getpid(),
     )

@@ -15,12 +15,12 @@ import msgspec
 from cryptography import x509
 
 from masche.agent.sds import Shelf
-from masche.identity import files, keys, lifetime
+from masche.identity import files, keys, lifetime, shown
 from masche.identity.rotation import Rotation
 from masche.link.messages import Roots, SignReply, SignRequest
 from masche.link.service import RefusedError
 from masche.model.refs import Name
-from masche.wire import framing, secret
+from masche.wire import framing, grpc_bootstrap, secret
 from masche.wire.types import SECRET
 
 
@@ -47,14 +47,28 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity:
-    """The certificate of one workload, from its first request to its end."""
+    """The certificate of one workload, from its first request to its end.
 
-    def __init__(self, *, file: Path, proxy: str, workload: Name, shelf: Shelf, signer: Signer, rng: Random) -> None:
+    ``shown`` is the folder in which a program that reads files finds it, if there is one.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: Path,
+        proxy: str,
+        workload: Name,
+        shelf: Shelf,
+        signer: Signer,
+        rng: Random,
+        shown: Path | None = None,
+    ) -> None:
         self._file = file
         self._proxy = proxy
         self._workload = workload
         self._shelf = shelf
         self._signer = signer
+        self._shown = shown
         self._rng = rng
         self._kept: Kept | None = None
         self._wake = asyncio.Event()
@@ -166,6 +180,8 @@ class Identity:
 
     def _expire(self) -> None:
         self._shelf.withdraw(secret.CERTIFICATE)
+        if self._shown:
+            shown.withdraw(self._shown)
         self._obtained.clear()
 
     def _keep(self, kept: Kept) -> None:
@@ -182,7 +198,18 @@ class Identity:
             framing.blob(SECRET, secret.CERTIFICATE, pair),
             framing.blob(SECRET, secret.ROOTS, roots),
         )
+        if self._shown:
+            shown.show(self._shown, _files(kept))
         self._obtained.set()
+
+
+def _files(kept: Kept) -> dict[str, bytes]:
+    """As gRPC reads them. It tells no trust domains apart, so of another one's roots it must not know."""
+    return {
+        grpc_bootstrap.CERTIFICATE: kept.chain.encode(),
+        grpc_bootstrap.KEY: kept.key.encode(),
+        grpc_bootstrap.ROOTS: kept.bundle.roots.encode(),
+    }
 
 
 def _is_valid(kept: Kept) -> bool:

@@ -19,10 +19,15 @@ from masche.agent.envoy import Place, adopt
 from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, ProtocolError, Release, Started
 from masche.agent.occupancy import ClaimError, workload_names
 from masche.agent.processes import ProcessId
+from masche.agent.program import Program
 from masche.agent.seats import NoPortError
 from masche.agent.sidecar import Host, Sidecar, Tell
 from masche.link.probe import HealthError, parse
 from masche.model.refs import Name
+from masche.model.vantage import Placement
+
+Seated = Sidecar | Program
+"""Who has a seat: an application with an Envoy of its own, or a program that needs none."""
 
 LOOKING_SECONDS = 1.0
 """How often unclaimed Envoys are looked at, while there are any."""
@@ -40,14 +45,18 @@ class Server:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.sidecars: dict[Name, Sidecar] = {}
+        self.seated: dict[Name, Seated] = {}
         self.metrics = ""
         self.readiness = ""
         self.part: Callable[[Sidecar], Awaitable[None]] = _in_silence
         self.idle_since = time.monotonic()
 
     def __repr__(self) -> str:
-        return f"<Server of {len(self.sidecars)} seats>"
+        return f"<Server of {len(self.seated)} seats>"
+
+    def sidecars(self) -> tuple[Sidecar, ...]:
+        """Return those that have an Envoy."""
+        return tuple(each for each in self.seated.values() if isinstance(each, Sidecar))
 
     async def run(self) -> None:
         """Listen, for this user alone, until cancelled. Envoys are left running."""
@@ -88,18 +97,18 @@ class Server:
                 writer.write(local.line(message))
 
         try:
-            sidecar = self.sit(claim, tell, leftovers.peer_of(writer.get_extra_info("socket")))
+            seated = self.sit(claim, tell, leftovers.peer_of(writer.get_extra_info("socket")))
         except (ClaimError, HealthError, NoPortError, OSError) as error:
             tell(_denied(error))
             return
-        living = asyncio.create_task(sidecar.run())
-        hearing = asyncio.create_task(_hear(sidecar, reader, tell))
+        living = asyncio.create_task(seated.run())
+        hearing = asyncio.create_task(_hear(seated, reader, tell))
         try:
             await asyncio.wait({living, hearing}, return_when=asyncio.FIRST_COMPLETED)
             if living.done() and (error := living.exception()):
-                self.host.journal(f"{sidecar.name}: {_cause(error)!r}")
+                self.host.journal(f"{seated.name}: {_cause(error)!r}")
                 tell(_denied(_cause(error)))
-            await self.release(sidecar, living)
+            await self.release(seated, living)
         finally:  # being cancelled means that the agent ends: Envoy stays, and the runner brings a new agent
             for task in (living, hearing):
                 task.cancel()
@@ -108,7 +117,7 @@ class Server:
         with contextlib.suppress(ConnectionError):
             await writer.drain()
 
-    def sit(self, claim: Claim, tell: Tell, holder: ProcessId | None) -> Sidecar:
+    def sit(self, claim: Claim, tell: Tell, holder: ProcessId | None) -> Seated:
         """Find the seat for a runner: the one it had before, or the first of its kind that is free.
 
         Raises ClaimError, HealthError, NoPortError, OSError.
@@ -116,24 +125,32 @@ class Server:
         occupancy.check(claim, self.host.zone)
         parse(claim.health, "127.0.0.1", 1)
         names = (Name(*claim.workload.split("/", 1)),) if claim.workload else workload_names(self.host.machine, claim)
-        name = next((one for one in names if one not in self.sidecars), None)
+        name = next((one for one in names if one not in self.seated), None)
         if name is None:
             raise ClaimError(f"the seat of {claim.workload} is taken", fix="wait until its other runner has ended")
-        sidecar = Sidecar(self.host, name, claim, tell)
-        leftovers.note_holder(sidecar.place.folder, holder)
-        self.sidecars[name] = sidecar
-        return sidecar
+        seated = self._seat(name, claim, tell)
+        leftovers.note_holder(seated.folder, holder)
+        self.seated[name] = seated
+        return seated
 
-    async def release(self, sidecar: Sidecar, living: "asyncio.Task[None]") -> None:
+    def _seat(self, name: Name, claim: Claim, tell: Tell) -> Seated:
+        if claim.placement is Placement.LIBRARY:
+            return Program(self.host, name, claim, tell)
+        if self.host.lacking:
+            raise ClaimError(self.host.lacking)
+        return Sidecar(self.host, name, claim, tell)
+
+    async def release(self, seated: Seated, living: "asyncio.Task[None]") -> None:
         """End a seat: its proxy leaves the mesh and Envoy stops."""
         try:
-            await self.part(sidecar)
-            await sidecar.release()
+            if isinstance(seated, Sidecar):
+                await self.part(seated)
+            await seated.release()
         finally:
-            sidecar.supervisor.terminate()  # also when the agent ends in the middle of this: nobody would come for it
+            seated.terminate()  # also when the agent ends in the middle of this: nobody would come for it
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
-            self.sidecars.pop(sidecar.name, None)
+            self.seated.pop(seated.name, None)
             self.idle_since = time.monotonic()
 
     async def _tend_seats(self) -> None:
@@ -161,7 +178,7 @@ class Server:
         return found
 
     def _untaken(self) -> tuple[Path, ...]:
-        taken = {sidecar.place.folder for sidecar in self.sidecars.values()}
+        taken = {each.folder for each in self.seated.values()}
         return tuple(folder for folder in self.host.folders.seats.iterdir() if folder not in taken)
 
     def status(self) -> AgentStatus:
@@ -174,20 +191,20 @@ class Server:
             is_connected=uplink.is_connected,
             metrics=self.metrics,
             readiness=self.readiness,
-            seats=tuple(sidecar.status() for sidecar in self.sidecars.values()),
+            seats=tuple(each.status() for each in self.seated.values()),
         )
 
 
-async def _hear(sidecar: Sidecar, reader: asyncio.StreamReader, tell: Tell) -> None:
+async def _hear(seated: Seated, reader: asyncio.StreamReader, tell: Tell) -> None:
     """Obey the runner until it releases the seat or hangs up."""
     while True:
         match await local.read_request(reader):
             case None | Release():
                 return
             case Started(pid=pid):
-                sidecar.command_started(pid)
+                seated.command_started(pid)
             case Leave(is_ended=False):
-                tell(local.Drained(is_confirmed=await sidecar.drain()))
+                tell(local.Drained(is_confirmed=await seated.drain()))
             case Leave() | Claim() | AskStatus():
                 continue
 

@@ -55,7 +55,10 @@ Tell = Callable[["local.FromAgent"], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What all seats of one agent share. ``address`` is where other machines reach it, ``binary`` its Envoy."""
+    """What all seats of one agent share.
+
+    ``address`` is where other machines reach it, ``binary`` its Envoy; ``lacking`` says why it has none.
+    """
 
     folders: Folders
     machine: str
@@ -68,6 +71,17 @@ class Host:
     ports: PortBook
     rng: Random
     journal: Callable[[str], None]
+    lacking: str = ""
+
+    def waiting_for(self) -> str:
+        """Say what the start of a seat waits for, while no control plane has accepted it."""
+        uplink = self.uplink
+        if uplink.is_connected:
+            return f"waiting for the control plane at {uplink.address} to accept this workload"
+        if uplink.address.startswith("unix:"):  # beside its control plane, and none of that is there
+            return f"no control plane runs on {self.folders.data}: start it with `masche up`, or `masche join` one"
+        why = f" ({uplink.why.splitlines()[0]})" if uplink.why else ""
+        return f"waiting for the control plane at {uplink.address}{why}"
 
 
 class Sidecar:
@@ -82,7 +96,7 @@ class Sidecar:
         self._where = whereabouts(claim, host.address)
         self._folder = private_folder(host.folders.seat(str(name)))
         self.place = Place(folder=self._folder, admin=host.folders.sockets / _admin_socket(name))
-        self._record = _read_record(self._folder)
+        self._record = occupancy.read_record(self._folder)
         self._shelf = Shelf()
         self.last_good = LastGood(self._folder / "last-good")
         self.tenant = Tenant(
@@ -191,18 +205,7 @@ class Sidecar:
                 return
             if not self._scoped.is_set() and not told:
                 told = True
-                self._tell(local.Progress(text=self._waiting_for()))
-
-    def _waiting_for(self) -> str:
-        uplink = self._host.uplink
-        if uplink.is_connected:
-            return f"waiting for the control plane at {uplink.address} to accept this workload"
-        if uplink.address.startswith("unix:"):  # beside its control plane, and none of that is there
-            return (
-                f"no control plane runs on {self._host.folders.data}: start it with `masche up`, or `masche join` one"
-            )
-        why = f" ({uplink.why.splitlines()[0]})" if uplink.why else ""
-        return f"waiting for the control plane at {uplink.address}{why}"
+                self._tell(local.Progress(text=self._host.waiting_for()))
 
     def _resume_offline(self) -> bool:
         """Whether everything that an earlier run left is there and fits: configuration, certificate, the same ports."""
@@ -336,6 +339,15 @@ class Sidecar:
                     await asyncio.sleep(0.05)
         return self._drained.is_set()
 
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its things."""
+        return self._folder
+
+    def terminate(self) -> None:
+        """End its Envoy at once, if it still runs."""
+        self.supervisor.terminate()
+
     async def release(self) -> None:
         """The command has ended: deregister and stop Envoy. What was learned stays on disk for the next run."""
         self._host.uplink.leave(self.proxy)
@@ -353,13 +365,6 @@ def _admin_socket(name: Name) -> str:
 def _pulse(claim: Claim, record: Record | None) -> Pulse:
     """Who claims a seat again goes on as it was; a new run starts."""
     return Pulse(phase=record.phase) if claim.workload and record else Pulse()
-
-
-def _read_record(folder: Path) -> Record | None:
-    try:
-        return msgspec.json.decode((folder / "seat.json").read_bytes(), type=Record)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 async def _first(events: set[asyncio.Event], within: float) -> None:

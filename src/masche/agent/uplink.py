@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc.aio
 
-from masche.agent.relay import METHOD, Upstream
+from masche.agent.relay import METHOD
+from masche.agent.upstream import Upstream
 from masche.identity import transport
 from masche.link.client import Connected, Disconnected, LinkClient
 from masche.link.machine import Machine
@@ -89,12 +90,12 @@ class Uplink:
         """Send one Report. Raises RefusedError, ConnectionError."""
         return await self._link.report(report)
 
-    def stream(self, proxy: str) -> Upstream | None:
+    def stream(self, proxy: str, method: str = METHOD) -> Upstream | None:
         """Open an xDS stream for a proxy that the control plane has accepted; None when there is no such."""
         if self._channel is None or proxy not in self._accepted:
             return None
         channel: Any = self._channel  # the stubs of grpc.aio leave the parameters of their generics open
-        return channel.stream_stream(METHOD)()
+        return channel.stream_stream(method)()
 
     async def run(self) -> None:
         """Keep the link up and pass on what it says, for ever."""

@@ -18,15 +18,25 @@ EXPOSED_INTERVAL = 10.0
 
 
 class Wellbeing:
-    """What is known of one command. ``on_change`` is called after every change, ``tell`` reaches its runner."""
+    """What is known of one command, which is to answer at ``address``.
+
+    ``on_change`` is called after every change, ``tell`` reaches its runner.
+    """
 
     def __init__(
-        self, claim: Claim, pulse: Pulse, *, on_change: Callable[[], None], tell: Callable[["local.FromAgent"], None]
+        self,
+        claim: Claim,
+        pulse: Pulse,
+        *,
+        on_change: Callable[[], None],
+        tell: Callable[["local.FromAgent"], None],
+        address: str = "127.0.0.1",
     ) -> None:
         self.pulse = pulse
         self.exposed: tuple[int, ...] = ()
         self.is_draining = False
         self._claim = claim
+        self._address = address
         self._on_change = on_change
         self._tell = tell
         self._command = 0
@@ -53,11 +63,12 @@ class Wellbeing:
         await self._started.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._probe())
-            group.create_task(self._look())
+            if self._claim.placement is not Placement.LIBRARY:  # whose ports are there to be called
+                group.create_task(self._look())
 
     async def _probe(self) -> None:
         port = self._claim.ports[0].port if self._claim.ports else 0
-        ask = probe.parse(self._claim.health, "127.0.0.1", port) if port else None
+        ask = probe.parse(self._claim.health, self._address, port) if port else None
         if ask is None:
             self._take(self.pulse.after(""))
             return

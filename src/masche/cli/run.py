@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from masche.agent.options import Port
 
 PROTOCOLS = ("http", "http2", "grpc", "tcp")
+PLACEMENTS = ("sidecar", "library")
+
+_WHERE = "A proxy beside it, or gRPC's own xDS client and server in it."
 
 
 class PortSpec(click.ParamType["Port"]):
@@ -38,6 +41,7 @@ class PortSpec(click.ParamType["Port"]):
 @click.option("--label", "labels", multiple=True, type=Label(), help="A label of the workload. Repeatable.")
 @click.option("--depends-on", "dependencies", multiple=True, help="A service that it calls; all without. Repeatable.")
 @click.option("--health", default="tcp", show_default=True, help="How it is probed: tcp, http:/path, grpc or none.")
+@click.option("--placement", type=click.Choice(PLACEMENTS), default="sidecar", show_default=True, help=_WHERE)
 @click.option("--zone", default="", help="The zone in which it runs.")
 @click.option("--address", default="", help="Where other machines reach this one.")
 @click.option("--bind", default="", help="Where its proxy listens and whence it calls, if not --address.")
@@ -60,6 +64,7 @@ def run(
     labels: tuple[tuple[str, str], ...],
     dependencies: tuple[str, ...],
     health: str,
+    placement: str,
     zone: str,
     address: str,
     bind: str,
@@ -74,9 +79,11 @@ def run(
 
     It gets a proxy with an identity, one SERVICE_URL variable per service that it may call, and HTTP_PROXY. Signals
     reach it, leaving is orderly, and its exit code is ours. Without --port it is a job: it calls, nobody calls it.
+    With --placement library there is no proxy: COMMAND uses xds:/// and xDS credentials of gRPC (docs/grpc.md).
     """
     from masche.agent.options import RunOptions
     from masche.agent.runner import run as run_in_seat
+    from masche.model.vantage import Placement
 
     options = RunOptions(
         data=data,
@@ -96,6 +103,7 @@ def run(
         start_timeout=start_timeout,
         is_strict=strict,
         envoy=envoy,
+        placement=Placement(placement),
     )
     ctx.exit(run_in_seat(options))
 

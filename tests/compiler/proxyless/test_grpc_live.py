@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc_programs import CALLER, SERVER, Program
 
 from live.mesh import free_port
 from live.plane import Plane, Stream
+from live.programs import CALLER, SERVER, Program
 from masche.compiler.endpoints import endpoints
 from masche.compiler.proxyless import grpc, grpc_endpoints
 from masche.compiler.vantage import stand

@@ -11,7 +11,9 @@ CREDENTIALS = grpc.xds_channel_credentials()
 channels = {}
 
 
-def channel(target):
+def channel(target, *, is_fresh):
+    if is_fresh and target in channels:
+        channels.pop(target).close()
     if target not in channels:
         channels[target] = grpc.secure_channel(f"xds:///{target}", CREDENTIALS)
     return channels[target]
@@ -34,7 +36,9 @@ def once(call, asked):
 
 
 def answers(asked):
-    call = channel(asked["target"]).unary_unary(asked.get("method", "/tests.Greeter/Echo"))
+    call = channel(asked["target"], is_fresh=asked.get("fresh", False)).unary_unary(
+        asked.get("method", "/tests.Greeter/Echo")
+    )
     if "times" not in asked:
         return once(call, asked)
     with ThreadPoolExecutor(8) as pool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-PROGRAMS = Path(__file__).parents[2] / "e2e"
+PROGRAMS = Path(__file__).parents[1] / "e2e"
 CALLER = (sys.executable, str(PROGRAMS / "clients" / "xds_caller.py"))
 SERVER = (sys.executable, str(PROGRAMS / "servers" / "xds_greeter.py"))
 DEADLINE = 20.0

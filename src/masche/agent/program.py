@@ -1,0 +1,237 @@
+"""One program that is in the mesh without a proxy, by gRPC's own xDS client and server, and the seat it has.
+
+The agent does for it what a proxy beside it would: it registers it, probes it, has its certificate signed and renewed,
+and passes its xDS stream on. The program is given a bootstrap, and finds key, certificate and roots in files that it
+names. Order of a start: registration, certificate, bootstrap, then the command. Invariant: files of the key are this
+user's alone, and go when the seat does.
+"""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from masche.agent import local, occupancy
+from masche.agent.folders import private_folder
+from masche.agent.last_good import LastGood
+from masche.agent.local import Claim, SeatStatus
+from masche.agent.occupancy import ClaimError, Record
+from masche.agent.relay import STATE_OF_THE_WORLD, Tenant
+from masche.agent.sds import Shelf
+from masche.agent.secrets import Identity
+from masche.agent.sidecar import DRAINED_WITHIN, Host, Tell
+from masche.agent.wellbeing import Wellbeing
+from masche.agent.whereabouts import whereabouts
+from masche.identity import shown
+from masche.identity.files import write_private
+from masche.link.client import Connected, Disconnected
+from masche.link.messages import Accepted, Drained, Refused, Roots, Scope
+from masche.link.probe import Pulse
+from masche.link.workloads import proxy_id
+from masche.model.refs import Name
+from masche.wire.grpc_bootstrap import bootstrap
+
+SAID_AFTER = 1.5
+"""Seconds after which a start says what it waits for."""
+
+BOOTSTRAP = "GRPC_XDS_BOOTSTRAP"
+"""The variable in which gRPC looks for the path of its bootstrap."""
+
+
+class Program:
+    """One seat without a proxy. ``tell`` reaches whoever claimed it."""
+
+    def __init__(self, host: Host, name: Name, claim: Claim, tell: Tell) -> None:
+        _check(claim)
+        self.name = name
+        self.claim = claim
+        self.proxy = proxy_id(name, claim.placement)
+        self.folder = private_folder(host.folders.seat(str(name)))
+        self._host = host
+        self._tell = tell
+        self._where = whereabouts(claim, host.address)
+        ports = {port.port: port.port for port in claim.ports}
+        self.seat = occupancy.seat_of(name, claim, bind=self._where.bind, mesh_ports=ports, proxy_port=0, local={})
+        self._shelf = Shelf()
+        self.tenant = Tenant(
+            proxy=self.proxy,
+            shelf=self._shelf,
+            last_good=LastGood(self.folder / "last-good"),
+            upstream=lambda: host.uplink.stream(self.proxy, STATE_OF_THE_WORLD),
+        )
+        self.identity = Identity(
+            file=self.folder / "identity.json",
+            proxy=self.proxy,
+            workload=name,
+            shelf=self._shelf,
+            signer=host.uplink,
+            rng=host.rng,
+            shown=self._certificates,
+        )
+        record = occupancy.read_record(self.folder)
+        pulse = Pulse(phase=record.phase) if claim.workload and record else Pulse()
+        self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, address=self._answers_at)
+        self._created: tuple[str, ...] = ()
+        self._accepted = asyncio.Event()
+        self._refused = asyncio.Event()
+        self._refusal: Refused | None = None
+        self._drained = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name} {self.phase}, {'told' if self.tenant.is_online else 'not told'} what to hold>"
+
+    @property
+    def phase(self) -> str:
+        """STARTING, READY, UNHEALTHY or DRAINING."""
+        return self.wellbeing.phase
+
+    @property
+    def exposed(self) -> tuple[int, ...]:
+        """No port of it is: they are there to be called, and want a certificate of the mesh themselves."""
+        return ()
+
+    @property
+    def _certificates(self) -> Path:
+        return self.folder / "certificates"
+
+    @property
+    def _answers_at(self) -> str:
+        """Where it is probed: where it was told to listen."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._where.bind, self._where.bind)  # noqa: S104 - compared
+
+    def status(self) -> SeatStatus:
+        """How it is now."""
+        return SeatStatus(
+            workload=str(self.name),
+            proxy=self.proxy,
+            phase=self.phase,
+            reason=self.wellbeing.pulse.reason,
+            is_online=self.tenant.is_online,
+            not_after=self.identity.not_after,
+            ports={f"inbound/{port.app_port}": port.mesh_port for port in self.seat.ports},
+            rejections=dict(self.tenant.rejections),
+        )
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take the seat, say Ready, and serve until cancelled. ClaimError when the control plane refuses it."""
+        self._host.relay.admit(self.tenant)
+        self._host.uplink.listen(self.proxy, self._hear)
+        self.identity.load()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.identity.run(self._registered))
+            self._put()
+            await self._until_accepted()
+            await self.identity.obtained()
+            self.tenant.admitted.set()
+            self._say_ready()
+            group.create_task(self.wellbeing.watch())
+
+    async def _registered(self) -> None:
+        await self._accepted.wait()
+
+    async def _until_accepted(self) -> None:
+        """Who took the seat again has a command that runs: it is not kept waiting."""
+        if self.claim.workload and self.identity.is_valid:
+            return
+        said = asyncio.get_running_loop().call_later(SAID_AFTER, self._say_waiting)
+        refused = asyncio.create_task(self._refused.wait())
+        accepted = asyncio.create_task(self._accepted.wait())
+        try:
+            await asyncio.wait({refused, accepted}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            said.cancel()
+            refused.cancel()
+            accepted.cancel()
+        if self._refusal and not self._accepted.is_set():
+            raise ClaimError(self._refusal.why, fix=self._refusal.fix)
+
+    def _say_waiting(self) -> None:
+        self._tell(local.Progress(text=self._host.waiting_for()))
+
+    def _say_ready(self) -> None:
+        path = self.folder / "grpc-bootstrap.json"
+        body = bootstrap(
+            node_id=self.proxy,
+            cluster=self.claim.service,
+            zone=self.claim.zone or self._host.zone,
+            server=f"unix:{self._host.folders.relay_socket}",
+            certificates=self._certificates / shown.CURRENT,
+        )
+        write_private(path, body)
+        environ = {BOOTSTRAP: str(path), "HOST": self._where.bind}
+        listens = tuple(f"{self.seat.bind}:{port.app_port}" for port in self.seat.ports)
+        self._tell(local.Ready(workload=str(self.name), environment=environ, created=self._created, listens=listens))
+
+    def command_started(self, pid: int) -> None:
+        """The command runs: from now on it is probed."""
+        self.wellbeing.command_started(pid)
+
+    # -- what is said -------------------------------------------------------------------------------------------------
+
+    def _put(self) -> None:
+        self._host.uplink.put(
+            occupancy.proxy_state(
+                self.claim,
+                self.seat,
+                zone=self._host.zone,
+                address=self._where.advertised,
+                phase=self.phase,
+                reason=self.wellbeing.pulse.reason,
+                is_exposed=False,
+                version="",
+            )
+        )
+        record = Record(claim=self.claim, seat=self.seat, phase=self.wellbeing.pulse.phase, created=self._created)
+        write_private(self.folder / "seat.json", msgspec.json.encode(record))
+
+    def _hear(self, event: Accepted | Refused | Scope | Drained | Roots | Connected | Disconnected) -> None:
+        match event:
+            case Scope():  # said once every part of the control plane knows it
+                self._accepted.set()
+            case Accepted(created=created):
+                self._created = (*self._created, *map(str, created))
+            case Refused(why=why, fix=fix):
+                self._refusal = event
+                self._refused.set()
+                if self._accepted.is_set():
+                    self._tell(local.Denied(why=why, fix=fix))
+            case Drained():
+                self._drained.set()
+            case Roots():
+                self.identity.trust(event)
+            case Connected() | Disconnected():
+                pass
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> bool:
+        """Take it out of traffic; say whether the control plane confirmed that every caller has it."""
+        self.wellbeing.is_draining = True
+        self._drained.clear()
+        self._put()
+        if self._host.uplink.is_connected:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAINED_WITHIN):
+                    await self._drained.wait()
+        return self._drained.is_set()
+
+    async def release(self) -> None:
+        """The command has ended: deregister, and take its files away."""
+        self._host.uplink.leave(self.proxy)
+        self._host.relay.dismiss(self.proxy)
+        shown.withdraw(self._certificates)
+
+    def terminate(self) -> None:
+        """Nothing of ours runs for it."""
+
+
+def _check(claim: Claim) -> None:
+    """Its port speaks mutual TLS, and what may be asked there, policies decide. Raises ClaimError."""
+    if claim.health not in {"tcp", "none"}:
+        raise ClaimError(
+            f"--health {claim.health} asks in plaintext, and the port of a program without a proxy takes mutual TLS",
+            fix="use tcp or none",
+        )

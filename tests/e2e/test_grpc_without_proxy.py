@@ -1,0 +1,175 @@
+"""gRPC's own xDS client and server in the mesh, with no code of ours but the bootstrap that ``masche run`` writes."""
+
+import contextlib
+import json
+import stat
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from e2e.mesh import SERVERS, Instance, Mesh
+from e2e.reaching import addr
+from e2e.test_clients import CLIENTS
+from e2e.waiting import holds, until
+from live.programs import CALLER, Program
+from masche.model.refs import Kind
+
+PLANE = ("--leaf-ttl", "20s")
+XDS_SERVER = (sys.executable, str(SERVERS / "xds_greeter.py"))
+GREETER = (sys.executable, str(SERVERS / "greeter.py"))
+IDLE = (sys.executable, str(CLIENTS / "idle.py"))
+LIBRARY = ("--placement", "library")
+WHO = "/tests.Greeter/WhoAmI"
+
+
+@pytest.fixture(scope="module")
+def orders(mesh: Mesh) -> Instance:
+    """A server that uses gRPC's xDS server."""
+    return mesh.run("orders", XDS_SERVER, options=LIBRARY)
+
+
+@pytest.fixture(scope="module")
+def greeter(mesh: Mesh) -> Instance:
+    """A server behind a sidecar."""
+    return mesh.run("greeter", GREETER, protocol="grpc")
+
+
+@pytest.fixture(scope="module")
+def proxied(mesh: Mesh) -> Instance:
+    """A caller behind a sidecar."""
+    return mesh.run("shopper", IDLE, has_port=False)
+
+
+@pytest.fixture(scope="module")
+def web(mesh: Mesh, orders: Instance, greeter: Instance, proxied: Instance) -> Iterator[Program]:
+    """A caller that uses gRPC's xDS client."""
+    caller = mesh.run("web", IDLE, has_port=False, options=LIBRARY)
+    mesh.await_ready(orders, greeter, proxied)
+    program = Program(CALLER, caller.environment)
+    try:
+        yield program
+    finally:
+        program.close()
+
+
+def who(web: Program, **question: Any) -> dict[str, Any]:
+    answer = web.ask(target="orders:80", method=WHO, **question)
+    assert answer["code"] == "OK", answer
+    return json.loads(answer["body"])
+
+
+@contextlib.contextmanager
+def calling(web: Program) -> Generator[list[dict[str, Any]]]:
+    """Call without a pause while the block runs; what was answered is in the list."""
+    answers: list[dict[str, Any]] = []
+    over = threading.Event()
+
+    def call() -> None:
+        while not over.is_set():
+            answers.extend(web.ask(target="orders:80", times=8, timeout=5, wait=False))
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        caller.join()
+
+
+def test_two_programs_without_a_proxy_prove_who_they_are_to_each_other(web: Program):
+    assert who(web)["peer"] == ["spiffe://mesh.local/ns/shop/sa/web"]
+    assert web.ask(target="orders.shop.svc.cluster.local:80", body="hello")["body"] == "hello"
+
+
+def test_a_program_without_a_proxy_calls_one_behind_a_sidecar(web: Program):
+    answer = web.ask(target="greeter:80", method="/tests.Greeter/Describe", body="hello")
+    assert answer["code"] == "OK", answer
+    seen = dict(json.loads(answer["body"])["metadata"])
+    assert seen["x-forwarded-client-cert"].endswith("URI=spiffe://mesh.local/ns/shop/sa/web")
+
+
+def test_a_program_behind_a_sidecar_calls_one_without_a_proxy(web: Program, proxied: Instance):
+    host, port = addr(proxied, "orders")
+    with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        answer = json.loads(channel.unary_unary(WHO)(b"", timeout=10, wait_for_ready=True))
+    assert answer["peer"] == ["spiffe://mesh.local/ns/shop/sa/shopper"]
+
+
+def test_nobody_without_a_certificate_of_the_mesh_reaches_its_port(web: Program, orders: Instance):
+    with grpc.insecure_channel(f"127.0.0.1:{orders.app_port}") as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(WHO)(b"", timeout=3)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+DENY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-web, namespace: shop}
+spec:
+  selector: {matchLabels: {app: orders}}
+  action: DENY
+  rules: [{from: [{source: {principals: ["mesh.local/ns/shop/sa/web"]}}], to: [{operation: {paths: ["*/WhoAmI"]}}]}]
+"""
+
+
+def test_a_policy_denies_and_lifting_it_allows(mesh: Mesh, web: Program, proxied: Instance):
+    def code(method: str = WHO) -> str:
+        return web.ask(target="orders:80", method=method, timeout=5)["code"]
+
+    assert code() == "OK"
+    mesh.apply(DENY)
+    until(lambda: code() == "PERMISSION_DENIED", "the policy holds", within=2)
+    assert code("/tests.Greeter/Echo") == "OK"
+    mesh.delete(Kind.AUTHORIZATION_POLICY, "not-web")
+    until(lambda: code() == "OK", "the policy is lifted", within=2)
+
+
+def test_a_replica_comes_and_goes_while_calls_go_on_and_none_fails(mesh: Mesh, web: Program, orders: Instance):
+    assert who(web)["name"] == orders.name
+    with calling(web) as answers:
+        second = mesh.run("orders", XDS_SERVER, options=LIBRARY)
+        mesh.await_ready(second)
+        until(lambda: {each.get("peer") for each in answers[-40:]} == {orders.name, second.name}, "both are called")
+        second.terminate()
+        assert second.wait() == 0
+        until(lambda: {each.get("peer") for each in answers[-40:]} == {orders.name}, "one is called")
+    failed = [each for each in answers if each["code"] != "OK"]
+    assert not failed, failed[:3]
+    assert len(answers) > 100
+
+
+def test_its_certificate_is_renewed_in_files_that_are_its_users_alone(web: Program, orders: Instance):
+    folder = orders.seat_folder / "certificates"
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    first = who(web, fresh=True)["certificate"]
+    until(lambda: who(web, fresh=True)["certificate"] != first, "the caller shows another certificate", within=30)
+    assert orders.seat.not_after > time.time()
+
+
+def test_status_shows_its_placement_and_that_it_is_in_sync(mesh: Mesh, web: Program, orders: Instance):
+    found = orders.status()
+    assert found
+    assert found.placement == "library"
+    assert found.is_in_sync
+    assert mesh.masche("status").stdout.count("library") >= 2
+
+
+def test_calls_go_on_without_a_control_plane_and_follow_the_next_one(mesh: Mesh, web: Program, orders: Instance):
+    assert who(web)["name"] == orders.name
+    mesh.kill_plane()
+    holds(lambda: web.ask(target="orders:80", timeout=5)["code"] == "OK", "calls go on", lasting=1.5)
+    mesh.start_plane()
+    mesh.await_ready(orders)
+    second = mesh.run("orders", XDS_SERVER, options=LIBRARY)
+    mesh.await_ready(second)
+    until(lambda: web.ask(target="orders:80", timeout=5).get("peer") == second.name, "the new one is called")
+    second.terminate()
+    assert second.wait() == 0
