@@ -219,7 +219,7 @@ class Resident:
         self._certificates.withdraw()
         self._measures.forget()
         parent = self._presence
-        self._begin(parent.avoided | (frozenset({parent.name}) if parent.name else frozenset()))
+        self._begin(parent.avoided | frozenset[Name]({parent.name} if parent.name else ()))
         self.facade.channels = Channels(caller=self._presence.process)
         self.facade.options = self._call_options()
         self.facade.rng = Random()  # noqa: S311 - as above
