@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
+from masche.model.expressions import replace_all
 from masche.model.refs import PortRef
 from masche.model.view import (
     Backend,
@@ -26,7 +27,6 @@ from masche.model.view import (
     RewriteKind,
     Route,
 )
-from masche.traffic.expressions import replace_all
 from masche.traffic.match import match
 from masche.traffic.request import Headers, Request
 from masche.traffic.times import times

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import assert_never
 
+from masche.model.expressions import full_match
 from masche.model.view import PathKind, RequestMatch, Route, ValueKind, ValueMatch
-from masche.traffic.expressions import full_match
 from masche.traffic.request import Request, is_grpc
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)

@@ -7,8 +7,8 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import assert_never
 
+from masche.model.expressions import full_match
 from masche.model.view import Pattern, PatternKind
-from masche.traffic.expressions import full_match
 from masche.traffic.match import in_range
 
 ONE, REST = "{*}", "{**}"
