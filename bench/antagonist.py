@@ -14,9 +14,10 @@ import time
 from statistics import median
 
 from plots import line_plot
-from rig.contender import Contender
-from rig.load import Backend, Backends, Behaviour, Call, Caller, Plan
-from rig.mesh import STEERED, MascheMesh
+from rig.contender import Contender, begin
+from rig.library import CARRIED_OUT, LibraryMesh
+from rig.load import Backend, Backends, Behaviour, Call, Plan
+from rig.mesh import MascheMesh
 from rig.peers import HandEnvoy, HaProxy, Nginx, WeightedEnvoy, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record, percentile
@@ -40,10 +41,12 @@ def play(contender: Contender) -> dict[float, list[Call]]:
         contender.start(ports)
         settle(3)
         director.start()
-        Caller(Plan(urls=contender.urls, rate=STEPS[0] * SERVERS * PROMISED, seconds=5, timeout=TIMEOUT)).wait()
+        begin(
+            contender, Plan(urls=contender.urls, rate=STEPS[0] * SERVERS * PROMISED, seconds=5, timeout=TIMEOUT)
+        ).wait()
         return {
-            step: Caller(
-                Plan(urls=contender.urls, rate=step * SERVERS * PROMISED, seconds=STEP, timeout=TIMEOUT)
+            step: begin(
+                contender, Plan(urls=contender.urls, rate=step * SERVERS * PROMISED, seconds=STEP, timeout=TIMEOUT)
             ).wait()
             for step in STEPS
         }
@@ -73,6 +76,7 @@ def p99(calls: list[Call]) -> float:
 def contenders() -> list[Contender]:
     return [
         MascheMesh("masche"),
+        LibraryMesh(),
         HandEnvoy("LEAST_REQUEST"),
         WeightedEnvoy(),
         HandEnvoy("ROUND_ROBIN"),
@@ -90,7 +94,7 @@ def main() -> None:
     record = Record(
         "antagonist",
         "Neighbours that take the processor away",
-        measures=STEERED,
+        measures=CARRIED_OUT,
     )
     found: dict[str, list[dict[float, float]]] = {}
     failed: dict[str, int] = {}
@@ -108,11 +112,11 @@ def main() -> None:
     record.raw = {
         name: [{str(step): value for step, value in each.items()} for each in rounds] for name, rounds in found.items()
     }
-    if "masche" in middle:
+    for ours in ("masche", "masche library"):
         for peer, limit in TARGETS.items():
-            if peer in middle:
-                ratio = median(middle["masche"][step] / middle[peer][step] for step in STEPS)
-                name = "ratio_to_" + peer.removeprefix("envoy ").replace(" ", "_")
+            if ours in middle and peer in middle:
+                ratio = median(middle[ours][step] / middle[peer][step] for step in STEPS)
+                name = f"{ours.partition(' ')[2]}_ratio_to_{peer.removeprefix('envoy ')}".lstrip("_").replace(" ", "_")
                 record.figure(name, round(ratio, 3), target=f"<= {limit}", is_met=ratio <= limit)
     path = RESULTS / "antagonist.svg"
     line_plot(

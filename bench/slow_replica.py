@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from plots import line_plot
-from rig.contender import Contender
-from rig.load import Backend, Backends, Behaviour, Call, Caller, Plan
-from rig.mesh import STEERED, MascheMesh
+from rig.contender import Contender, begin
+from rig.library import CARRIED_OUT, LibraryMesh
+from rig.load import Backend, Backends, Behaviour, Call, Plan
+from rig.mesh import MascheMesh
 from rig.peers import HandEnvoy, HaProxy, Nginx, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record, percentile
@@ -96,8 +97,10 @@ def play(contender: Contender, *, before: float, slow: float, after: float, rate
     try:
         contender.start(ports)
         settle(3)
-        Caller(Plan(urls=contender.urls, rate=rate / 5, seconds=5, timeout=TIMEOUT)).wait()  # connections are open
-        caller = Caller(Plan(urls=contender.urls, rate=rate, seconds=before + slow + after, timeout=TIMEOUT))
+        begin(
+            contender, Plan(urls=contender.urls, rate=rate / 5, seconds=5, timeout=TIMEOUT)
+        ).wait()  # connections are open
+        caller = begin(contender, Plan(urls=contender.urls, rate=rate, seconds=before + slow + after, timeout=TIMEOUT))
         marks: dict[str, float] = {}
         director = threading.Thread(target=_direct, args=(backends, caller.started_at, before, slow, marks))
         director.start()
@@ -119,6 +122,7 @@ def _direct(backends: Backends, began: float, before: float, slow: float, marks:
 def contenders() -> list[Contender]:
     return [
         MascheMesh("masche"),
+        LibraryMesh(),
         HandEnvoy("LEAST_REQUEST"),
         HandEnvoy("LEAST_REQUEST", is_detecting=True, timeout=TIMEOUT),
         HandEnvoy("ROUND_ROBIN"),
@@ -141,7 +145,7 @@ def main() -> None:
     record = Record(
         "slow-replica",
         "One of eleven servers becomes slow",
-        measures=STEERED,
+        measures=CARRIED_OUT,
     )
     runs: dict[str, list[Window]] = {}
     for number in range(given.rounds):
@@ -178,10 +182,11 @@ def report(record: Record, runs: dict[str, list[Window]]) -> None:
                 f"{middle['returned']:.2f}",
             ]
         )
-        if name == "masche":
-            record.figure("avoidable", middle["avoidable"], target="0", is_met=middle["avoidable"] == 0)
+        if name in {"masche", "masche library"}:
+            ours = "library_" if name == "masche library" else ""
+            record.figure(f"{ours}avoidable", middle["avoidable"], target="0", is_met=middle["avoidable"] == 0)
             record.figure(
-                "failed_share",
+                f"{ours}failed_share",
                 round(middle["share"], 6),
                 target=f"<= {TARGET_TOTAL}",
                 is_met=middle["share"] <= TARGET_TOTAL,

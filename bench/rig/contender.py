@@ -1,7 +1,9 @@
 """What takes part in a benchmark: something between callers and servers."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
+
+from rig.load import Call, Caller, Plan
 
 
 class Contender(Protocol):
@@ -15,6 +17,20 @@ class Contender(Protocol):
     def start(self, backends: Mapping[str, int]) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Calls(Protocol):
+    """The calls of a plan, under way since ``started_at`` (Unix seconds)."""
+
+    started_at: float
+
+    def wait(self) -> list[Call]: ...
+
+
+def begin(contender: Contender, plan: Plan) -> Calls:
+    """Begin to call: by the compiled caller, or as a contender calls that is in the callers' own processes."""
+    made: Callable[[Plan], Any] = getattr(contender, "call", Caller)
+    return made(plan)
 
 
 class Several:

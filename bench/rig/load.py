@@ -148,11 +148,12 @@ class Caller:
 
     def wait(self) -> list[Call]:
         assert self._process.stdout
-        calls = [_call(line.rstrip("\n").split("\t")) for line in self._process.stdout]
+        calls = [call_of(line.rstrip("\n").split("\t")) for line in self._process.stdout]
         assert self._process.wait() == 0
         return calls
 
 
-def _call(words: Sequence[str]) -> Call:
+def call_of(words: Sequence[str]) -> Call:
+    """Read a line that a caller wrote."""
     url, sent, took, status, backend, late = words
     return Call(int(url), int(sent) / 1e6, int(took) / 1e3, int(status), backend, int(late) / 1e3)
