@@ -18,6 +18,11 @@ def who(name: str) -> Answer:
     return lambda _head: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
 
 
+def hang_up(_head: bytes) -> bytes:
+    """End the connection instead of an answer."""
+    raise ConnectionAbortedError
+
+
 class Answering:
     """``received``: what applications would have seen; ``peers``: who called, for contexts of the library."""
 
@@ -26,19 +31,16 @@ class Answering:
         self.received: list[bytes] = []
         self.peers: list[str] = []
         self.accepted = 0
-        self._open: set[socket.socket] = set()
+        self.open: set[socket.socket] = set()
         self._listening = socket.create_server((address, port))
+        self.port = int(self._listening.getsockname()[1])
         self._thread = threading.Thread(target=self._accept, name="answering")
         self._threads: list[threading.Thread] = []
         self._thread.start()
 
-    @property
-    def port(self) -> int:
-        return int(self._listening.getsockname()[1])
-
     def hang_up(self) -> None:
         """End every connection, now."""
-        for each in tuple(self._open):
+        for each in tuple(self.open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
@@ -66,15 +68,16 @@ class Answering:
             self._threads[-1].start()
 
     def _serve(self, plain: socket.socket) -> None:
-        self._open.add(plain)
+        mine: set[socket.socket] = {plain}
+        self.open |= mine
         try:
             with plain, contextlib.suppress(OSError), self.context.wrap_socket(plain, server_side=True) as encrypted:
-                self._open.add(encrypted)
+                mine.add(encrypted)
+                self.open |= mine
                 self.peers.append(peer_id(encrypted))
                 self._talk(encrypted)
-                self._open.discard(encrypted)
         finally:
-            self._open.discard(plain)
+            self.open -= mine
 
     def _talk(self, encrypted: ssl.SSLSocket) -> None:
         buffer = b""

@@ -5,9 +5,11 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from library.answering import Answer, Answering, who
 from library.issuing import Issuing
+from masche.library.core.channel import Channel
 from masche.library.core.facade import CallOptions, Facade
 from masche.library.core.ports import Called, Known, Tried
 from masche.library.core.tls import Certificates
@@ -20,9 +22,13 @@ from masche.model.view import (
     Endpoints,
     EndpointView,
     Forward,
+    HeaderChange,
     Locality,
+    PathRewrite,
     Protocol,
     RequestMatch,
+    Retry,
+    RewriteKind,
     Route,
     VirtualHost,
 )
@@ -80,12 +86,58 @@ def service(
     )
 
 
+def to(name: str, **said: Any) -> Forward:
+    return Forward(backends=(Backend(cluster=PortRef("shop", name, 80)),), **said)
+
+
+def within(name: str, timeout: float) -> Route:
+    """A route whose requests have so many seconds, and are not repeated."""
+    return Route(name=name, match=RequestMatch(), action=to(name, timeout=timeout, retry=Retry(attempts=0)))
+
+
+def repeating(name: str) -> Route:
+    """A route whose idempotent requests are repeated when a try of 0.2 s was not answered."""
+    return Route(name=name, match=RequestMatch(), action=to(name, per_try_timeout=0.2, retry=Retry(attempts=3)))
+
+
+def never_repeating(name: str) -> Route:
+    return Route(name=name, match=RequestMatch(), action=to(name, retry=Retry(attempts=0)))
+
+
+def changing(name: str) -> Route:
+    """A route that changes what is sent and what is answered."""
+    rewrite = PathRewrite(kind=RewriteKind.PREFIX, value="/v2/")
+    return Route(
+        name=name,
+        match=RequestMatch(),
+        action=to(name, host_rewrite="other", path_rewrite=rewrite),
+        request_headers=HeaderChange(set=(("x-sent", "2"),)),
+        response_headers=HeaderChange(add=(("x-added", "1"), ("set-cookie", "stick=here"))),
+    )
+
+
+def settled(town: "Town") -> bool:
+    """Is nothing under way that has not been settled?"""
+    names = [name for known in town.told.values() for name in known.destinations]
+    channels = [channel for name in names if (channel := town.facade.channels.get(name)) is not None]
+    return all(
+        channel.gate.active == 0 and all(load == 0 for load in pending(channel).values()) for channel in channels
+    )
+
+
+def pending(channel: Channel) -> dict[str, int]:
+    """How many attempts are under way at each instance."""
+    balancer = channel.callee.balancer
+    return {each.id: balancer.gauge(each.id).outstanding for each in balancer.membership.endpoints}
+
+
 class Town:
     """``told`` by authority; whoever is not in it is outside. ``facade`` is the caller's, the workload ``web``."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.issuing = Issuing(folder / "authority")
         self.told: dict[str, Known] = {}
+        self.silent: set[str] = set()
         self.outside = passthrough()
         self.counted = Counted()
         self.identity: Certificates = self.issuing.certificates("web")
@@ -96,9 +148,10 @@ class Town:
             options=CallOptions(caller="web", patience=0.2),
         )
         self._stack = stack
+        self._instances: list[Answering] = []
 
     def known(self, authority: str) -> Known | None:
-        return self.told.get(authority, self.outside)
+        return None if authority in self.silent else self.told.get(authority, self.outside)
 
     def want(self, authority: str) -> "Future[Known]":
         return Future()
@@ -111,7 +164,13 @@ class Town:
         context = self.issuing.certificates(workload).server_context()
         running = Answering(context, answer or who(workload), port=port)
         self._stack.callback(running.close)
+        self._instances.append(running)
         return running
+
+    @property
+    def is_quiet(self) -> bool:
+        """Is no connection to any instance open?"""
+        return not any(each.open for each in self._instances)
 
     def serve(self, name: str, *instances: Answering, traffic: Traffic = UNSAID, route: Route | None = None) -> None:
         """Tell of a service."""

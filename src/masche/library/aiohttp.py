@@ -38,11 +38,8 @@ from masche.library.core.tls import Context
 from masche.library.resident import facade as resident
 from masche.traffic.request import Headers, Request
 
-_OURS = frozenset(
-    {"host", "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer",
-     "transfer-encoding"}
-)  # fmt: skip
-"""Headers of the connection and of the body's framing: aiohttp's own business."""
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+"""Headers that are aiohttp's own business; all others pass the pipeline."""
 
 _WAY = "masche_way"
 """Set on a request that went through the middleware: its Target, or None when it is not for the mesh."""
@@ -152,7 +149,7 @@ class _Exchange:
                 authority=url.host_port_subcomponent or "",
                 scheme=url.scheme,
                 headers=tuple(
-                    (name, value) for key, value in request.headers.items() if (name := key.lower()) not in _OURS
+                    (name, value) for key, value in request.headers.items() if (name := key.lower()) not in _FRAMING
                 ),
             ),
             can_repeat=not body or isinstance(body, BytesPayload),
@@ -171,9 +168,9 @@ class _Exchange:
         """A copy of the request, for one instance."""
         request, asked = self._request, target.request
         headers = CIMultiDict(((hdrs.HOST, asked.authority), *asked.headers))
-        for name, value in request.headers.items():
-            if name.lower() in _OURS and name != hdrs.HOST:
-                headers.add(name, value)
+        for name in (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.CONNECTION):
+            if name in request.headers and name not in headers:
+                headers[name] = request.headers[name]
         copy = object.__new__(type(request))
         vars(copy).update(vars(request))
         vars(copy).update(
@@ -204,7 +201,7 @@ class _Exchange:
             return await self._handler(own)
 
     async def drop(self, raw: ClientResponse) -> None:
-        raw.close()
+        _end(raw)
 
     def head(self, raw: ClientResponse) -> Head:
         if raw is not self._raw:
@@ -257,6 +254,14 @@ def _over(content: StreamReader, ending: Ending, cut: asyncio.TimerHandle | None
 def _cut(raw: ClientResponse) -> None:
     """The time for the whole answer is up, as Envoy counts it: "spans ... the complete response has been received"."""
     raw.content.set_exception(aiohttp.ServerTimeoutError("the answer's body did not end in time"))
+    _end(raw)
+
+
+def _end(raw: ClientResponse) -> None:
+    """Close an answer and its connection, without the farewell of TLS, for which nobody would wait."""
+    transport = raw.connection.transport if raw.connection is not None else None
+    if transport is not None:
+        transport.abort()
     raw.close()
 
 
