@@ -10,6 +10,7 @@ COMMANDS = {
     "demo": Lazy("masche.cli.demo:demo", "The whole story on one machine.", "masche.cli.demo"),
     "up": Lazy("masche.cli.up:up", "Start a control plane.", "masche.control.process"),
     "run": Lazy("masche.cli.run:run", "Run a command as a service of the mesh.", "masche.agent.runner"),
+    "serve": Lazy("masche.cli.serve:serve", "Serve an ASGI or WSGI application, with no proxy.", "uvicorn"),
     "join": Lazy("masche.cli.join:join", "Let this machine into a mesh.", "masche.agent.join"),
     "agent": Lazy("masche.cli.agent:agent", "Run this machine's agent.", "masche.agent.process"),
     "gateway": Lazy("masche.cli.gateway:gateway", "Open a way in: carry out a Gateway.", "masche.agent.gateway"),

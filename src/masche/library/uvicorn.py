@@ -7,11 +7,14 @@ itself, so each of its protocols is wrapped once, by ``introducing``, and reads 
 
 import asyncio
 import hashlib
+import math
 import random
+import signal
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, cast
 
@@ -19,11 +22,17 @@ import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
+from masche.library import resident as residents
+from masche.library.asgi import door
 from masche.library.core.inbound import Shown
-from masche.library.core.inbound_asgi import SHOWN, App, Message, Receive, Scope, Send
-from masche.library.core.inbound_listen import Listener
+from masche.library.core.inbound_asgi import SHOWN, App, Guarded, Message, Receive, Scope, Send
+from masche.library.core.inbound_health import asking
+from masche.library.core.inbound_listen import Listener, bound
 from masche.library.core.ports import Identity
 from masche.library.core.tls import peer_id
+from masche.library.life.options import Port
+from masche.library.life.options import port as read_port
+from masche.library.life.residence import Resident
 from masche.model.view import MtlsMode
 
 MAX_CONNECTION_AGE: Final = 3600.0
@@ -33,6 +42,9 @@ IDLE_TIMEOUT: Final = 310
 """Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+
+GRACE: Final = 10.0
+"""Seconds that requests under way have at the end."""
 
 _TLS_1_3 = 0x0304
 _CIPHERS = {
@@ -126,7 +138,11 @@ def config(app: App, identity: Identity, **options: Any) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server on sockets that take mutual TLS. ``leave`` is awaited before anything is closed."""
+    """uvicorn's server on sockets that take mutual TLS.
+
+    ``begun`` is called when the application has started and callers can come, ``leave`` is awaited before anything is
+    closed.
+    """
 
     def __init__(
         self,
@@ -136,10 +152,12 @@ class Server(uvicorn.Server):
         mode: Callable[[], MtlsMode | None],
         context: Callable[[], ssl.SSLContext],
         leave: Callable[[], Awaitable[None]],
+        begun: Callable[["Server"], None] = lambda _: None,
     ) -> None:
         super().__init__(config)
         self._listener = Listener(sockets, self._protocol, mode=mode, context=context)
         self._leave = leave
+        self._begun = begun
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then let callers in."""
@@ -148,6 +166,7 @@ class Server(uvicorn.Server):
         self.servers: list[Any] = [self._listener]
         if not self.should_exit:
             self._listener.start()
+            self._begun(self)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell callers and wait until they are gone; then end what is under way, and the application."""
@@ -157,3 +176,56 @@ class Server(uvicorn.Server):
     def _protocol(self) -> asyncio.Protocol:
         made: Any = self.config.http_protocol_class
         return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def run(
+    app: App,
+    port: int | str | Port,
+    *,
+    host: str = "0.0.0.0",  # noqa: S104 - mutual TLS guards the port wherever it is reached
+    health: str = "",
+    grace: float = GRACE,
+    resident: Resident | None = None,
+    **options: Any,
+) -> None:
+    """Serve an ASGI application in the mesh until SIGTERM or SIGINT, and leave in order.
+
+    ``health`` is the path that is asked whether the application is well, ``grace`` the seconds for requests under way
+    at the end; ``options`` are uvicorn's own. Raises OSError when the port is not to be had, before anything starts.
+    """
+    at = read_port(port)
+    listening = bound(host, at.port)
+    who = resident or residents.resident()
+    guard = door(who, at)
+    identity = who.facade.identity
+    settings = config(Guarded(app, guard), identity, **{"timeout_graceful_shutdown": math.ceil(grace), **options})
+
+    def begun(server: Server) -> None:
+        loop, state = asyncio.get_running_loop(), server.lifespan.state
+        probe = asking(
+            app, health, port=at.port, reception=who.reception, identity=identity, loop=loop, state=lambda: state
+        )
+        who.serve(at, probe=probe)
+
+    async def leave() -> None:
+        await asyncio.to_thread(who.drain)
+
+    context = identity.server_context
+    with _ended_by_signals():
+        Server(settings, [listening], mode=guard.mode, context=context, leave=leave, begun=begun).run()
+    who.close(drain=0)
+
+
+@contextmanager
+def _ended_by_signals() -> Generator[None]:
+    """Let a signal end the server and nothing else: uvicorn raises it once more when it is done."""
+
+    def noted(*_: object) -> None:
+        """The server has ended by it."""
+
+    before = {number: signal.signal(number, noted) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
