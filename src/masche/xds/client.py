@@ -17,7 +17,6 @@ from typing import Any, Final, Protocol, TypeVar, cast
 import grpc
 import grpc.aio
 
-from masche.model.ports import Now
 from masche.wire import discovery
 from masche.wire.framing import WireError
 from masche.xds.client_words import (
@@ -53,6 +52,9 @@ LARGE: Final = 64 * 1024
 
 FIRST_PAUSE: Final = 0.2
 LAST_PAUSE: Final = 5.0
+
+Now = Callable[[], float]
+"""Monotonic seconds. ``model.ports`` has the same word, and with it all that is written in YAML: too much for here."""
 
 T = TypeVar("T")
 
