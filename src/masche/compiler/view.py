@@ -3,6 +3,8 @@
 Invariant: equal tables and equal Vantages give equal Views, and no address of any endpoint is looked at.
 """
 
+from collections import defaultdict
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -13,14 +15,16 @@ from masche.compiler.gateways import gateway
 from masche.compiler.inbound import inbound
 from masche.compiler.names import spiffe_id
 from masche.compiler.outbound import outbound
+from masche.compiler.proxyless.grpc_ignored import ignored
 from masche.compiler.remember import by_identity
-from masche.compiler.status import statuses
+from masche.compiler.status import statuses as of_mesh
+from masche.compiler.vantage import stand
+from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.mesh import Mesh
+from masche.model.refs import Origin, Ref
 from masche.model.resources.mesh_config import OutboundTrafficPolicy
-from masche.model.vantage import Placement, Vantage
+from masche.model.vantage import Dialect, Placement, Vantage
 from masche.model.view import Cluster, GatewayListener, Outbound, View
-
-__all__ = ["statuses", "view"]
 
 
 def view(mesh: Mesh, vantage: Vantage) -> View:
@@ -79,3 +83,44 @@ def _calling_side(mesh: Mesh, vantage: Vantage) -> Sides:
 def _shared(*_tables: Any) -> dict[tuple[str, tuple[str, ...] | None], Sides]:
     """What was made of these tables so far, by namespace and dependencies."""
     return {}
+
+
+def statuses(mesh: Mesh) -> tuple[Status, ...]:
+    """Return the Status of every resource about which there is something to say, sorted by what it is about.
+
+    To what is true of the mesh comes what the placements that are in use do not carry out.
+    """
+    found = {each.ref: each for each in of_mesh(mesh)}
+    for ref, diagnostics in _not_carried_out(mesh).items():
+        before = found.get(ref, Status(ref=ref))
+        found[ref] = replace(before, diagnostics=(*before.diagnostics, *diagnostics))
+    return tuple(found[ref] for ref in sorted(found))
+
+
+def _not_carried_out(mesh: Mesh) -> dict[Ref, list[Diagnostic]]:
+    """What programs with gRPC's own xDS ignore, each thing once."""
+    concerned: dict[Vantage, list[str]] = defaultdict(list)
+    for name, workload in sorted(mesh.workloads.items()):
+        if workload.status and workload.status.dialect is Dialect.GRPC:
+            where = stand(mesh, workload, placement=Placement.LIBRARY, dialect=Dialect.GRPC)
+            concerned[where].append(str(name))
+    by: dict[tuple[Origin, str, str], list[str]] = defaultdict(list)
+    for vantage, workloads in concerned.items():
+        for each in dict.fromkeys(ignored(view(mesh, vantage))):
+            by[each].extend(workloads)
+    said: dict[Ref, list[Diagnostic]] = defaultdict(list)
+    for (origin, why, fix), workloads in by.items():
+        said[origin.ref].append(_ignored_by(sorted(workloads), origin, why, fix))
+    return said
+
+
+def _ignored_by(workloads: list[str], origin: Origin, why: str, fix: str) -> Diagnostic:
+    others = f" and {len(workloads) - 1} more" if len(workloads) > 1 else ""
+    return Diagnostic(
+        code="ignored-by-grpc",
+        where=str(origin),
+        why=f"programs that use gRPC without a proxy ({workloads[0]}{others}) ignore this: {why}",
+        fix=fix,
+        severity=Severity.WARNING,
+        ref=origin.ref,
+    )

@@ -16,6 +16,7 @@ from masche.model.ports import Put
 from masche.model.refs import Name
 from masche.model.resources.core import Service
 from masche.model.resources.workload import Workload, WorkloadState
+from masche.model.vantage import Dialect
 from masche.model.view import Protocol
 
 OWNER = "masche.dev/created-by"
@@ -142,6 +143,7 @@ def _workload(state: ProxyState, occupant: Occupant, origin: Origin) -> Workload
         "process": origin[1],
         "proxy": state.proxy,
         "exposed": occupant.exposed,
+        "dialect": None if state.dialect is Dialect.ENVOY else state.dialect,
     }
     metadata = {"name": workload.name, "namespace": workload.namespace, "labels": dict(occupant.labels)}
     return Workload.model_validate({"metadata": metadata, "spec": spec, "status": status})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_meshes import CANARY, ORDERS, a_mesh, policy, route, workload
 
 from live.mesh import free_port
 from live.plane import Plane, Stream
@@ -23,35 +24,11 @@ from masche.identity import keys, shown
 from masche.identity.authority import Authority
 from masche.identity.spiffe import SpiffeId
 from masche.model.mesh import Mesh
-from masche.model.ports import Entry, Snapshot
 from masche.model.refs import Name
 from masche.model.steering import NO_STEERING
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort
-from masche.model.yaml import load
-from masche.registry.merge import from_snapshot
 from masche.wire import grpc_bootstrap
 from masche.xds.wanted import Wanted
-
-BASE = """
-apiVersion: v1
-kind: Service
-metadata: {name: orders}
-spec: {selector: {app: orders}, ports: [{name: grpc, port: 80, targetPort: grpc, appProtocol: grpc}]}
-"""
-WORKLOAD = """
----
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {{name: {name}, labels: {{app: {app}}}}}
-spec: {{address: 127.0.0.1, serviceAccount: {app}, placement: library{ports}}}
-"""
-
-
-def a_mesh(text: str) -> Mesh:
-    loaded = load(text, file="mesh.yaml", namespace="shop")
-    assert not loaded.errors, "\n".join(map(str, loaded.errors))
-    entries = (Entry(ref=each.ref, resource=each, revision=1, created_revision=1) for each in loaded.resources)
-    return from_snapshot(Snapshot(revision=1, entries=tuple(entries)))
 
 
 @dataclass
@@ -107,11 +84,7 @@ class World:
         return Wanted.of((*grpc.blobs(told), *grpc.listeners(told, seat), *map(grpc_endpoints.blob, instances)))
 
     def mesh(self, more: str = "") -> Mesh:
-        text = BASE
-        for name, port in self.programs.items():
-            ports = f", ports: [{{name: {'grpc' if port else 'none'}, port: {port or 9}}}]"
-            text += WORKLOAD.format(name=name, app=name.partition("-")[0], ports=ports)
-        return a_mesh(text + more)
+        return a_mesh(ORDERS + "".join(workload(*each) for each in self.programs.items()) + more)
 
 
 @pytest.fixture
@@ -220,34 +193,18 @@ def test_policies_hold_from_the_call_after_they_are_live_and_no_longer(world: Wo
     assert settled(lambda: caller.ask(target="orders:80")["code"]) == "OK"
 
 
-ROUTE = """
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: orders}}
-spec:
-  parentRefs: [{{group: '', kind: Service, name: orders}}]
-  rules: {rules}
-"""
-MORE = """
----
-apiVersion: v1
-kind: Service
-metadata: {name: canary}
-spec: {selector: {app: canary}, ports: [{port: 80, targetPort: grpc, appProtocol: grpc}]}
-"""
-ORDERS, CANARY = "{name: orders, port: 80}", "{name: canary, port: 80}"
+TO_ORDERS, TO_CANARY = "{name: orders, port: 80}", "{name: canary, port: 80}"
 
 
 def test_routes_decide_by_path_and_metadata_and_split_by_weight(world: World):
     servers = [world.start(name, SERVER, port=free_port()) for name in ("orders-1", "canary-1")]
     caller = world.start("web", CALLER)
-    world.plane.worlds |= {name: world.wanted(world.mesh(MORE), name) for name in world.programs}
+    world.plane.worlds |= {name: world.wanted(world.mesh(CANARY), name) for name in world.programs}
     for server in servers:
         server.until(lambda server=server: server.said)
 
     def routed(rules: str) -> None:
-        world.tell(world.mesh(MORE + ROUTE.format(rules=rules)), "web")
+        world.tell(world.mesh(CANARY + route(rules)), "web")
         settled(peer)
 
     def peer(**call: Any) -> str:
@@ -256,22 +213,22 @@ def test_routes_decide_by_path_and_metadata_and_split_by_weight(world: World):
 
     assert peer(wait=True) == "orders-1"
     routed(
-        f"[{{matches: [{{path: {{type: Exact, value: /tests.Greeter/WhoAmI}}}}], backendRefs: [{CANARY}]}},"
-        f" {{matches: [{{headers: [{{name: X-Tier, value: gold}}]}}], backendRefs: [{CANARY}]}},"
+        f"[{{matches: [{{path: {{type: Exact, value: /tests.Greeter/WhoAmI}}}}], backendRefs: [{TO_CANARY}]}},"
+        f" {{matches: [{{headers: [{{name: X-Tier, value: gold}}]}}], backendRefs: [{TO_CANARY}]}},"
         f" {{matches: [{{headers: [{{name: x-tier, type: RegularExpression, value: 's.*'}}]}}],"
         f" backendRefs: [{{name: nobody, port: 80}}]}},"
         f" {{matches: [{{path: {{type: PathPrefix, value: /other}}}}, {{method: GET}},"
-        f" {{queryParams: [{{name: a, value: b}}]}}], backendRefs: [{CANARY}]}},"
-        f" {{backendRefs: [{ORDERS}]}}]"
+        f" {{queryParams: [{{name: a, value: b}}]}}], backendRefs: [{TO_CANARY}]}},"
+        f" {{backendRefs: [{TO_ORDERS}]}}]"
     )
     assert peer() == "orders-1"
     assert peer(method="/tests.Greeter/WhoAmI") == "canary-1"
     assert peer(metadata=[("x-tier", "gold")]) == "canary-1"
     assert peer(metadata=[("x-tier", "golden")]) == "orders-1"
     assert peer(metadata=[("x-tier", "silver")]) == "UNAVAILABLE"
-    routed(f"[{{matches: [{{path: {{value: /tests.Greeter}}}}], backendRefs: [{CANARY}]}}]")
+    routed(f"[{{matches: [{{path: {{value: /tests.Greeter}}}}], backendRefs: [{TO_CANARY}]}}]")
     assert peer() == "canary-1"
-    routed(f"[{{matches: [{{path: {{value: /tests.Greet}}}}], backendRefs: [{CANARY}]}}]")
+    routed(f"[{{matches: [{{path: {{value: /tests.Greet}}}}], backendRefs: [{TO_CANARY}]}}]")
     assert peer() == "UNAVAILABLE"
     routed(
         "[{backendRefs: [{name: orders, port: 80, weight: 1}, {name: canary, port: 80, weight: 3}],"
@@ -307,17 +264,6 @@ def test_endpoints_come_and_go_while_calls_go_on(world: World):
     caller.until(lambda: peers() == {"orders-2"})
 
 
-POLICY = """
----
-apiVersion: masche.dev/v1
-kind: TrafficPolicy
-metadata: {{name: orders}}
-spec:
-  targetRefs: [{{group: '', kind: Service, name: orders}}]
-  {spec}
-"""
-
-
 @pytest.mark.parametrize("algorithm", ["LeastRequest", "RoundRobin", "Random"])
 def test_every_policy_of_a_service_is_taken_by_the_client(world: World, algorithm: str):
     world.start("orders-1", SERVER, port=free_port())
@@ -329,7 +275,7 @@ def test_every_policy_of_a_service_is_taken_by_the_client(world: World, algorith
   circuitBreaker: {{maxRequests: 1}}
   outlierEjection: {{errorPercent: 50, consecutiveErrors: 3}}
   retryBudget: {{percent: 30}}"""
-    world.tell(world.mesh(POLICY.format(spec=spec)), "web")
+    world.tell(world.mesh(policy(spec)), "web")
     assert caller.ask(target="orders:80")["code"] == "OK"
     answers = caller.ask(target="orders:80", method="/tests.Greeter/Hang", times=4)
     assert sorted(each["code"] for each in answers) == ["DEADLINE_EXCEEDED"] + ["UNAVAILABLE"] * 3
@@ -343,7 +289,7 @@ def test_a_hash_keeps_equal_calls_at_one_instance(world: World, algorithm: str):
     spec = f"loadBalancing: {{algorithm: {algorithm}, hashOn: {{type: Header, name: x-user}}}}"
     serving(world)
     assert caller.ask(target="orders:80")["code"] == "OK"
-    world.tell(world.mesh(POLICY.format(spec=spec)), "web")
+    world.tell(world.mesh(policy(spec)), "web")
     found = {
         user: {each["peer"] for each in caller.ask(target="orders:80", metadata=[("x-user", user)], times=10)}
         for user in map(str, range(12))

@@ -71,9 +71,14 @@ def ways(outbounds: Iterable[Outbound], clusters: Iterable[Cluster]) -> Iterator
             yield from (listener(name, way.service) for name in names(way))
 
 
+def destination(backend: Backend) -> PortRef | None:
+    """Return where a backend's share of the calls goes: to nobody where it was to be redirected."""
+    return None if backend.redirect else backend.cluster
+
+
 def leads_nowhere(outbounds: Iterable[Outbound]) -> bool:
-    """Say whether some route has a backend that does not exist."""
-    return any(each.cluster is None for way in outbounds for each in _backends(way.routes))
+    """Say whether some route has a backend that is nobody."""
+    return any(not destination(each) for way in outbounds for each in _backends(way.routes))
 
 
 def _backends(routes: Iterable[Route]) -> Iterator[Backend]:
@@ -141,8 +146,8 @@ def _forward(
 def _clusters(backends: tuple[Backend, ...]) -> Body:
     """One cluster that two backends share is two: gRPC adds nothing up, and need not."""
     if len(backends) == 1:
-        return {"cluster": cluster_name(backends[0].cluster)}
-    weighted = [{"name": cluster_name(each.cluster), "weight": each.weight} for each in backends]
+        return {"cluster": cluster_name(destination(backends[0]))}
+    weighted = [{"name": cluster_name(destination(each)), "weight": each.weight} for each in backends]
     return {"weighted_clusters": {"clusters": weighted}}
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from masche.model.refs import Kind
 from masche.model.resources.meta import Manifest, Part
 from masche.model.resources.scalars import DnsName, Flag, Port, PortName
-from masche.model.vantage import Placement
+from masche.model.vantage import Dialect, Placement
 from masche.model.view import Protocol
 
 
@@ -49,7 +49,8 @@ class WorkloadState(StrEnum):
 class WorkloadStatus(Part):
     """Written by the mesh alone. ``reason`` is for people; ``exposed`` says that the application can be bypassed.
 
-    ``process`` is which of the machine's processes registered it: "" its agent, else one with the library.
+    ``process`` is which of the machine's processes registered it: "" its agent, else one with the library. ``dialect``
+    is what it is configured in, which says what it carries out; None for an Envoy's.
     """
 
     state: WorkloadState = WorkloadState.READY
@@ -58,6 +59,7 @@ class WorkloadStatus(Part):
     process: str = ""
     proxy: str = ""
     exposed: Flag = False
+    dialect: Dialect | None = None
 
 
 class Workload(Manifest):
