@@ -12,7 +12,7 @@ from masche.model.mesh import Mesh
 from masche.model.ports import Change, Entry
 from masche.model.refs import Name, PortRef
 from masche.model.steering import Steer, Steering
-from masche.model.vantage import Placement, Seat
+from masche.model.vantage import Dialect, Placement, Seat, SeatPort
 from masche.model.view import Endpoints
 from masche.registry.merge import merge
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
@@ -160,3 +160,29 @@ def test_a_mesh_that_cannot_be_compiled_leaves_everything_as_it_was() -> None:
         compilation.settle(broken, endpoints_alone=False)
     assert compilation.mesh is mesh
     assert compilation.wanted(here) is wanted
+
+
+def test_the_library_is_given_the_table_and_the_endpoints_that_sidecars_are_given() -> None:
+    compilation = settled(SHOP)
+    found = compilation.mesh.workloads[Name("shop", "web-1")]
+    seat = Seat(workload=found.name, bind="127.0.0.1", ports=(SeatPort(name="http", app_port=8080, mesh_port=8080),))
+    vantage = stand(compilation.mesh, found, placement=Placement.LIBRARY, dialect=Dialect.LIBRARY)
+    library, sidecar = compilation.wanted(((vantage, seat),)), compilation.wanted((place(compilation, "web-1"),))
+    assert sorted(library.table(LISTENER)) == ["inbound/8080", "proxy"]
+    assert list(library.table(ROUTES)) == ["proxy"]
+    assert library.table(ROUTES)["proxy"].version == sidecar.table(ROUTES)["proxy"].version
+    for name, blob in library.table(ENDPOINTS).items():
+        assert blob is sidecar.table(ENDPOINTS)[name]
+    assert sorted(library.table(CLUSTER)) == sorted(library.table(ENDPOINTS))
+
+
+def test_what_the_library_may_call_is_never_narrowed_since_it_asks_by_name() -> None:
+    many = "".join(service(f"s{number}") for number in range(60))
+    compilation = settled(SHOP + many)
+    found = compilation.mesh.workloads[Name("shop", "web-1")]
+    vantage = stand(compilation.mesh, found, placement=Placement.LIBRARY, dialect=Dialect.LIBRARY)
+    seat = Seat(workload=found.name, bind="127.0.0.1")
+    assert compilation.given((vantage, seat)) is None
+    offered = compilation.wanted(((vantage, seat),)).table(CLUSTER)
+    assert len(offered) == 62
+    assert all(offered.offers(name) for name in offered)

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from masche.compiler.envoy import listeners as of_envoy
 from masche.compiler.envoy import shared
-from masche.compiler.proxyless import grpc, grpc_endpoints
+from masche.compiler.proxyless import grpc, grpc_endpoints, library
 from masche.model.blob import Blob
 from masche.model.vantage import Dialect, Seat
 from masche.model.view import Endpoints, View
@@ -16,8 +16,10 @@ from masche.model.view import Endpoints, View
 def blobs(view: View) -> tuple[Blob, ...]:
     """Return all that depends on the View alone."""
     match view.vantage.dialect:
-        case Dialect.ENVOY | Dialect.LIBRARY:
+        case Dialect.ENVOY:
             return shared.blobs(view)
+        case Dialect.LIBRARY:
+            return library.blobs(view)
         case Dialect.GRPC:
             return grpc.blobs(view)
         case _:
@@ -27,8 +29,10 @@ def blobs(view: View) -> tuple[Blob, ...]:
 def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
     """Return what one workload on one proxy adds to that: the only entry that sees a Seat."""
     match view.vantage.dialect:
-        case Dialect.ENVOY | Dialect.LIBRARY:
+        case Dialect.ENVOY:
             return of_envoy.listeners(view, seat)
+        case Dialect.LIBRARY:
+            return library.listeners(view, seat)
         case Dialect.GRPC:
             return grpc.listeners(view, seat)
         case _:

@@ -14,6 +14,12 @@ PASSTHROUGH = "passthrough"
 """The cluster, in our own control plane's tables, of what is not of the mesh: it goes out as it would have gone."""
 
 
+CLIENT_LISTENER = "proxy"
+"""What our own control plane calls the one Listener of a client, whatever is called."""
+
+SERVER_LISTENER = "inbound/%s"
+"""What it calls the Listener of a server; ``%s`` is the application's port."""
+
 INVALID = "invalid"
 """A cluster that never exists, in our own control plane's tables: what is sent there gets a 500."""
 
@@ -76,12 +82,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToldServer:
-    """A server's Listener: how calls to one port of the application are received.
-
-    ``implicit_denial`` is what a caller is told whom no ALLOW policy lets in; "" when nothing was said.
-    """
+    """A server's Listener: how calls to one port of the application are received."""
 
     name: str
     inbound: Inbound
     port: int = 0
-    implicit_denial: str = ""

@@ -23,7 +23,12 @@ def blobs(view: View) -> tuple[Blob, ...]:
     if view.vantage.placement is Placement.GATEWAY:
         return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
-    return (*clusters, *tables, _proxy_table(view.outbound, is_registry_only=view.is_registry_only))
+    return (*clusters, *tables, proxy(view))
+
+
+def proxy(view: View) -> Blob:
+    """Return the table of the explicit proxy, which the library is given, too."""
+    return _proxy_table(view.outbound, is_registry_only=view.is_registry_only)
 
 
 def narrowed(view: View, given: frozenset[Name]) -> Blob:

@@ -5,7 +5,7 @@ normal form), negations at the conditions. Invariant: the Policy matches exactly
 what depends on something that is not seen here is refused.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from itertools import product
 from typing import Any
@@ -45,6 +45,18 @@ def policy(rules: Any, name: str, where: str) -> Policy | None:
         return None
     made = (_rule(key, rules.policies[key], f"{where}[{key}]") for key in sorted(rules.policies))
     return Policy(name=name, decision=_DECISIONS[rules.action], rules=tuple(each for each in made if each is not None))
+
+
+def by_name(policy: Policy, allowing: tuple[str, ...]) -> Iterator[Policy]:
+    """Yield the policies of which our own control plane made one filter: its rules are called ``<policy> rules[0]``.
+
+    ``allowing`` names those that allow, for one without rules leaves no other trace.
+    """
+    rules: dict[str, list[Rule]] = {name: [] for name in allowing if policy.decision is Decision.ALLOW}
+    for rule in policy.rules:
+        rules.setdefault(rule.name.rpartition(" rules[")[0] or policy.name, []).append(rule)
+    for name, some in (rules or {policy.name: []}).items():
+        yield Policy(name=name, decision=policy.decision, rules=tuple(some))
 
 
 def _rule(name: str, message: Any, where: str) -> Rule | None:

@@ -13,7 +13,7 @@ from masche.wire.decode import managers, rbac, tls
 from masche.wire.decode.reading import only, seconds, seconds_or, unpacked, value_or
 from masche.wire.framing import WireError
 
-METADATA, IMPLICIT, PROTOCOL, IDLE, STREAM_IDLE = "masche", "implicit_denial", "protocol", "idle", "stream_idle"
+METADATA, ALLOWING, PROTOCOL, IDLE, STREAM_IDLE = "masche", "allowing", "protocol", "idle", "stream_idle"
 """What our own control plane remarks on the route of a server."""
 
 _CHAIN = frozenset({"name", "filters", "filter_chain_match", "transport_socket", "transport_socket_connect_timeout"})
@@ -44,16 +44,15 @@ def server(message: Any, name: str) -> ToldServer:
     port = message.address.socket_address.port_value
     if not by_mode or any(received != by_mode[0][1] for _, received in by_mode):
         raise WireError(f"{name}: chains that receive calls differently are not carried out here")
-    spoken, policies, said = by_mode[0][1]
+    spoken, policies = by_mode[0][1]
     return ToldServer(
         name=name,
         inbound=Inbound(mtls=_mode([kind for kind, _ in by_mode], name), ports=(_at(spoken, port),), policies=policies),
         port=port,
-        implicit_denial=said,
     )
 
 
-_Received = tuple[InboundPort, tuple[Policy, ...], str]
+_Received = tuple[InboundPort, tuple[Policy, ...]]
 
 
 def _at(spoken: InboundPort, port: int) -> InboundPort:
@@ -110,14 +109,15 @@ def _received(manager: Any, where: str) -> _Received:
         stream_idle_timeout=_number(remarks.get(STREAM_IDLE, ""), 0.0, where),
         concurrency=concurrency,
     )
-    return spoken, _in_order(policies, where), remarks.get(IMPLICIT, "")
+    allowing = tuple(filter(None, remarks.get(ALLOWING, "").split("\n")))
+    return spoken, tuple(one for each in _checked(policies, where) for one in rbac.by_name(each, allowing))
 
 
-def _in_order(policies: list[Policy], where: str) -> tuple[Policy, ...]:
+def _checked(policies: list[Policy], where: str) -> list[Policy]:
     """A call passes that all filters let pass, but of several ALLOW policies one would be enough."""
     if sum(each.decision is Decision.ALLOW for each in policies) > 1:
         raise WireError(f"{where}: several RBAC filters that allow are not carried out here")
-    return tuple(policies)
+    return policies
 
 
 def _judge(message: Any, where: str) -> Policy | None:
