@@ -6,14 +6,18 @@ Invariant: what has expired is withdrawn, whatever else is missing; a key never 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 
+import msgspec
 from cryptography import x509
 
 from masche.identity import keys, lifetime
+from masche.identity.malformed import MALFORMED
 from masche.identity.rotation import Rotation, rotation
 from masche.library.core.ports import MeshError
 from masche.library.core.tls import Certificates
+from masche.library.life.memory import Folder, KeptCertificate
 from masche.link.messages import CertificateReport, Roots, SignReply, SignRequest
 from masche.link.service import RefusedError
 from masche.model.refs import Name
@@ -28,18 +32,19 @@ MAX_ERROR = 4000
 
 
 class Keeper:
-    """Keeps ``certificates`` in force. What it holds outlives its ``run``, which may be begun again in another loop."""
+    """Keeps ``certificates`` in force. What it holds outlives its ``run``, which may be begun again in another loop.
 
-    def __init__(self, certificates: Certificates, *, rng: Random) -> None:
+    ``folder`` keeps it for a start without a control plane; without one the key is in memory alone.
+    """
+
+    def __init__(self, certificates: Certificates, *, rng: Random, folder: Folder | None = None) -> None:
         self.certificates = certificates
+        self._folder = folder
         self._rng = rng
         self._due: Rotation | None = None
-        self._key = keys.Secret(b"")
-        self._chain = ""
-        self._roots: Roots | None = None
+        self._kept: KeptCertificate | None = None
         self._wake = asyncio.Event()
         self._serial = ""
-        self._not_after = 0.0
         self.error = ""
         self.is_held = False
 
@@ -48,20 +53,37 @@ class Keeper:
 
     def trust(self, roots: Roots) -> None:
         """Judge peers by these roots from now on; when they are others, ask for a certificate of theirs at once."""
-        if self._roots is None or self._roots == roots:
+        kept = self._kept
+        if kept is None or kept.roots == roots:
             return
-        if self._roots.roots != roots.roots:
+        if kept.roots.roots != roots.roots:
             self._wake.set()
-        self._roots = roots
+        self._kept = msgspec.structs.replace(kept, roots=roots)
         if self.is_held:
-            self._show()
+            self.certificates.put(kept.chain, keys.Secret(kept.key.encode()), roots.roots)
+
+    @property
+    def not_after(self) -> float:
+        """When our certificate ends, in seconds since the epoch; 0 for none."""
+        return self._kept.obtained_at + self._kept.lifetime if self._kept else 0.0
+
+    def restore(self) -> None:
+        """Take up what an earlier process kept, if it still holds."""
+        kept = self._folder.certificate() if self._folder else None
+        if self.is_held or kept is None or time.time() >= kept.obtained_at + kept.lifetime:
+            return
+        due = lifetime.renewal(
+            obtained_at=kept.obtained_at, lifetime=kept.lifetime, now=time.monotonic(), rng=self._rng
+        )
+        with suppress(MeshError, *MALFORMED):
+            self._take(kept, due)
 
     def report(self, workload: Name) -> tuple[CertificateReport, ...]:
         """How it stands, for a Report."""
-        if not (self._not_after or self.error):
+        if not (self._kept or self.error):
             return ()
         error = self.error[:MAX_ERROR]
-        return (CertificateReport(workload=workload, not_after=self._not_after, serial=self._serial, error=error),)
+        return (CertificateReport(workload=workload, not_after=self.not_after, serial=self._serial, error=error),)
 
     async def run(self, ask: Ask, sign: Sign, *, on_change: Callable[[], None]) -> None:
         """Obtain, renew, and withdraw what expired, for ever."""
@@ -83,11 +105,21 @@ class Keeper:
         proxy, workload = await self._asked(ask)
         key = keys.generate()
         reply = await sign(SignRequest(proxy=proxy, workload=workload, csr=keys.signing_request(key)))
-        self._key, self._chain, self._roots = keys.private_pem(key), reply.chain, reply.bundle
-        self._show()
-        self._due = rotation(lifetime=reply.lifetime, now=asyncio.get_running_loop().time(), rng=self._rng)
-        self._serial = f"{x509.load_pem_x509_certificate(reply.chain.encode()).serial_number:032x}"
-        self._not_after = time.time() + reply.lifetime
+        kept = KeptCertificate(
+            chain=reply.chain,
+            key=keys.private_pem(key).reveal().decode(),
+            obtained_at=time.time(),
+            lifetime=reply.lifetime,
+            roots=reply.bundle,
+        )
+        self._take(kept, rotation(lifetime=reply.lifetime, now=time.monotonic(), rng=self._rng))
+        if self._folder:
+            await asyncio.to_thread(self._folder.keep_certificate, kept)
+
+    def _take(self, kept: KeptCertificate, due: Rotation) -> None:
+        self.certificates.put(kept.chain, keys.Secret(kept.key.encode()), kept.roots.roots)
+        self._kept, self._due = kept, due
+        self._serial = f"{x509.load_pem_x509_certificate(kept.chain.encode()).serial_number:032x}"
         self.error, self.is_held = "", True
 
     async def _asked(self, ask: Ask) -> tuple[str, Name]:
@@ -111,10 +143,6 @@ class Keeper:
                 self._expire()
         await lifetime.wait(self._wake, deadline - loop.time())
         self._wake.clear()
-
-    def _show(self) -> None:
-        assert self._roots is not None
-        self.certificates.put(self._chain, self._key, self._roots.roots)
 
     def _expire(self) -> None:
         self.is_held = False

@@ -8,7 +8,7 @@ processes comes first, and what was got for it is kept 0600 or in memory, never 
 import asyncio
 import os
 import stat
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -41,6 +41,15 @@ class Entry:
 
     def __repr__(self) -> str:
         return f"<Entry by {self._options.data}>"
+
+    def guess(self) -> str:
+        """Where the control plane is, as far as can be said without one."""
+        options = self._options
+        with suppress(NoEntryError):
+            found = _load(options.data)
+            if found is not None and found.addresses:
+                return options.control_plane or found.addresses[0]
+        return options.control_plane or f"{LOCAL}{places.control_socket(options.data)}"
 
     async def find(self) -> Machine:
         """Who this machine is. Raises NoEntryError."""

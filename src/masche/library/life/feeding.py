@@ -1,42 +1,180 @@
-"""What the control plane says of whom this process calls, and of its own ports."""
+"""What the control plane says of whom this process calls and of its own ports: the xDS client, across its runs.
 
-import asyncio
+Around a pause client and knowledge are made anew and begin with what the old ones held; who waited then goes on
+waiting. Invariant: what was known is known until a control plane says something else.
+"""
+
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from random import Random
+from typing import Final
 
 import grpc.aio
 
+from masche.library.core.knowledge import XdsKnowledge
 from masche.library.core.ports import Known
+from masche.library.life.memory import Memory
+from masche.model.told import ToldServer
 from masche.model.view import Inbound
+from masche.version import VERSION
+from masche.wire import discovery
+from masche.wire.discovery import Node
+from masche.wire.types import LISTENER
+from masche.xds.client import ControlPlane, Watch, XdsClient
+from masche.xds.client_words import Decoders, Key, Resource, Standing
+
+CLIENT_LISTENER: Final = "proxy"
+"""The Listener of our own control plane that has everything that may be called."""
+
+SERVER_LISTENER: Final = "inbound/{}"
+"""The one of a port of ours."""
+
+Open = Callable[[], grpc.aio.Channel]
+"""Opens a channel to the control plane. Raises OSError while there is none."""
+
+
+class Client(XdsClient):
+    """An xDS client that begins with what is remembered of each resource when it is asked for."""
+
+    def __init__(
+        self, plane: ControlPlane, memory: Memory, decoders: Decoders, *, node: Callable[[], bytes], rng: Random
+    ) -> None:
+        super().__init__((plane,), node=node, decoders=memory.decoders(decoders), rng=rng)
+        self._memory = memory
+        self._originals = decoders
+
+    def watch(self, type_url: str, name: str, heard: Callable[[Resource], None] | None = None) -> Watch:
+        """Ask for a resource."""
+        watch = super().watch(type_url, name, heard)
+        if watch.resource.standing is Standing.ASKED:
+            key: Key = (type_url, name)
+            value = self._memory.recall(key, self._originals)
+            if value is not None:
+                self.subscriber.preload(type_url, name, value)
+                watch.resource = self.subscriber.found(*key) or watch.resource
+        return watch
 
 
 class Feeding:
-    """Knowledge and Reception of one process, fed over one connection after another."""
+    """Knowledge and Reception of one process. What answers questions is for any thread, all else for the resident's."""
 
-    def __init__(self) -> None:
-        self._wanted: dict[str, Future[Known]] = {}
-        self._asked: tuple[str, grpc.aio.Channel] | None = None
+    def __init__(self, memory: Memory, *, node: Callable[[], Node], rng: Random) -> None:
+        self._memory = memory
+        self._node = node
+        self._rng = rng
+        self._client: Client | None = None
+        self._knowledge: XdsKnowledge | None = None
+        self._ports: dict[int, Watch] = {}
+        self._inbound: dict[int, Inbound] = {}
+        self._waiting: dict[Future[Known], str] = {}
+        self._asked: set[str] = set()
+        self._is_paused = False
+
+    def __repr__(self) -> str:
+        return f"<Feeding {self._knowledge!r}>"
+
+    # -- for any thread -----------------------------------------------------------------------------------------------
 
     def known(self, authority: str) -> Known | None:
         """See Knowledge."""
-        self.want(authority)
+        knowledge = self._knowledge
+        if knowledge is not None:
+            return knowledge.known(authority)
+        self._asked.add(authority)
         return None
 
     def want(self, authority: str) -> "Future[Known]":
         """See Knowledge."""
-        return self._wanted.setdefault(authority, Future())
+        future: Future[Known] = Future()
+        self._waiting[future] = authority
+        future.add_done_callback(lambda done: self._waiting.pop(done, None))
+        if (knowledge := self._knowledge) is not None:
+            self._hand_on(future, authority, knowledge)
+        return future
 
     def inbound(self, port: int) -> Inbound | None:
         """See Reception."""
+        return self._inbound.get(port)
 
     def waiting_for(self) -> str:
         """See Knowledge."""
-        return "the configuration"
+        knowledge = self._knowledge
+        if knowledge is None:
+            return "the resident thread to start"
+        missing = [port for port in tuple(self._ports) if port not in self._inbound]
+        said = f"what the control plane says of port {missing[0]}" if missing else ""
+        return knowledge.waiting_for() or said
+
+    # -- in the resident's loop ---------------------------------------------------------------------------------------
+
+    def begin(self, name: str, channel: Open) -> None:
+        """Begin a run; ``name`` is the control plane's for people."""
+        from masche.wire.decode.decoders import decoders  # its descriptors are of use to nobody who never calls
+
+        self._memory = self._memory.again()
+        plane = ControlPlane(name=name, open=channel)
+        node = lambda: discovery.encode_node(self._node())  # noqa: E731 - asked anew for each stream
+        self._client = Client(plane, self._memory, decoders, node=node, rng=self._rng)
+        ports, self._ports = tuple(self._ports), {}
+        for port in ports:
+            self.listen(port)
+        knowledge = XdsKnowledge(self._client, now=time.monotonic, rng=self._rng, template=CLIENT_LISTENER)
+        self._knowledge, self._is_paused = knowledge, False
+        for authority in self._asked:
+            knowledge.known(authority)
+        for future, authority in tuple(self._waiting.items()):
+            self._hand_on(future, authority, knowledge)
+
+    async def run(self) -> None:
+        """Answer questions, for as long as this runs."""
+        assert self._knowledge is not None
+        await self._knowledge.run()
+
+    async def ask(self) -> None:
+        """Ask the control plane, for as long as this runs."""
+        assert self._client is not None
+        await self._client.run()
+
+    def pause(self) -> None:
+        """The run is about to end, and another will begin: who waits goes on waiting."""
+        self._is_paused = True
+
+    def listen(self, port: int) -> None:
+        """Want to be told of a port of ours."""
+        if port in self._ports or self._client is None:
+            return
+
+        def heard(resource: Resource) -> None:
+            if isinstance(resource.value, ToldServer):
+                self._inbound[port] = resource.value.inbound
+
+        self._ports[port] = watch = self._client.watch(LISTENER, SERVER_LISTENER.format(port), heard)
+        heard(watch.resource)
 
     def is_live(self) -> bool:
-        """Whether all that was asked for has come."""
-        return False
+        """Whether all that was asked for has come, and none of it was refused."""
+        client = self._client
+        return client is not None and client.is_connected and not client.refusals() and not self.waiting_for()
 
-    async def run(self, node: str, channel: grpc.aio.Channel) -> None:
-        """Ask."""
-        self._asked = node, channel
-        await asyncio.Event().wait()
+    def _hand_on(self, future: "Future[Known]", authority: str, knowledge: XdsKnowledge) -> None:
+        """Let ``knowledge`` answer; what it cannot because its run ends, the next will."""
+        asked = knowledge.want(authority)
+
+        def answered(done: "Future[Known]") -> None:
+            if done.cancelled() or future.done() or self._is_paused or knowledge is not self._knowledge:
+                return
+            if not future.set_running_or_notify_cancel():
+                return
+            if (error := done.exception()) is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result())
+
+        asked.add_done_callback(answered)
+        future.add_done_callback(lambda done: asked.cancel() if done.cancelled() else None)
+
+
+def node(proxy: str, *, service: str, zone: str) -> Node:
+    """How we say who we are, which any control plane understands."""
+    return Node(id=proxy, cluster=service, zone=zone, agent="masche", agent_version=VERSION)

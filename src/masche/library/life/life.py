@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
 import grpc.aio
 
@@ -17,15 +17,28 @@ from masche.identity import transport
 from masche.library.core.channel import Channels
 from masche.library.life import verdicts
 from masche.library.life.entry import Entry, NoEntryError
+from masche.library.life.feeding import Feeding
 from masche.library.life.presence import Presence, Serving
 from masche.library.life.reporter import Reporter
 from masche.link import address, backoff, probe
 from masche.link.client import Connected, Disconnected, Event, LinkClient
 from masche.link.machine import Machine
-from masche.link.messages import Accepted, Drained, Hello, Refused, Report, ReportReply, Roots, Scope
+from masche.link.messages import (
+    Accepted,
+    Drained,
+    Hello,
+    Refused,
+    Report,
+    ReportReply,
+    Roots,
+    Scope,
+    SignReply,
+    SignRequest,
+)
 from masche.model.refs import Name
 from masche.telemetry.logs import say
 from masche.version import VERSION
+from masche.xds.client import MAX_RESPONSE_BYTES
 
 AGAIN: Final = 5.0
 """Seconds until a state that was refused is said again."""
@@ -33,21 +46,7 @@ AGAIN: Final = 5.0
 LAST_WORDS: Final = 2.0
 """Seconds that the end of a process waits for its last Report and the end of its stream."""
 
-OPEN_WITHIN: Final = 15.0
-
 _log = logging.getLogger("masche.library")
-
-
-class Feed(Protocol):
-    """An xDS client, which may be told of one control plane after another."""
-
-    async def run(self, node: str, channel: grpc.aio.Channel) -> None:
-        """Ask this control plane, as the proxy ``node``, until cancelled or the connection breaks."""
-        ...
-
-    def is_live(self) -> bool:
-        """Whether all that was asked for has come."""
-        ...
 
 
 class Life:
@@ -56,7 +55,7 @@ class Life:
     def __init__(
         self,
         presence: Presence,
-        feed: Feed,
+        feed: Feeding,
         *,
         channels: Callable[[], Channels],
         on_change: Callable[[], None],
@@ -74,7 +73,8 @@ class Life:
         self._reporter: Reporter | None = None
         self._group: asyncio.TaskGroup | None = None
         self._stream: asyncio.Task[None] | None = None
-        self._address = ""
+        self._entry = Entry(presence.options, rng=presence.rng)
+        self._address = self._entry.guess()
         self._why = "looking for a control plane"
 
     def __repr__(self) -> str:
@@ -93,22 +93,23 @@ class Life:
     def waiting_for(self) -> str:
         """What is waited for before we are somebody; "" for nothing."""
         presence = self._presence
+        if presence.keeper.is_held:
+            return ""
         if self._machine is None:
             return self._why
-        if not self.is_connected and not presence.keeper.is_held:
+        if not self.is_connected:
             why = f" ({self._why.splitlines()[0]})" if self._why else ""
             return f"the control plane at {self._address}{why}"
         if presence.refusal:
             return f"the control plane at {self._address} to accept {presence.name}: {presence.refusal}"
-        if not presence.keeper.is_held:
-            error = presence.keeper.error
-            return f"a certificate for {presence.options.account}{f' ({error})' if error else ''}"
-        return ""
+        error = presence.keeper.error
+        return f"a certificate for {presence.options.account}{f' ({error})' if error else ''}"
 
     # -- from other threads -------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
+    def pause(self) -> None:
         """End as if nothing happened: we are back in a moment. In the loop's thread."""
+        self._feed.pause()
         self._stop.set()
 
     def changed(self) -> None:
@@ -116,6 +117,7 @@ class Life:
         for serving in self._presence.serving:
             if not serving.is_watched and self._group:
                 serving.is_watched = True
+                self._feed.listen(serving.port.port)
                 self._group.create_task(self._watch(serving))
         self._put()
 
@@ -166,34 +168,43 @@ class Life:
             await asyncio.gather(living, stopped, return_exceptions=True)
 
     async def _live(self) -> None:
+        presence = self._presence
+        presence.is_registered = False
+        presence.keeper.restore()
+        self._feed.begin(self._address, self._channel)
+        self._on_change()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._feed.run())
+            group.create_task(presence.keeper.run(self._asked, self._sign, on_change=self._on_change))
+            group.create_task(self._take_part(group))
+
+    async def _take_part(self, group: asyncio.TaskGroup) -> None:
+        """Find a way in, and do from then on what is to be done."""
         machine = self._machine = await self._entered()
         presence, rng = self._presence, self._presence.rng
-        presence.is_registered = False
         presence.on(machine.id, zone=machine.zone, address=address.reachable(machine.addresses))
         targets = machine.targets(self._on_use)
         self._address, self._why = targets[0].address, ""
         link = self._link = LinkClient(targets, self._hello, rng=rng)
         reporter = self._reporter = Reporter(presence, self._report, is_live=self._is_live)
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            for serving in presence.serving:
-                serving.is_watched = False
-            self.changed()
-            group.create_task(self._dispatch(link))
-            group.create_task(link.run())
-            group.create_task(machine.run())
-            group.create_task(presence.keeper.run(self._asked, link.sign, on_change=self._on_change))
-            group.create_task(reporter.run())
-            group.create_task(
-                verdicts.watch(self._channels, proxy=lambda: presence.proxy, tell=link.tell, now=time.monotonic)
-            )
+        for serving in presence.serving:
+            serving.is_watched = False
+        self.changed()
+        group.create_task(self._dispatch(link))
+        group.create_task(link.run())
+        group.create_task(machine.run())
+        group.create_task(reporter.run())
+        group.create_task(
+            verdicts.watch(self._channels, proxy=lambda: presence.proxy, tell=link.tell, now=time.monotonic)
+        )
 
     async def _entered(self) -> Machine:
         """Look for a way in until there is one."""
-        entry, failures = Entry(self._presence.options, rng=self._presence.rng), 0
+        failures = 0
         while True:
             try:
-                return await entry.find()
+                return await self._entry.find()
             except NoEntryError as error:
                 self._why = str(error)
             failures += 1
@@ -222,6 +233,11 @@ class Life:
         assert self._presence.name is not None
         return self._presence.proxy, self._presence.name
 
+    async def _sign(self, request: SignRequest) -> SignReply:
+        if self._link is None:
+            raise ConnectionError("no control plane was found")
+        return await self._link.sign(request)
+
     async def _report(self, report: Report) -> ReportReply:
         assert self._link is not None
         return await self._link.report(report)
@@ -244,7 +260,6 @@ class Life:
                 self._why = why
                 self._presence.is_registered = False
                 self._registered.clear()
-                self._close_stream()
             case Refused():
                 self._on_refusal(event)
             case Scope(proxy=proxy):  # said once every part of the control plane knows us, xDS among them
@@ -265,9 +280,8 @@ class Life:
         self._presence.is_registered = True
         self._presence.refusal = ""
         self._registered.set()
-        self._close_stream()
-        if self._group:
-            self._stream = self._group.create_task(self._subscribe())
+        if self._group and (self._stream is None or self._stream.done()):
+            self._stream = self._group.create_task(self._feed.ask())
 
     def _on_created(self, created: tuple[str, ...]) -> None:
         self._presence.created = (*self._presence.created, *created)
@@ -280,6 +294,7 @@ class Life:
             return
         if refused.is_taken and self._link and not self._presence.is_registered:
             self._link.retract(self._presence.proxy)
+            self._close_stream()
             self._presence.rename()
             self._put()
             return
@@ -291,12 +306,12 @@ class Life:
 
     # -- xDS ----------------------------------------------------------------------------------------------------------
 
-    async def _subscribe(self) -> None:
-        """Ask for what is called, over a connection of its own beside the link."""
-        assert self._machine is not None
+    def _channel(self) -> grpc.aio.Channel:
+        """A connection beside the link. Raises OSError while it is not known by what."""
+        if self._machine is None:
+            raise OSError(self._why)
         presented = self._machine.presented() if self._machine.is_joined else None
-        async with transport.channel(self._address, presented, max_receive_bytes=-1) as channel:
-            await self._feed.run(self._presence.proxy, channel)
+        return transport.channel(self._address, presented, max_receive_bytes=MAX_RESPONSE_BYTES)
 
     def _close_stream(self) -> None:
         if self._stream:

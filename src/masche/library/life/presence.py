@@ -14,6 +14,7 @@ from masche.library.core.tls import Certificates
 from masche.library.life import occupant
 from masche.library.life.certificate import Keeper
 from masche.library.life.measures import Measures, Sums
+from masche.library.life.memory import Folder
 from masche.library.life.occupant import Health
 from masche.library.life.options import Options, Port
 from masche.link.messages import ProxyState, Report
@@ -50,6 +51,7 @@ class Presence:
     certificates: Certificates
     measures: Measures
     rng: Random
+    folder: Folder | None = None
     avoided: frozenset[Name] = frozenset()
     keeper: Keeper = field(init=False)
     process: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -69,7 +71,7 @@ class Presence:
     _name: Name | None = None
 
     def __post_init__(self) -> None:
-        self.keeper = Keeper(self.certificates, rng=self.rng)
+        self.keeper = Keeper(self.certificates, rng=self.rng, folder=self.folder)
 
     def __repr__(self) -> str:
         ports = "".join(f", port {number} {one.pulse.phase}" for number, one in self._serving.items())

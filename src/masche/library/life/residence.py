@@ -23,9 +23,10 @@ from masche.library.core.facade import CallOptions, Facade
 from masche.library.core.ports import Known, NotReadyError
 from masche.library.core.tls import HTTP_1, Certificates
 from masche.library.life import verdicts
-from masche.library.life.feeding import Feeding
+from masche.library.life.feeding import Feeding, node
 from masche.library.life.life import Life
 from masche.library.life.measures import Measures
+from masche.library.life.memory import Folder, Memory
 from masche.library.life.options import Options, OptionsError, Port, port
 from masche.library.life.presence import Presence, Serving
 from masche.link import probe
@@ -33,6 +34,7 @@ from masche.link.probe import Probe
 from masche.model.refs import Name
 from masche.model.view import Inbound
 from masche.telemetry.logs import say
+from masche.wire.discovery import Node
 
 T = TypeVar("T")
 
@@ -83,9 +85,20 @@ class Resident:
             certificates=self._certificates,
             measures=self._measures,
             rng=Random(),  # noqa: S311 - jitter, no secrets
+            folder=self._folder(),
             avoided=avoided,
         )
-        self._feed = Feeding()
+        self._feed = Feeding(Memory(self._presence.folder), node=self._node, rng=self._presence.rng)
+
+    def _folder(self) -> Folder | None:
+        options = self.options
+        if not options.keeps_last_good:
+            return None
+        return Folder(options.data / "library" / f"{options.namespace}~{options.app}~{options.account}")
+
+    def _node(self) -> Node:
+        presence = self._presence
+        return node(presence.proxy, service=self.options.app, zone=self.options.zone or presence.zone)
 
     def _call_options(self) -> CallOptions:
         return CallOptions(caller=self._presence.process, patience=self.options.ready_timeout)
@@ -256,7 +269,7 @@ class Resident:
         self._was_running = thread is not None
         if thread is None:
             return
-        self._tell(lambda life: life.stop())
+        self._tell(lambda life: life.pause())
         thread.join(STANDSTILL_WITHIN)
         if thread.is_alive():
             say(_log, logging.ERROR, "the resident of the mesh did not stand still; a fork now may break its gRPC")
