@@ -26,7 +26,9 @@ def hang_up(_head: bytes) -> bytes:
 class Answering:
     """``received``: what applications would have seen; ``peers``: who called, for contexts of the library."""
 
-    def __init__(self, context: ssl.SSLContext, answer: Answer, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, answer: Answer, address: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.context, self.answer = context, answer
         self.received: list[bytes] = []
         self.peers: list[str] = []
@@ -71,6 +73,10 @@ class Answering:
         mine: set[socket.socket] = {plain}
         self.open |= mine
         try:
+            if self.context is None:
+                with plain, contextlib.suppress(OSError):
+                    self._talk(plain)
+                return
             with plain, contextlib.suppress(OSError), self.context.wrap_socket(plain, server_side=True) as encrypted:
                 mine.add(encrypted)
                 self.open |= mine
@@ -79,14 +85,14 @@ class Answering:
         finally:
             self.open -= mine
 
-    def _talk(self, encrypted: ssl.SSLSocket) -> None:
+    def _talk(self, connection: socket.socket) -> None:
         buffer = b""
-        while data := encrypted.recv(65536):
+        while data := connection.recv(65536):
             self.received.append(data)
             buffer += data
             while b"\r\n\r\n" in buffer:
                 head, _, buffer = buffer.partition(b"\r\n\r\n")
-                encrypted.sendall(self.answer(head))
+                connection.sendall(self.answer(head))
 
 
 @contextmanager

@@ -96,7 +96,8 @@ def bare_client(roots: str, chain: str = "", key: PrivateKey | None = None) -> s
 
 
 def _loaded(context: ssl.SSLContext, chain: str, key: PrivateKey | None, roots: str) -> ssl.SSLContext:
-    context.load_verify_locations(cadata=roots)
+    if roots:
+        context.load_verify_locations(cadata=roots)
     if key is not None:
         with as_file(keys.Secret(keys.private_pem(key).reveal() + chain.encode())) as path:
             context.load_cert_chain(path)

@@ -163,9 +163,13 @@ class Town:
         """Start a server that shows the identity of ``workload``."""
         context = self.issuing.certificates(workload).server_context()
         running = Answering(context, answer or who(workload), port=port)
+        self.keep(running)
+        return running
+
+    def keep(self, running: Answering) -> None:
+        """End a server with the town."""
         self._stack.callback(running.close)
         self._instances.append(running)
-        return running
 
     @property
     def is_quiet(self) -> bool:

@@ -146,7 +146,7 @@ class _Exchange:
             Request(
                 method=request.method,
                 target=url.raw_path_qs,
-                authority=url.host_port_subcomponent or "",
+                authority=request.headers[hdrs.HOST],
                 scheme=url.scheme,
                 headers=tuple(
                     (name, value) for key, value in request.headers.items() if (name := key.lower()) not in _FRAMING

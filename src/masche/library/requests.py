@@ -1,0 +1,342 @@
+"""requests through the mesh: a transport adapter, for a session whose requests to names of the mesh the mesh carries.
+
+    from masche.library.requests import Adapter
+
+    session = requests.Session()
+    session.mount("http://", Adapter())
+    session.get("http://orders/items")
+
+Each attempt goes to one instance, over a pool of urllib3 that belongs to its address and to the identities expected
+there. What requests believes of certificates (``verify``, ``cert``, REQUESTS_CA_BUNDLE, proxies) holds for what is not
+of the mesh, as ever; within the mesh the identity decides. Invariant: nothing that a session says makes it less.
+"""
+
+import re
+import ssl
+from collections.abc import Mapping
+from io import BytesIO
+from math import inf
+from time import monotonic
+from typing import Any, cast
+
+import requests
+import urllib3
+from requests import PreparedRequest, Response
+from requests.adapters import DEFAULT_POOLBLOCK, HTTPAdapter
+from requests.cookies import extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import NewConnectionError
+
+from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
+from masche.library.core.facade import Facade
+from masche.library.core.opening import FacadeOf
+from masche.library.core.pool import Pools
+from masche.library.core.ports import MeshError
+from masche.library.core.sync_driver import SyncDriver
+from masche.library.resident import facade as resident
+from masche.traffic.request import Headers, Request
+
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+"""Headers that are the client's own business; all others pass the pipeline."""
+
+_KEEP_ALIVE = ("connection", "keep-alive")
+"""What requests says of every connection, and means nothing by."""
+
+_HOST = re.compile(r"(?:[^/?#]*@)?([^/?#]*)")
+"""The host and port of a URL, without its scheme."""
+
+_WAY = "masche_way"
+"""On a copy of a request: the Target that it is for."""
+
+_UNSENT = "masche_unsent"
+"""On an exception: the connection was not made, so nothing was sent."""
+
+
+class Adapter(HTTPAdapter):
+    """The adapter to mount on ``http://``; it takes the options of HTTPAdapter. May be used by any number of threads.
+
+    ``facade`` is for tests: without one, this process joins the mesh with the first request.
+    """
+
+    def __init__(self, facade: Facade | None = None, **options: Any) -> None:
+        self._facade = facade
+        super().__init__(**options)
+
+    def __repr__(self) -> str:
+        return f"<Adapter for requests: {self._carrier.pools!r}>"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._facade = None  # a session that was pickled wakes in another process
+        super().__setstate__(state)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue] # untyped
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = DEFAULT_POOLBLOCK, **pool_kwargs: Any
+    ) -> None:
+        """Make the pools, also after a session was unpickled."""
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        given = self._facade
+        facade_of: FacadeOf = resident if given is None else lambda: given
+        self._driver = SyncDriver(facade_of)
+        self._carrier = _Carrier(facade_of, pool_maxsize=maxsize, pool_block=block)
+
+    def close(self) -> None:
+        """Close all connections."""
+        super().close()
+        self._carrier.close()
+
+    def send(  # noqa: PLR0917 # as requests spells it
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        """Carry one request. Raises what requests raises."""
+        options = {"stream": stream, "timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
+        exchange = _Exchange(self, self._carrier, request, options)
+        try:
+            return self._driver.call(exchange.asked(), exchange)
+        except MeshError as error:
+            raise requests.ConnectionError(error, request=request) from error
+
+    def send_outside(self, request: PreparedRequest, options: Mapping[str, Any]) -> Response:
+        """Send a request that is not for the mesh."""
+        return super().send(request, **options)
+
+
+class _Carrier(HTTPAdapter):
+    """Sends copies of requests to instances. It never repeats anything: that is decided elsewhere."""
+
+    def __init__(self, facade_of: FacadeOf, **options: Any) -> None:
+        self._facade_of = facade_of
+        super().__init__(**options)
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = DEFAULT_POOLBLOCK, **pool_kwargs: Any
+    ) -> None:
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self._size: dict[str, Any] = {"maxsize": maxsize, "block": block}
+        self.pools = Pools(self._pool, close=_forget, now=monotonic)
+
+    def close(self) -> None:
+        super().close()
+        self.pools.close()
+
+    def to(self, target: Target) -> urllib3.HTTPConnectionPool:
+        """The connections to one instance."""
+        if not target.is_tls:
+            return self.poolmanager.connection_from_host(target.address, target.port, "http")
+        context = self._facade_of().identity.client_context(target.identities)
+        return self.pools.pool(target.identities, target.endpoint, context)
+
+    def _pool(self, context: ssl.SSLContext, endpoint: str) -> "_Pool":
+        host, _, port = endpoint.rpartition(":")
+        return _Pool(host, int(port), ssl_context=context, assert_hostname=False, **self._size)
+
+    # What requests asks of an adapter, told by the copy of the request alone
+
+    def get_connection_with_tls_context(
+        self, request: PreparedRequest, *_session: Any, **_said: Any
+    ) -> urllib3.HTTPConnectionPool:
+        return vars(request)[_WAY][1]
+
+    def cert_verify(self, *_session: Any, **_said: Any) -> None:
+        """Nothing: the pool's context verifies, whatever the session or its environment says."""
+
+    def request_url(self, request: PreparedRequest, *_session: Any, **_said: Any) -> str:
+        target: Target = vars(request)[_WAY][0]
+        return target.request.target
+
+
+def _forget(pool: "_Pool") -> None:
+    """urllib3 closes what is in a pool when nobody refers to it any more: so do requests that are still under way."""
+
+
+class _Pool(urllib3.HTTPSConnectionPool):
+    """Connections to one instance, which tell when nothing was sent."""
+
+    def _validate_conn(self, conn: Any) -> None:
+        try:
+            super()._validate_conn(conn)
+        except Exception as error:
+            setattr(error, _UNSENT, True)
+            raise
+
+
+class _Exchange:
+    """One request of a session."""
+
+    __slots__ = ("_adapter", "_carrier", "_connect", "_head", "_options", "_raw", "_read", "_request")
+
+    def __init__(
+        self, adapter: Adapter, carrier: _Carrier, request: PreparedRequest, options: Mapping[str, Any]
+    ) -> None:
+        self._adapter, self._carrier, self._request, self._options = adapter, carrier, request, options
+        self._connect, self._read = _timeouts(options["timeout"])
+        self._raw: Response | None = None
+        self._head = Head(0, ())
+
+    def asked(self) -> Asked:
+        """What the user asked for."""
+        request, body = self._request, self._request.body
+        scheme, _, rest = str(request.url).partition("://")
+        pairs = ((key.lower(), _text(value)) for key, value in request.headers.items())
+        return Asked(
+            Request(
+                method=str(request.method),
+                target=request.path_url,
+                authority=_text(request.headers.get("Host") or _HOST.match(rest)[1]),  # type: ignore[index] # it always matches
+                scheme=scheme,
+                headers=tuple(pair for pair in pairs if pair[0] not in _FRAMING and pair != _KEEP_ALIVE),
+            ),
+            timeout=0.0 if self._read is None else self._read + (self._connect or 0.0),
+            can_repeat=body is None or isinstance(body, bytes | str),
+            sent_bytes=len(body) if isinstance(body, bytes | str) else 0,
+        )
+
+    @property
+    def is_spent(self) -> bool:
+        return not (self._request.body is None or isinstance(self._request.body, bytes | str))
+
+    def attempt(self, target: Target) -> Response:
+        # A thread has no other clock: what is left for the head of the answer limits each read until it has come.
+        timeout = _least(self._connect, target.connect_timeout, target.timeout), _least(self._read, target.timeout)
+        return self._carrier.send(self._to(target), stream=True, timeout=timeout)
+
+    def _to(self, target: Target) -> PreparedRequest:
+        """A copy of the request, for one instance."""
+        request, asked = self._request, target.request
+        headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict({"Host": asked.authority})
+        for name, value in asked.headers:  # requests knows one value for a name; lists may be joined (RFC 9110, 5.3)
+            headers[name] = (
+                value if name not in headers else f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+            )
+        for name in ("Content-Length", "Transfer-Encoding", "Connection"):
+            if name in request.headers and name not in headers:
+                headers[name] = request.headers[name]
+        copy = PreparedRequest()
+        vars(copy).update(vars(request))
+        copy.headers = headers
+        vars(copy)[_WAY] = (target, self._carrier.to(target))
+        return copy
+
+    def outside(self, request: Request) -> Response:  # noqa: ARG002 # the client's own request goes out
+        return self._adapter.send_outside(self._request, self._options)
+
+    def drop(self, raw: Response) -> None:
+        raw.close()
+
+    def head(self, raw: Response) -> Head:
+        if raw is not self._raw:
+            self._raw = raw
+            self._head = Head(raw.status_code, tuple((name.lower(), value) for name, value in raw.raw.headers.items()))
+        return self._head
+
+    def blame(self, error: Exception) -> Blame:
+        match error:
+            case requests.ConnectTimeout():
+                return Blame.UNREACHED
+            case requests.Timeout():
+                return Blame.TIMEOUT
+            case requests.exceptions.InvalidURL() | requests.exceptions.InvalidHeader() | MeshError():
+                return Blame.OURS
+            case requests.RequestException() | OSError() | urllib3.exceptions.HTTPError():
+                return Blame.UNREACHED if _is_unsent(error) else Blame.BROKEN
+            case _:
+                return Blame.OURS
+
+    def finished(self, raw: Response, headers: Headers, ending: Ending) -> Response:
+        if headers is not self.head(raw).headers:
+            _replace_headers(raw, self._request, headers)
+        raw.request, raw.url = self._request, str(self._request.url)
+        raw.connection = self._adapter
+        body = cast("urllib3.HTTPResponse", raw.raw)
+        connection = cast("Any", body.connection)
+        if connection is None:
+            ending.over(received=body.tell())
+            return raw
+        # Until the answer began, no longer than the mesh allows; from now on the client's own patience counts again.
+        connection.sock.settimeout(_least(self._read, ending.left()))
+        body.__class__ = _Watched
+        cast("_Watched", body).ending = ending
+        return raw
+
+    def answered(self, answer: Answer) -> Response:
+        headers = urllib3.HTTPHeaderDict(answer.headers)
+        body = urllib3.HTTPResponse(BytesIO(answer.body), headers, answer.status, preload_content=False)
+        return self._adapter.build_response(self._request, body)
+
+    def timed_out(self, why: str) -> Exception:
+        return requests.ReadTimeout(why, request=self._request)
+
+
+class _Watched(urllib3.HTTPResponse):
+    """An answer that tells when its body has ended, was closed or was forgotten."""
+
+    ending: Ending
+
+    def release_conn(self) -> None:
+        super().release_conn()
+        missing = self._missing()
+        said = self.headers.get("content-length", "")
+        self.ending.over(
+            received=int(said) - missing if said.isdecimal() else self.tell(),
+            is_broken=bool(missing),
+        )
+
+    def close(self) -> None:
+        super().close()
+        self.ending.over(received=self.tell())
+
+    def _missing(self) -> int:
+        """How many bytes of the body were announced and have not come; urllib3's own count is behind here."""
+        return getattr(self._original_response, "length", None) or 0
+
+
+def _replace_headers(raw: Response, request: PreparedRequest, headers: Headers) -> None:
+    """Show other headers in all places where requests, and its cookies, look for them."""
+    body = raw.raw
+    body.headers = urllib3.HTTPHeaderDict(headers)
+    raw.headers = CaseInsensitiveDict(body.headers)
+    message = body._original_response.msg
+    for name in set(message):
+        del message[name]
+    for name, value in headers:
+        message[name] = value
+    raw.cookies.clear()
+    extract_cookies_to_jar(raw.cookies, request, body)
+
+
+def _timeouts(said: Any) -> tuple[float | None, float | None]:
+    """How long the client would wait to connect, and to read; None: for ever."""
+    if isinstance(said, urllib3.Timeout):
+        connect: Any = said.connect_timeout
+        return connect if isinstance(connect, int | float) else None, said.read_timeout
+    if isinstance(said, tuple):
+        connect, read = cast("tuple[Any, Any]", said)
+        return connect, read
+    return said, said
+
+
+def _least(own: float | None, *ours: float) -> float | None:
+    """The shortest of some times; None and infinity mean for ever. A socket takes no zero."""
+    least = max(0.001, min(inf if own is None else own, *ours))
+    return None if least == inf else least
+
+
+def _is_unsent(error: BaseException) -> bool:
+    """Does what led to ``error`` say that no connection was made?"""
+    found: BaseException | None = error
+    for _ in range(8):
+        if found is None:
+            return False
+        if isinstance(found, NewConnectionError) or hasattr(found, _UNSENT):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
