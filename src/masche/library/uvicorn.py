@@ -6,13 +6,10 @@ itself, so each of its protocols is wrapped once, by ``introducing``, and reads 
 """
 
 import asyncio
-import hashlib
 import math
-import random
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -24,19 +21,15 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from masche.library import resident as residents
 from masche.library.asgi import door
-from masche.library.core.inbound import Shown
-from masche.library.core.inbound_asgi import SHOWN, App, Guarded, Message, Receive, Scope, Send
+from masche.library.core.inbound_asgi import App, Guarded
 from masche.library.core.inbound_health import asking
+from masche.library.core.inbound_introduced import introduced
 from masche.library.core.inbound_listen import Listener, bound
 from masche.library.core.ports import Identity
-from masche.library.core.tls import peer_id
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
 from masche.model.view import MtlsMode
-
-MAX_CONNECTION_AGE: Final = 3600.0
-"""Seconds after which a connection is closed after an answer: nobody keeps an old certificate alive by staying."""
 
 IDLE_TIMEOUT: Final = 310
 """Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
@@ -45,58 +38,6 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 GRACE: Final = 10.0
 """Seconds that requests under way have at the end."""
-
-_TLS_1_3 = 0x0304
-_CIPHERS = {
-    "TLS_AES_128_GCM_SHA256": 0x1301,
-    "TLS_AES_256_GCM_SHA384": 0x1302,
-    "TLS_CHACHA20_POLY1305_SHA256": 0x1303,
-}
-
-
-class Introduced:
-    """The application as one connection calls it: scopes say who the caller is."""
-
-    def __init__(self, app: App, tls: ssl.SSLObject, shown: Shown) -> None:
-        self._app = app
-        self._shown = shown
-        self._extension = _extension(tls)
-        self._until = time.monotonic() + MAX_CONNECTION_AGE * (1 - random.random() / 10)  # noqa: S311 - spreads reconnects
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one scope of this connection."""
-        extensions: dict[str, Any] = {**(scope.get("extensions") or {}), "tls": self._extension}
-        inside: Scope = {**scope, SHOWN: self._shown, "extensions": extensions}
-        await self._app(inside, receive, self._last(send) if time.monotonic() > self._until else send)
-
-    def _last(self, send: Send) -> Send:
-        async def ending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
-
-        return ending
-
-
-def _extension(tls: ssl.SSLObject) -> dict[str, Any]:
-    """ASGI's TLS extension, version 0.2: what the application may want to know of the connection."""
-    certificate = tls.getpeercert(binary_form=True)
-    return {
-        "server_cert": None,
-        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(certificate)] if certificate else [],
-        "client_cert_name": "" if certificate else None,
-        "client_cert_error": None,
-        "tls_version": _TLS_1_3,
-        "cipher_suite": _CIPHERS.get((tls.cipher() or ("",))[0]),
-    }
-
-
-def shown_by(tls: ssl.SSLObject, identity: Identity) -> Shown | None:
-    """Say what the peer of a connection proved; None when it proved nothing."""
-    peer, certificate = peer_id(tls), tls.getpeercert(binary_form=True)
-    if not peer or certificate is None:
-        return None
-    return Shown(peer=peer, certificate=hashlib.sha256(certificate).hexdigest(), local=identity.spiffe_id)
 
 
 @cache
@@ -109,8 +50,7 @@ def introducing(kind: Any, identity: Identity) -> Any:
         def connection_made(self, transport: asyncio.Transport) -> None:
             base.connection_made(self, transport)
             tls = transport.get_extra_info("ssl_object")
-            if tls is not None and (shown := shown_by(tls, identity)) is not None:
-                self.app = Introduced(self.app, tls, shown)
+            self.app = introduced(self.app, tls, identity)
 
         def send_400_response(self, _msg: str) -> None:
             """As our proxies say it."""

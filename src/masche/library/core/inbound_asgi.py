@@ -51,7 +51,8 @@ class Guarded:
         request = request_of(scope, self._door.port, shown)
         entered = self._door.enter(request, shown)
         if isinstance(entered, Answer):
-            await _answer(ended(entered), scope, receive, send)
+            is_one = scope.get("http_version", "1.1").startswith("1")  # HTTP/2 has no such header
+            await _answer(ended(entered) if is_one else entered, scope, receive, send)
             return
         await self._pass(entered, request, scope, receive, send)
 

@@ -1,0 +1,101 @@
+"""gunicorn in the mesh: ``gunicorn -k masche.library.gunicorn.Worker --threads 8 app:app``, with MASCHE_SERVICE set.
+
+A threaded worker whose connections begin with mutual TLS, or plaintext, or either, as the mesh says when they come, and
+whose application is behind the mesh's door. One worker: each process of the library is a workload of its own, and
+workers of one gunicorn share their port. It leaves in order: callers are told before the worker stops.
+"""
+
+import socket
+import threading
+from typing import Any, Final
+
+from gunicorn.errors import HaltServer
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from masche.library import resident as residents
+from masche.library.asgi import door
+from masche.library.core.inbound_door import Door
+from masche.library.core.inbound_listen import HANDSHAKE, HANDSHAKE_TIMEOUT
+from masche.library.core.ports import Identity
+from masche.library.life.options import Port
+from masche.library.life.residence import Resident
+from masche.library.wsgi import Guarded
+from masche.model.view import MtlsMode
+
+BOOT_ERROR: Final = 3
+"""With which a worker ends that cannot start, so that gunicorn does not start it again and again."""
+
+
+class Connection(TConn):
+    """A connection that becomes what the mesh says before its first request is read."""
+
+    def __init__(self, guard: Door, identity: Identity, *about: Any) -> None:
+        super().__init__(*about)
+        self._guard = guard
+        self._identity = identity
+
+    def init(self) -> None:
+        """Take the handshake, in the thread that will serve the request. Raises OSError, which ends the connection."""
+        if not self.initialized and self._is_tls():
+            self.sock.settimeout(HANDSHAKE_TIMEOUT)
+            self.sock = self._identity.server_context().wrap_socket(self.sock, server_side=True)
+        super().init()
+
+    def _is_tls(self) -> bool:
+        mode = self._guard.mode()
+        if mode is MtlsMode.STRICT or mode is MtlsMode.DISABLE:
+            return mode is MtlsMode.STRICT
+        return self.sock.recv(1, socket.MSG_PEEK) == bytes([HANDSHAKE])  # gunicorn has waited until there is something
+
+
+class Worker(ThreadWorker):
+    """gunicorn's threaded worker in the mesh."""
+
+    resident: Resident
+    guard: Door
+
+    def load_wsgi(self) -> None:
+        """Load the application and put the mesh in front of it."""
+        if self.cfg.workers != 1 or self.cfg.is_ssl:
+            why = "takes one worker (and --threads), and no certificate of gunicorn's own"
+            self.log.error("masche.library.gunicorn.Worker %s", why)
+            raise HaltServer(why, BOOT_ERROR)
+        super().load_wsgi()
+        at = Port(port=self.sockets[0].getsockname()[1])
+        self.resident = residents.resident()
+        self.guard = door(self.resident, at)
+        self.wsgi: Any = Guarded(self.wsgi, self.guard, self.resident.facade.identity)
+        self.resident.serve(at, probe=self._probe)
+
+    async def _probe(self) -> str:
+        """Fit to be called: certified, and told who may come in."""
+        identity, reception = self.resident.facade.identity, self.resident.reception
+        if not identity.spiffe_id or reception.inbound(self.guard.port) is None:
+            return f"waiting for {reception.waiting_for() or 'the control plane'}"
+        return ""
+
+    def accept(self, listener: Any) -> None:
+        """Accept one connection, as gunicorn does, of our kind."""
+        try:
+            accepted, source = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.nr_conns += 1
+        accepted.setblocking(True)  # noqa: FBT003 - the standard library's own signature
+        about = (self.cfg, accepted, source, listener.getsockname())
+        self.enqueue_req(Connection(self.guard, self.resident.facade.identity, *about))
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """Leave the mesh, and then stop as gunicorn does: callers are told while requests still come in."""
+
+        def leave() -> None:
+            self.resident.drain()
+            stop(sig, frame)
+
+        stop = super().handle_exit
+        threading.Thread(target=leave, name="masche-leaves").start()
+
+    def run(self) -> None:
+        """Serve until told to stop, and be gone from the mesh."""
+        super().run()
+        self.resident.close(drain=0)

@@ -1,0 +1,146 @@
+"""hypercorn in the mesh: HTTP/1.1 and HTTP/2 on a port that takes mutual TLS, or plaintext, or both.
+
+hypercorn's own protocols on connections that are taken by ``core.inbound_listen``, so that certificates rotate, modes
+change and callers are known as everywhere. It leaves in order: callers are told and gone before the port is closed.
+"""
+
+import asyncio
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, cast
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.lifespan import Lifespan
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+
+from masche.library import resident as residents
+from masche.library.asgi import door
+from masche.library.core.inbound_asgi import App, Guarded
+from masche.library.core.inbound_health import asking
+from masche.library.core.inbound_introduced import introduced
+from masche.library.core.inbound_listen import Listener, bound
+from masche.library.core.ports import Identity
+from masche.library.core.tls import HTTP_2
+from masche.library.life.options import Port
+from masche.library.life.options import port as read_port
+from masche.library.life.residence import Resident
+
+IDLE_TIMEOUT: Final = 310
+"""Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
+
+
+def config() -> Config:
+    """Return hypercorn's configuration as the mesh wants it; change what you like of it."""
+    made = Config()
+    made.keep_alive_timeout = IDLE_TIMEOUT
+    made.include_server_header = False
+    made.h11_max_incomplete_size = 64 * 1024
+    return made
+
+
+async def serve(
+    app: App,
+    port: int | str | Port,
+    *,
+    host: str = "0.0.0.0",  # noqa: S104 - mutual TLS guards the port wherever it is reached
+    health: str = "",
+    settings: Config | None = None,
+    resident: Resident | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve an ASGI application in the mesh until ``stop`` (without it: SIGTERM or SIGINT), and leave in order.
+
+    ``health`` is the path that is asked whether the application is well. Raises OSError when the port is not to be had.
+    """
+    at = read_port(port)
+    listening = bound(host, at.port)
+    who = resident or residents.resident()
+    guard, identity = door(who, at), who.facade.identity
+    server = Serving(Guarded(app, guard), settings or config(), identity)
+    with _stopping(stop) as stopped:
+        await server.start()
+        context = cast("Any", identity).server_context
+        listener = Listener([listening], server.connection, mode=guard.mode, context=lambda: context(HTTP_2))
+        listener.start()
+        loop, reception, state = asyncio.get_running_loop(), who.reception, server.state
+        who.serve(
+            at,
+            probe=asking(
+                app, health, port=at.port, reception=reception, identity=identity, loop=loop, state=lambda: state
+            ),
+        )
+        await stopped.wait()
+        await asyncio.to_thread(who.drain)
+        listener.close()
+        await listener.wait_closed()
+        await server.end()
+    await asyncio.to_thread(who.close, drain=0)
+
+
+class Serving:
+    """hypercorn's protocols around one application: ``start``, then a ``connection`` each, then ``end``."""
+
+    def __init__(self, app: App, settings: Config, identity: Identity) -> None:
+        self._app = app
+        self._settings = settings
+        self._identity = identity
+        self._context = WorkerContext(None)
+        self._open: set[asyncio.Task[Any]] = set()
+        self._living: asyncio.Task[None] | None = None
+        self.state: Any = {}
+
+    async def start(self) -> None:
+        """Start the application. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        self._lifespan = Lifespan(self._wrapped(self._app), self._settings, loop, self.state)
+        self._living = loop.create_task(self._lifespan.handle_lifespan())
+        await self._lifespan.wait_for_startup()
+        if self._living.done():
+            self._living.result()
+
+    def connection(self) -> asyncio.Protocol:
+        """Return the protocol of one connection."""
+        loop = asyncio.get_running_loop()
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), self._serve, loop=loop)
+
+    async def end(self) -> None:
+        """Let requests under way end, for as long as the settings say, and then the application."""
+        await self._context.terminated.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.graceful_timeout):
+                await asyncio.gather(*self._open, return_exceptions=True)
+        await self._lifespan.wait_for_shutdown()
+        if self._living is not None:
+            self._living.cancel()
+            await asyncio.gather(self._living, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = asyncio.current_task()
+        assert mine is not None
+        self._open.add(mine)
+        mine.add_done_callback(self._open.discard)
+        app = self._wrapped(introduced(self._app, writer.get_extra_info("ssl_object"), self._identity))
+        loop = asyncio.get_running_loop()
+        await TCPServer(app, loop, self._settings, self._context, self.state, reader, writer)
+
+    def _wrapped(self, app: App) -> Any:
+        return ASGIWrapper(cast("Any", app))
+
+
+@contextmanager
+def _stopping(given: asyncio.Event | None) -> Generator[asyncio.Event]:
+    """Return what says that it is over: what was given, or the signals that end a process."""
+    if given is not None:
+        yield given
+        return
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        yield stopped
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
