@@ -2,12 +2,16 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand"
 	"net/http"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,10 +48,17 @@ type definition struct {
 	Attempts int    `json:"attempts"`
 	// TimeoutMs bounds such a call.
 	TimeoutMs float64 `json:"timeout"`
+	// Bytes is the length of an answer; 0: a few.
+	Bytes int `json:"bytes"`
+	// With a certificate only clients are served that show one of the roots'; all three are paths of PEM files.
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+	Roots       string `json:"roots"`
 }
 
 type backend struct {
 	name     string
+	answer   string
 	lock     sync.Mutex
 	now      Behaviour
 	chance   *rand.Rand
@@ -79,10 +90,17 @@ func serve(input io.Reader) error {
 			one.next, one.attempts = each.Calls, max(1, each.Attempts)
 			one.client = newClient(time.Duration(each.TimeoutMs * float64(time.Millisecond)))
 		}
+		one.answer = strings.Repeat("x", each.Bytes)
 		backends[name] = one
 		server := &http.Server{Addr: each.Listen, Handler: one}
 		failures := make(chan error, 1)
-		go func() { failures <- server.ListenAndServe() }()
+		if each.Certificate == "" {
+			go func() { failures <- server.ListenAndServe() }()
+		} else if err := mutual(server, each.Roots); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		} else {
+			go func() { failures <- server.ListenAndServeTLS(each.Certificate, each.Key) }()
+		}
 		select {
 		case err := <-failures:
 			return fmt.Errorf("%s: %w", name, err)
@@ -96,6 +114,23 @@ func serve(input io.Reader) error {
 		}
 	}
 	return lines.Err()
+}
+
+// mutual lets a server take TLS 1.3 and HTTP/1.1, and clients that show a certificate of these roots alone.
+func mutual(server *http.Server, roots string) error {
+	pem, err := os.ReadFile(roots)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no certificate", roots)
+	}
+	server.TLSConfig = &tls.Config{
+		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+	}
+	server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+	return nil
 }
 
 func obey(line []byte, backends map[string]*backend) error {
@@ -156,6 +191,12 @@ func (b *backend) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 		b.answered.Add(1)
 	}
 	writer.Header().Set("x-backend", b.name)
+	if b.answer != "" {
+		writer.Header().Set("content-length", strconv.Itoa(len(b.answer)))
+		writer.WriteHeader(status)
+		_, _ = io.WriteString(writer, b.answer)
+		return
+	}
 	writer.WriteHeader(status)
 	_, _ = io.WriteString(writer, strconv.Itoa(status)+"\n")
 }

@@ -38,7 +38,10 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """One server: its port, how it starts, and for chains the URL that it calls, how often and how long at the most."""
+    """One server: its port, how it starts, and for chains the URL that it calls, how often and how long at the most.
+
+    ``size_bytes`` of each answer (0: a few); with ``tls`` (PEM files: certificate, key, roots) it takes mutual TLS.
+    """
 
     port: int
     start: Behaviour
@@ -46,6 +49,8 @@ class Backend:
     attempts: int = 1
     timeout_ms: float = 1000.0
     host: str = "127.0.0.1"
+    size_bytes: int = 0
+    tls: tuple[str, str, str] = ("", "", "")
 
 
 class Backends:
@@ -64,6 +69,8 @@ class Backends:
                 "calls": each.calls,
                 "attempts": each.attempts,
                 "timeout": each.timeout_ms,
+                "bytes": each.size_bytes,
+                **dict(zip(("certificate", "key", "roots"), each.tls, strict=True)),
             }
             for name, each in backends.items()
         }
