@@ -95,11 +95,9 @@ class AsyncDriver:
     def _mirror(self, facade: Facade, opened: Opened, exchange: AsyncExchange[Raw, Final_co]) -> None:
         """Send copies to the mirrors of a route, once each; their answers are dropped, and count for nothing."""
         beside = self._aside(facade)
-        for mirrored in opening.mirrors(facade, opened):
-            if not beside.has_room:
-                return
+        for mirrored in opening.mirrors(facade, opened, lambda: beside.has_room):
             run = Run(facade, mirrored, exchange, is_counted=False)
-            beside.start(_mirrored(_Carrier(run, exchange, facade, beside), run))
+            beside.start(_mirrored(_Carrier(run, exchange, facade, beside), run), run.end)
 
 
 async def _known(facade: Facade, authority: str) -> Known:
@@ -145,11 +143,8 @@ async def _queued(
 
 
 async def _mirrored(carrier: "_Carrier[Raw, Final_co]", run: Run[Raw, Final_co]) -> None:
-    try:
-        await carrier.carry()
-        await carrier.drop(run.rest())
-    finally:
-        run.end()
+    await carrier.carry()
+    await carrier.drop(run.rest())
 
 
 class _Carrier(Generic[Raw, Final_co]):
@@ -177,7 +172,7 @@ class _Carrier(Generic[Raw, Final_co]):
                 await self.drop(losers)
         except BaseException:
             for raw in run.rest():
-                self._beside.start(self._exchange.drop(raw))
+                self._beside.clear(self._exchange.drop(raw))
             raise
 
     async def drop(self, answers: list[Raw]) -> None:
@@ -287,14 +282,15 @@ class _Carrier(Generic[Raw, Final_co]):
         """Cancel an attempt, and see to it that an answer that came all the same is closed."""
         del self._tasks[task]
         task.cancel()
-        self._beside.start(_closed(task, self._exchange))
+        self._beside.clear(_closed(task, self._exchange))
 
     def _copy(self, start: Start) -> None:
         """Send a copy whose answer only tells how the instance is."""
+        run = self._run
         if self._beside.has_room:
-            self._beside.start(self._copied(start))
+            self._beside.start(self._copied(start), lambda: run.abandon(start.number))
         else:
-            self._run.abandon(start.number)
+            run.abandon(start.number)
 
     async def _copied(self, start: Start) -> None:
         run = self._run
@@ -304,9 +300,6 @@ class _Carrier(Generic[Raw, Final_co]):
             run.gone(start)
         except _OutOfTimeError:
             run.timed_out(start.number)
-        except asyncio.CancelledError:
-            run.abandon(start.number)
-            raise
         except Exception as error:  # noqa: BLE001 - it is about the instance, and nobody waits for it
             run.failed(start.number, error)
         else:

@@ -142,7 +142,9 @@ class Exchange(Protocol[Raw_contra, Final_co]):
         ...
 
     def finished(self, raw: Raw_contra, headers: Headers, ending: Ending) -> Final_co:
-        """Make the user's answer of an attempt's, with ``headers`` in place of its own; ``ending`` is to be told."""
+        """Make the user's answer of an attempt's, with ``headers`` in place of its own (the very object that ``head``
+        gave when nothing of them changes); ``ending`` is to be told.
+        """
         ...
 
     def answered(self, answer: Answer) -> Final_co:

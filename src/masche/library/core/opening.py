@@ -58,17 +58,16 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
     return Opened(channel, decision, span)
 
 
-def mirrors(facade: Facade, opened: Opened) -> list[Opened]:
-    """Return the copies that a route's mirrors are to get: each one attempt, whatever it comes to."""
+def mirrors(facade: Facade, opened: Opened, has_room: Callable[[], bool]) -> Generator[Opened]:
+    """Let the copies that a route's mirrors are to get into their gates, one by one, while there is room: each is one
+    attempt, whatever it comes to.
+    """
     send = opened.send
     rules = CallRules(timeout=send.rules.timeout)
-    copies = [replace(send, destination=each, rules=rules, mirrors=(), fault=None) for each in send.mirrors]
-    channels = [(facade.channels.get(each.destination.name), each) for each in copies]
-    return [Opened(channel, each, None) for channel, each in channels if channel and _enter(channel)]
-
-
-def _enter(channel: Channel) -> bool:
-    return entered(channel) is Admission.ENTERED
+    for each in send.mirrors:
+        channel = facade.channels.get(each.name)
+        if channel is not None and has_room() and entered(channel) is Admission.ENTERED:
+            yield Opened(channel, replace(send, destination=each, rules=rules, mirrors=(), fault=None), None)
 
 
 # What this process itself answers

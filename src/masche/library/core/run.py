@@ -13,7 +13,7 @@ from math import inf
 from typing import Generic
 
 from masche.library.core import answers, outcomes, tracing
-from masche.library.core.exchange import Answer, Ending, Exchange, Final_co, Raw, Target
+from masche.library.core.exchange import Answer, Ending, Exchange, Final_co, Head, Raw, Target
 from masche.library.core.facade import Facade
 from masche.library.core.hashing import Sticking, sticking
 from masche.library.core.opening import Opened
@@ -23,7 +23,7 @@ from masche.traffic import deadline as deadlines
 from masche.traffic.call import Abandon, Call, Finish, Start, Steps
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.outcome import Outcome
-from masche.traffic.request import Headers, Request
+from masche.traffic.request import Request
 from masche.traffic.retry import Attempted
 
 _FLAGS = {Outcome.TIMEOUT: "UT", Outcome.FAILURE: "UF", Outcome.REFUSED: "UF", Outcome.CANCELLED: "DC"}
@@ -57,7 +57,7 @@ class Run(Generic[Raw, Final_co]):
         self._facade, self._channel, self._exchange, self.send = facade, channel, exchange, send
         self._span = opened.span
         self._started_at = now
-        self._answers: dict[int, Raw] = {}
+        self._answers: dict[int, tuple[Raw, Head]] = {}
         self._drops: list[Raw] = []
         self._errors: dict[int, Exception] = {}
         self._starts: dict[int, tuple[Start, float]] = {}
@@ -127,7 +127,7 @@ class Run(Generic[Raw, Final_co]):
         if found is None or found[0].is_copy:
             self._drops.append(raw)
         else:
-            self._answers[number] = raw
+            self._answers[number] = (raw, head)
         self._tried(number, attempted, outcomes.service_seconds(head.headers))
         return self._told(number, attempted)
 
@@ -204,13 +204,13 @@ class Run(Generic[Raw, Final_co]):
         found, self._drops = self._drops, []
         if self._finish is not None or self._call.repeats > self._round:
             winner = None if self._finish is None else self._finish.number
-            found += [self._answers.pop(number) for number in list(self._answers) if number != winner]
+            found += [self._answers.pop(number)[0] for number in list(self._answers) if number != winner]
             self._round = self._call.repeats
         return found
 
     def rest(self) -> list[Raw]:
         """Take all answers that were not given to anybody: to be dropped."""
-        found = [*self._drops, *self._answers.values()]
+        found = [*self._drops, *(raw for raw, _ in self._answers.values())]
         self._drops, self._answers = [], {}
         return found
 
@@ -243,7 +243,7 @@ class Run(Generic[Raw, Final_co]):
                 self._call.cancel(now=now)
                 self._flag = self._flag or "DC"
             if self._repeats is not None:
-                self._release(keep=0)
+                self._release()
             admitted = channel.gate.leave()
         if admitted is not None:
             admitted.admit()
@@ -269,10 +269,10 @@ class Run(Generic[Raw, Final_co]):
         now = self._facade.now()
         channel = self._channel
         with channel.lock:
+            if self._repeats is not None and self._call.under_way == (number,):
+                self._release()  # before it is decided whether there is room for another one
             steps = self._call.answered(number, attempted, now=now)
             events = channel.callee.take_events()
-            if self._repeats is not None:
-                self._release(keep=1)
         if events:
             channel.tell(events)
         return self._noted(steps)
@@ -316,13 +316,12 @@ class Run(Generic[Raw, Final_co]):
         )
 
     def _answer(self, number: int, finish: Finish) -> Final_co:
-        raw = self._answers.pop(number)
-        head = self._exchange.head(raw)
+        raw, head = self._answers.pop(number)
         self._status = head.status
         is_spent = finish.forbids_repeats and finish.outcome.is_fault
         if is_spent:
             self._flag = "URX"
-        headers: Headers = answer_headers(self.send, head.headers, is_spent=is_spent, cookie=self.sticks.cookie)
+        headers = answer_headers(self.send, head.headers, is_spent=is_spent, cookie=self.sticks.cookie)
         return self._exchange.finished(raw, headers, Ending(self.end, self._left))
 
     def _mesh(self, status: int, why: str) -> Final_co:
@@ -334,9 +333,9 @@ class Run(Generic[Raw, Final_co]):
     def _left(self) -> float:
         return self._call.deadline.left(now=self._facade.now())
 
-    def _release(self, *, keep: int) -> None:
+    def _release(self) -> None:
         """Repeats that have ended make room for others, where the policy limits how many are under way."""
-        ended = self._call.repeats - self._released - keep
+        ended = self._call.repeats - self._released
         if self._repeats is not None and ended > 0:
             self._released += ended
             self._repeats.release(ended)

@@ -41,6 +41,11 @@ class Helpers:
     def __repr__(self) -> str:
         return f"<Helpers {self._running} of {self._most}>"
 
+    @property
+    def has_room(self) -> bool:
+        """May one more be started?"""
+        return self._running < self._most
+
     def start(self, work: Callable[[], None]) -> bool:
         """Run something that handles its own errors; False: there is no room."""
         with self._lock:
@@ -96,7 +101,7 @@ class SyncDriver:
         run = Run(facade, opened, exchange, deadline=deadline, can_repeat=asked.can_repeat, bytes_sent=asked.sent_bytes)
         helpers = self._aside(facade)
         if opened.send.mirrors and asked.can_repeat:
-            for mirrored in opening.mirrors(facade, opened):
+            for mirrored in opening.mirrors(facade, opened, lambda: helpers.has_room):
                 _mirror(Run(facade, mirrored, exchange, is_counted=False), exchange, facade, helpers)
         try:
             _Carrier(run, exchange, facade, helpers).carry()

@@ -1,0 +1,483 @@
+"""``httpx`` and ``httpx2`` in the mesh: a transport for their clients, asynchronous or not.
+
+    import httpx
+    from masche.library.httpx import AsyncTransport
+
+    async with httpx.AsyncClient(transport=AsyncTransport()) as client:
+        await client.get("http://orders/")
+
+The same transport serves a client of either module: which one it is, is told by its first request. What is not for the
+mesh is carried by ``outside``, the transport that the client would have had. Invariant: connections are kept apart by
+the identities that are expected of the peer, never by address alone.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
+from importlib import import_module
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from masche.library.core.async_driver import AsyncDriver
+from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
+from masche.library.core.facade import Facade
+from masche.library.core.httpcore_pools import AsyncPools, Kept, SyncPools
+from masche.library.core.ports import MeshError
+from masche.library.core.sync_driver import SyncDriver
+from masche.library.resident import facade as resident
+from masche.traffic.request import Headers, Request
+
+if TYPE_CHECKING:
+    from httpx import AsyncBaseTransport, BaseTransport
+    from httpx import Request as HttpxRequest
+    from httpx import Response as HttpxResponse
+else:
+    # The clients ask a transport for its methods, never for its class, so neither module is imported for it.
+    AsyncBaseTransport = BaseTransport = object
+
+_TIMEOUTS = ("connect", "read", "write", "pool")
+_LEFT_TO_THE_CLIENT = frozenset({"host", "content-length", "transfer-encoding"})
+_KEEP_ALIVE = ("connection", "keep-alive")
+
+_MEANING = {
+    "ConnectError": Blame.UNREACHED,
+    "ConnectTimeout": Blame.UNREACHED,
+    "PoolTimeout": Blame.UNREACHED,
+    "ReadTimeout": Blame.TIMEOUT,
+    "WriteTimeout": Blame.TIMEOUT,
+    "ReadError": Blame.BROKEN,
+    "WriteError": Blame.BROKEN,
+    "CloseError": Blame.BROKEN,
+    "RemoteProtocolError": Blame.BROKEN,
+}
+"""What the client's exceptions mean; all others are not the peer's."""
+
+
+class _Module:
+    """One of the two modules, with the core that it stands on."""
+
+    def __init__(self, name: str) -> None:
+        self.client: Any = import_module(name)
+        self.core: Any = import_module(name.replace("httpx", "httpcore"))
+        names = (name for name in dir(self.core) if isinstance(getattr(self.core, name), type))
+        found = ((getattr(self.core, name), getattr(self.client, name, None)) for name in names)
+        self._errors: dict[type[Exception], type[Exception]] = {
+            each: theirs for each, theirs in found if theirs is not None and issubclass(each, Exception)
+        }
+        self.async_body: Any = type("_AsyncBody", (_AsyncBody, self.client.AsyncByteStream), {})
+        self.sync_body: Any = type("_SyncBody", (_SyncBody, self.client.SyncByteStream), {})
+
+    def error(self, error: Exception) -> Exception | None:
+        """Return the client's own exception for one of its core's; None when it is something else."""
+        for each in type(error).__mro__:
+            if each in self._errors:
+                made = self._errors[each](str(error))
+                made.__cause__ = error
+                return made
+        return None
+
+
+@lru_cache(maxsize=2)
+def _module(name: str) -> _Module:
+    return _Module(name)
+
+
+def _module_of(request: "HttpxRequest") -> _Module:
+    return _module(type(request).__module__.partition(".")[0])
+
+
+class AsyncTransport(AsyncBaseTransport):
+    """Carries the requests of an ``AsyncClient`` to services of the mesh, and all others as they were carried before.
+
+    ``facade``: the mesh to use, by default that of this process, which is joined by the first request. ``outside``: the
+    transport of what is not for the mesh, by default the client's usual one.
+    """
+
+    def __init__(self, *, facade: Facade | None = None, outside: AsyncBaseTransport | None = None) -> None:
+        self._given, self._outside = facade, outside
+        self._driver = AsyncDriver(self._mesh)
+        self._pools: AsyncPools | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncTransport {self._pools or 'not used yet'}>"
+
+    async def handle_async_request(self, request: "HttpxRequest") -> "HttpxResponse":
+        """Carry one request. Raises the client's own exceptions alone."""
+        exchange = _AsyncExchange(self, _module_of(request), request)
+        try:
+            return await self._driver.call(_asked(exchange.module, request), exchange)
+        except MeshError as error:
+            raise exchange.module.client.ConnectError(str(error)) from error
+
+    async def aclose(self) -> None:
+        """End what runs beside the calls, and close all connections."""
+        await self._driver.close()
+        if self._pools is not None:
+            await self._pools.close()
+        if self._outside is not None:
+            await self._outside.aclose()
+
+    def pools(self, module: _Module) -> AsyncPools:
+        """Return the connections into the mesh."""
+        if self._pools is None:
+            self._pools = AsyncPools(module.core, self._mesh())
+        return self._pools
+
+    def outside(self, module: _Module) -> AsyncBaseTransport:
+        """Return the transport of what is not for the mesh."""
+        if self._outside is None:
+            made: AsyncBaseTransport = module.client.AsyncHTTPTransport()
+            self._outside = made
+        return self._outside
+
+    def _mesh(self) -> Facade:
+        if self._given is None:
+            self._given = resident()
+        return self._given
+
+
+class Transport(BaseTransport):
+    """Carries the requests of a ``Client``; see AsyncTransport. May be used by any number of threads."""
+
+    def __init__(self, *, facade: Facade | None = None, outside: BaseTransport | None = None) -> None:
+        self._given, self._outside = facade, outside
+        self._driver = SyncDriver(self._mesh)
+        self._pools: SyncPools | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transport {self._pools or 'not used yet'}>"
+
+    def handle_request(self, request: "HttpxRequest") -> "HttpxResponse":
+        """Carry one request. Raises the client's own exceptions alone."""
+        exchange = _SyncExchange(self, _module_of(request), request)
+        try:
+            return self._driver.call(_asked(exchange.module, request), exchange)
+        except MeshError as error:
+            raise exchange.module.client.ConnectError(str(error)) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._pools is not None:
+            self._pools.close()
+        if self._outside is not None:
+            self._outside.close()
+
+    def pools(self, module: _Module) -> SyncPools:
+        """Return the connections into the mesh."""
+        if self._pools is None:
+            self._pools = SyncPools(module.core, self._mesh())
+        return self._pools
+
+    def outside(self, module: _Module) -> BaseTransport:
+        """Return the transport of what is not for the mesh."""
+        if self._outside is None:
+            made: BaseTransport = module.client.HTTPTransport()
+            self._outside = made
+        return self._outside
+
+    def _mesh(self) -> Facade:
+        if self._given is None:
+            self._given = resident()
+        return self._given
+
+
+def _asked(module: _Module, request: "HttpxRequest") -> Asked:
+    """What the user asked for, in the pipeline's words."""
+    pairs = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.raw)
+    headers = tuple(
+        pair for pair in pairs if pair[0] not in _LEFT_TO_THE_CLIENT and (pair[0], pair[1].lower()) != _KEEP_ALIVE
+    )
+    url = request.url
+    changed = Request(
+        method=request.method,
+        target=url.raw_path.decode("ascii"),
+        authority=request.headers.get("host") or url.netloc.decode("ascii"),
+        scheme=url.scheme,
+        headers=headers,
+    )
+    limits: dict[str, float | None] = request.extensions.get("timeout", {})
+    read = limits.get("read")
+    return Asked(
+        changed,
+        0.0 if read is None else read + (limits.get("connect") or 0.0),
+        isinstance(request.stream, module.client.ByteStream),
+        int(request.headers.get("content-length") or 0),
+    )
+
+
+class _Answer:
+    """An answer of the core's, and the pool that it is counted in until it has ended."""
+
+    __slots__ = ("_kept", "_pools", "core")
+
+    def __init__(self, core: Any, pools: AsyncPools | SyncPools, kept: Kept) -> None:
+        self.core, self._kept = core, kept
+        self._pools: AsyncPools | SyncPools | None = pools
+
+    async def aclose(self) -> None:
+        """Close it, where closing waits."""
+        try:
+            await self.core.aclose()
+        finally:
+            self._ended()
+
+    def close(self) -> None:
+        """Close it, where closing blocks."""
+        try:
+            self.core.close()
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        pools, self._pools = self._pools, None
+        if pools is not None:
+            pools.ended(self._kept)
+
+
+class _Exchange:
+    """What both kinds of call have in common."""
+
+    __slots__ = ("_headers", "is_spent", "module", "request")
+
+    def __init__(self, module: _Module, request: "HttpxRequest") -> None:
+        self.module, self.request = module, request
+        self.is_spent = False
+        self._headers: Headers = ()
+
+    def head(self, raw: "_Answer") -> Head:
+        """Return the head of an answer of the core's."""
+        self._headers = tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw.core.headers
+        )
+        return Head(raw.core.status, self._headers)
+
+    def blame(self, error: Exception) -> Blame:
+        """Say what an exception means, by its name."""
+        return _MEANING.get(type(error).__name__, Blame.OURS)
+
+    def answered(self, answer: Answer) -> "HttpxResponse":
+        """Make an answer of the mesh's own."""
+        made: HttpxResponse = self.module.client.Response(
+            answer.status, headers=list(answer.headers), stream=self.module.client.ByteStream(answer.body)
+        )
+        return made
+
+    def timed_out(self, why: str) -> Exception:
+        """Make the client's timeout."""
+        made: Exception = self.module.client.ReadTimeout(why)
+        return made
+
+    def core_request(self, target: Target, body: Any, *, blocks: bool) -> Any:
+        """Make the request of the core's that goes to one instance."""
+        core, sent = self.module.core, target.request
+        framing = [each for each in self.request.headers.raw if each[0].lower() in _FRAMING]
+        headers = [(b"Host", sent.authority.encode("latin-1")), *_encoded(sent.headers), *framing]
+        url = core.URL(
+            scheme=b"https" if target.is_tls else b"http",
+            host=target.address.encode("ascii"),
+            port=target.port,
+            target=sent.target.encode("ascii"),
+        )
+        extensions = {**self.request.extensions, "timeout": _limits(self.request, target, blocks=blocks)}
+        return core.Request(sent.method, url, headers=headers, content=body, extensions=extensions)
+
+    def response(self, raw: "_Answer", headers: Headers, body: Any) -> "HttpxResponse":
+        """Make the client's response of the core's."""
+        made: HttpxResponse = self.module.client.Response(
+            raw.core.status,
+            headers=raw.core.headers if headers is self._headers else _encoded(headers),
+            stream=body,
+            extensions=raw.core.extensions,
+        )
+        return made
+
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def _limits(request: "HttpxRequest", target: Target, *, blocks: bool) -> dict[str, float | None]:
+    """The core's timeouts: the user's own, no longer than what the mesh gives. A thread has no other clock than these,
+    so where it ``blocks`` what is left for the head of the answer limits each read.
+    """
+    given: dict[str, float | None] = dict(request.extensions.get("timeout", {}))
+    limits = {name: given.get(name) for name in _TIMEOUTS}
+    limits["connect"] = _shorter(limits["connect"], min(target.connect_timeout or inf, target.timeout))
+    limits["read"] = _shorter(limits["read"], min(target.idle_timeout or inf, target.timeout if blocks else inf))
+    return limits
+
+
+def _shorter(given: float | None, limit: float) -> float | None:
+    if limit == inf:
+        return given
+    return limit if given is None else min(given, limit)
+
+
+class _AsyncExchange(_Exchange):
+    """One call of an AsyncClient."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: AsyncTransport, module: _Module, request: "HttpxRequest") -> None:
+        super().__init__(module, request)
+        self._transport = transport
+
+    async def attempt(self, target: Target) -> "_Answer":
+        """Send the request to one instance."""
+        pools = self._transport.pools(self.module)
+        kept = pools.pool(target)
+        body = self.request.stream
+        if not isinstance(body, self.module.client.ByteStream):
+            body = _AsyncOnce(body, self)
+        try:
+            return _Answer(await pools.send(kept, self.core_request(target, body, blocks=False)), pools, kept)
+        except Exception as error:
+            if (theirs := self.module.error(error)) is not None:
+                raise theirs from error
+            raise
+
+    async def outside(self, request: Request) -> "HttpxResponse":  # noqa: ARG002 - the client's own goes out untouched
+        """Send the request as if there were no mesh."""
+        return await self._transport.outside(self.module).handle_async_request(self.request)
+
+    async def drop(self, raw: "_Answer") -> None:
+        """Close an answer."""
+        await raw.aclose()
+
+    def finished(self, raw: "_Answer", headers: Headers, ending: Ending) -> "HttpxResponse":
+        """Make the user's answer."""
+        return self.response(raw, headers, self.module.async_body(self.module, raw, ending))
+
+
+class _SyncExchange(_Exchange):
+    """One call of a Client."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: Transport, module: _Module, request: "HttpxRequest") -> None:
+        super().__init__(module, request)
+        self._transport = transport
+
+    def attempt(self, target: Target) -> "_Answer":
+        """Send the request to one instance."""
+        pools = self._transport.pools(self.module)
+        kept = pools.pool(target)
+        body = self.request.stream
+        if not isinstance(body, self.module.client.ByteStream):
+            body = _SyncOnce(body, self)
+        try:
+            return _Answer(pools.send(kept, self.core_request(target, body, blocks=True)), pools, kept)
+        except Exception as error:
+            if (theirs := self.module.error(error)) is not None:
+                raise theirs from error
+            raise
+
+    def outside(self, request: Request) -> "HttpxResponse":  # noqa: ARG002 - the client's own goes out untouched
+        """Send the request as if there were no mesh."""
+        return self._transport.outside(self.module).handle_request(self.request)
+
+    def drop(self, raw: "_Answer") -> None:
+        """Close an answer."""
+        raw.close()
+
+    def finished(self, raw: "_Answer", headers: Headers, ending: Ending) -> "HttpxResponse":
+        """Make the user's answer."""
+        return self.response(raw, headers, self.module.sync_body(self.module, raw, ending))
+
+
+class _AsyncOnce:
+    """A body that can be read only once, and says when that has begun."""
+
+    __slots__ = ("_exchange", "_stream")
+
+    def __init__(self, stream: Any, exchange: _Exchange) -> None:
+        self._stream, self._exchange = stream, exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._exchange.is_spent = True
+        async for part in self._stream:
+            yield part
+
+
+class _SyncOnce:
+    """The same for threads."""
+
+    __slots__ = ("_exchange", "_stream")
+
+    def __init__(self, stream: Any, exchange: _Exchange) -> None:
+        self._stream, self._exchange = stream, exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._exchange.is_spent = True
+        yield from self._stream
+
+
+class _AsyncBody:
+    """The body of an answer: within the whole call's time, and its end is told."""
+
+    def __init__(self, module: _Module, raw: "_Answer", ending: Ending) -> None:
+        self._module, self._raw, self._ending = module, raw, ending
+        self._received = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts = aiter(self._raw.core.stream)
+        try:
+            while (part := await self._next(parts)) is not None:
+                self._received += len(part)
+                yield part
+        except Exception as error:
+            self._ending.over(received=self._received, is_broken=True)
+            if (theirs := self._module.error(error)) is not None:
+                raise theirs from error
+            raise
+
+    async def _next(self, parts: AsyncIterator[bytes]) -> bytes | None:
+        left = self._ending.left()
+        if left == inf:
+            return await anext(parts, None)
+        try:
+            async with asyncio.timeout(left):
+                return await anext(parts, None)
+        except TimeoutError:
+            raise self._module.client.ReadTimeout(_TOO_LONG) from None
+
+    async def aclose(self) -> None:
+        """Close it, read or not."""
+        try:
+            await self._raw.aclose()
+        finally:
+            self._ending.over(received=self._received)
+
+
+class _SyncBody:
+    """The same for threads."""
+
+    def __init__(self, module: _Module, raw: "_Answer", ending: Ending) -> None:
+        self._module, self._raw, self._ending = module, raw, ending
+        self._received = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for part in self._raw.core.stream:
+                self._received += len(part)
+                yield part
+                if self._ending.left() <= 0:
+                    raise self._module.client.ReadTimeout(_TOO_LONG)
+        except Exception as error:
+            self._ending.over(received=self._received, is_broken=True)
+            if (theirs := self._module.error(error)) is not None:
+                raise theirs from error
+            raise
+
+    def close(self) -> None:
+        """Close it, read or not."""
+        try:
+            self._raw.close()
+        finally:
+            self._ending.over(received=self._received)
+
+
+_TOO_LONG = "the answer has begun, but was not complete within the timeout of the route"
