@@ -116,6 +116,7 @@ class Feeding:
         plane = ControlPlane(name=name, open=channel)
         node = lambda: discovery.encode_node(self._node())  # noqa: E731 - asked anew for each stream
         self._client = Client(plane, self._memory, decoders, node=node, rng=self._rng)
+        self._client.watch(LISTENER, CLIENT_LISTENER)  # so that there is a stream: who has none is away
         ports, self._ports = tuple(self._ports), {}
         for port in ports:
             self.listen(port)
