@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from masche.library.core.ports import Knowledge, Known
 from masche.model.refs import ForeignRef, PortRef
-from masche.model.told import PASSTHROUGH, Destination, Discovery, Table
+from masche.model.told import PASSTHROUGH, Destination, Table
 from masche.model.view import (
     Backend,
     Cluster,
@@ -63,12 +63,7 @@ TOWN = World(
             VirtualHost(hosts=("*",), routes=(route(PASSTHROUGH),)),
         ),
     ),
-    destinations=(
-        cluster(ORDERS),
-        cluster(CARTS),
-        cluster(COPIES),
-        cluster(PASSTHROUGH, discovery=Discovery.PASSTHROUGH, is_tls=False),
-    ),
+    destinations=(cluster(ORDERS), cluster(CARTS), cluster(COPIES)),
     endpoints={
         ORDERS: instances(ORDERS, "10.0.0.1", "10.0.0.2"),
         CARTS: instances(CARTS, "10.0.0.3"),

@@ -13,7 +13,7 @@ from library.core.foreign_plane import serving
 from library.core.telling import Telling, client_of, knowing, told, until
 from masche.library.core.knowledge import XdsKnowledge
 from masche.library.core.ports import Known, MeshError
-from masche.model.told import PASSTHROUGH, Discovery, Table, Told
+from masche.model.told import Discovery, Table, Told
 from masche.model.view import Fault, Forward, VirtualHost
 from masche.testing.check_knowledge import CARTS, COPIES, ORDERS, TOWN, check_knowledge, cluster, instances, route
 from masche.testing.static_knowledge import StaticKnowledge, World
@@ -21,6 +21,7 @@ from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from masche.xds.client_words import Patience
 
 A, B, C = (f"outbound/shop/{name}/80" for name in "abc")
+OUTSIDE = "outside"
 SLOW = Patience(absent=60.0, answered=60.0)
 
 
@@ -97,12 +98,12 @@ async def test_the_old_is_kept_while_the_new_is_loading(tmp_path: Path):
 
 async def test_a_name_that_gets_a_virtual_host_of_its_own_is_answered_as_before_until_that_is_known(tmp_path: Path):
     telling = Telling()
-    rest = cluster(PASSTHROUGH, discovery=Discovery.PASSTHROUGH)
-    await telling.put(town(("*", (PASSTHROUGH,)), destinations=(rest,)))
+    rest = cluster(OUTSIDE, discovery=Discovery.PASSTHROUGH)
+    await telling.put(town(("*", (OUTSIDE,)), destinations=(rest,)))
     async with told(tmp_path, telling, patience=SLOW) as knowledge:
         before = await wanted(knowledge, "new")
-        assert before.destinations.keys() == {PASSTHROUGH}
-        await telling.put(town(("new", (A,)), ("*", (PASSTHROUGH,)), destinations=(rest, cluster(A))))
+        assert before.destinations.keys() == {OUTSIDE}
+        await telling.put(town(("new", (A,)), ("*", (OUTSIDE,)), destinations=(rest, cluster(A))))
         await until(lambda: A in telling.plane.asked(ENDPOINTS))
         assert knowledge.known("new") is before
         telling.say(ENDPOINTS, A, instances(A))
@@ -132,8 +133,8 @@ async def test_an_authority_that_no_virtual_host_has_leads_nowhere(tmp_path: Pat
 
 async def test_a_million_strangers_cost_one_virtual_host(tmp_path: Path):
     telling = Telling()
-    rest = cluster(PASSTHROUGH, discovery=Discovery.PASSTHROUGH)
-    await telling.put(town(("*", (PASSTHROUGH,)), destinations=(rest,)))
+    rest = cluster(OUTSIDE, discovery=Discovery.PASSTHROUGH)
+    await telling.put(town(("*", (OUTSIDE,)), destinations=(rest,)))
     async with told(tmp_path, telling) as knowledge:
         known = await wanted(knowledge, "first.example.org")
         for number in range(20_000):

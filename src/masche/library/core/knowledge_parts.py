@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from masche.library.core.ports import Known
-from masche.model.told import INVALID, Destination, Discovery, Told
+from masche.model.told import INVALID, PASSTHROUGH, Destination, Discovery, Told
 from masche.model.view import Endpoints, Forward, Route, VirtualHost
 from masche.traffic.virtual_hosts import clusters_of
 from masche.wire.types import CLUSTER, ENDPOINTS
@@ -17,6 +17,9 @@ from masche.xds.client_words import Key, Resource, Standing
 
 NAMES = "dns"
 """Stands in the place of a type URL for what a name server says of ``host:port``."""
+
+_NEVER_ASKED = frozenset({INVALID, PASSTHROUGH})
+"""Names that mean something by themselves: there is no cluster of these names to be asked for."""
 
 DEPTH = 16
 """How deep aggregates may be nested (gRFC A37)."""
@@ -69,7 +72,7 @@ class _Walk:
 
         An aggregate in itself, or too deep in others, is an error of the whole aggregate (gRFC A37).
         """
-        if name == INVALID or name in above or len(above) >= DEPTH:
+        if name in _NEVER_ASKED or name in above or len(above) >= DEPTH:
             return None
         destination = self.ask((CLUSTER, name))
         if not isinstance(destination, Destination):
