@@ -28,7 +28,16 @@ def channel(address: str, presented: Presented | None, *, max_receive_bytes: int
 
     ``max_receive_bytes`` -1 takes messages of any size. A new channel never gets a broken connection of the last one.
     """
-    options = (
+    options = client(max_receive_bytes=max_receive_bytes)
+    if presented is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    credentials = tls.channel_credentials(presented)
+    return grpc.aio.secure_channel(address, credentials, options=(*options, *tls.CHANNEL_OPTIONS))
+
+
+def client(*, max_receive_bytes: int) -> Options:
+    """Any client's end, also of a server that is not ours."""
+    return (
         *_KEEPALIVE,
         ("grpc.max_receive_message_length", max_receive_bytes),
         ("grpc.max_send_message_length", -1),
@@ -36,10 +45,6 @@ def channel(address: str, presented: Presented | None, *, max_receive_bytes: int
         ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
     )
-    if presented is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    credentials = tls.channel_credentials(presented)
-    return grpc.aio.secure_channel(address, credentials, options=(*options, *tls.CHANNEL_OPTIONS))
 
 
 def server(*, max_receive_bytes: int) -> Options:

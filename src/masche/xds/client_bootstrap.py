@@ -1,0 +1,205 @@
+"""The bootstrap of gRFC A27: which control planes to ask, as whom, and by which names, from one file of JSON.
+
+With it any xDS control plane drives the library. Invariant: what is not carried out is named in ``ignored``, with the
+reason; what is wrong is a BootstrapError that says where and why, before anything is connected to.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import msgspec
+
+from masche.identity import transport
+from masche.version import VERSION
+from masche.wire.discovery import Node
+from masche.xds.client import MAX_RESPONSE_BYTES, ControlPlane
+
+FILE_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP"
+CONTENT_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
+
+MAX_BYTES: Final = 1024 * 1024
+"""No bootstrap is longer."""
+
+AGENT: Final = "masche"
+FEATURES: Final = ("xds.config.resource-in-sotw",)
+"""What we say of ourselves: resources may come in a wrapper that names them."""
+
+_DELETION: Final = "ignore_resource_deletion"
+
+_IGNORED: Final = {
+    "certificate_providers": "this process shows its certificate of the mesh, and keeps its key in memory",
+    "authorities": "resources are asked for by plain names; federation (gRFC A47) is not carried out",
+    "server_listener_resource_name_template": "the Listeners of this process's own ports have the names of our mesh",
+}
+"""Fields of the standard that mean something and are not carried out."""
+
+
+class BootstrapError(ValueError):
+    """A bootstrap that cannot be used: where it is wrong, and why."""
+
+
+class _Credentials(msgspec.Struct, frozen=True):
+    type: str
+    config: dict[str, Any] | None = None
+
+
+class _Server(msgspec.Struct, frozen=True):
+    server_uri: str
+    channel_creds: tuple[_Credentials, ...]
+    server_features: tuple[str, ...] = ()
+
+
+class _Locality(msgspec.Struct, frozen=True):
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+class _Node(msgspec.Struct, frozen=True):
+    id: str = ""
+    cluster: str = ""
+    metadata: dict[str, Any] = {}
+    locality: _Locality = _Locality()
+
+
+class _Tls(msgspec.Struct, frozen=True):
+    """The ``config`` of channel credentials "tls" (gRFC A65)."""
+
+    ca_certificate_file: str = ""
+    certificate_file: str = ""
+    private_key_file: str = ""
+
+
+class _File(msgspec.Struct, frozen=True):
+    xds_servers: tuple[_Server, ...]
+    node: _Node = _Node()
+    client_default_listener_resource_name_template: str = "%s"
+    certificate_providers: Any = None
+    authorities: Any = None
+    server_listener_resource_name_template: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """What a bootstrap says. ``template`` makes the name of an authority's Listener; ``ignored`` is for people."""
+
+    planes: tuple[ControlPlane, ...]
+    node: Node
+    template: str = "%s"
+    ignored: tuple[str, ...] = ()
+
+
+def from_environment(environment: Mapping[str, str]) -> Bootstrap | None:
+    """Read the bootstrap that the environment names: a file, or else the content itself; None when it names none.
+
+    Blocks for the time of reading a small file.
+
+    Raises:
+        BootstrapError: there is one, and it cannot be used.
+    """
+    path, content = environment.get(FILE_VARIABLE, ""), environment.get(CONTENT_VARIABLE, "")
+    if path:
+        return parse(_read(path, FILE_VARIABLE), source=path)
+    return parse(content.encode(), source=CONTENT_VARIABLE) if content else None
+
+
+def parse(data: bytes, *, source: str) -> Bootstrap:
+    """Read a bootstrap; ``source`` is what it is called in errors.
+
+    Raises:
+        BootstrapError: it cannot be used.
+    """
+    try:
+        found = msgspec.json.decode(data, type=_File)
+    except msgspec.ValidationError as error:
+        raise BootstrapError(f"{source}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BootstrapError(f"{source} is not JSON: {error}") from error
+    if not found.xds_servers:
+        raise BootstrapError(f"{source}: `$.xds_servers` is empty; a control plane to ask is needed")
+    if not (template := found.client_default_listener_resource_name_template):
+        raise BootstrapError(f"{source}: `$.client_default_listener_resource_name_template` is empty")
+    planes = tuple(_plane(each, f"{source}: `$.xds_servers[{at}]`") for at, each in enumerate(found.xds_servers))
+    ignored = tuple(f"{source}: `$.{name}` is ignored: {why}" for name, why in _IGNORED.items() if getattr(found, name))
+    return Bootstrap(planes=planes, node=_node(found.node), template=template, ignored=ignored)
+
+
+def _node(found: _Node) -> Node:
+    where = found.locality
+    return Node(
+        id=found.id,
+        cluster=found.cluster,
+        metadata=found.metadata,
+        region=where.region,
+        zone=where.zone,
+        sub_zone=where.sub_zone,
+        agent=AGENT,
+        agent_version=VERSION,
+        features=FEATURES,
+    )
+
+
+def _plane(server: _Server, where: str) -> ControlPlane:
+    if not server.server_uri:
+        raise BootstrapError(f"{where}.server_uri is empty")
+    return ControlPlane(
+        name=server.server_uri,
+        open=_opener(server, where),
+        ignores_deletion=_DELETION in server.server_features,
+    )
+
+
+def _opener(server: _Server, where: str) -> Callable[[], grpc.aio.Channel]:
+    """Choose the first credentials that we know, "in order of preference" (A27)."""
+    options = transport.client(max_receive_bytes=MAX_RESPONSE_BYTES)
+    for at, credentials in enumerate(server.channel_creds):
+        match credentials.type:
+            case "insecure":
+                return lambda: grpc.aio.insecure_channel(server.server_uri, options=options)
+            case "tls":
+                tls = _tls(credentials.config or {}, f"{where}.channel_creds[{at}].config")
+                return lambda: grpc.aio.secure_channel(server.server_uri, _credentials(tls), options=options)
+            case _:
+                continue
+    kinds = ", ".join(repr(each.type) for each in server.channel_creds) or "none"
+    raise BootstrapError(f'{where}.channel_creds: none of them is carried out here ({kinds}); use "tls" or "insecure"')
+
+
+def _tls(config: dict[str, Any], where: str) -> _Tls:
+    try:
+        tls = msgspec.convert(config, _Tls)
+    except msgspec.ValidationError as error:
+        raise BootstrapError(f"{where}: {error}") from error
+    if bool(tls.certificate_file) != bool(tls.private_key_file):
+        raise BootstrapError(f"{where}: certificate_file and private_key_file go together (gRFC A65)")
+    _credentials(tls, where)
+    return tls
+
+
+def _credentials(tls: _Tls, where: str = "") -> grpc.ChannelCredentials:
+    """Read the files anew for each connection: certificates rotate (A65's ``refresh_interval`` is never missed).
+
+    Raises:
+        BootstrapError: a file cannot be read; it is a ValueError, as a client expects of a channel that cannot be.
+    """
+
+    def content(path: str) -> bytes | None:
+        return _read(path, where) if path else None
+
+    roots, key, chain = map(content, (tls.ca_certificate_file, tls.private_key_file, tls.certificate_file))
+    return grpc.ssl_channel_credentials(roots, key, chain)
+
+
+def _read(path: str, where: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BootstrapError(f"{where}: {path} cannot be read: {error.strerror or error}".lstrip(": ")) from error
+    if len(data) > MAX_BYTES:
+        raise BootstrapError(f"{where}: {path} is longer than {MAX_BYTES} bytes".lstrip(": "))
+    return data
