@@ -27,7 +27,7 @@ class Calls(Protocol):
     def wait(self) -> list[Call]: ...
 
 
-def begin(contender: Contender, plan: Plan) -> Calls:
+def begin(contender: object, plan: Plan) -> Calls:
     """Begin to call: by the compiled caller, or as a contender calls that is in the callers' own processes."""
     made: Callable[[Plan], Any] = getattr(contender, "call", Caller)
     return made(plan)
