@@ -166,9 +166,9 @@ class Live:
         context.load_cert_chain(pem)
         return context
 
-    def open(self, address: str, port: int) -> None:
+    def open(self, address: str, port: int, workload: str = "app-1") -> None:
         """Let an application answer there."""
-        self._plane.run(self.backends.open(address, port, "app-1", "test"))
+        self._plane.run(self.backends.open(address, port, workload, "test"))
 
     def close_application(self, of: Standing) -> None:
         """Let the application of a Workload no longer be there."""

@@ -70,8 +70,8 @@ def test_a_route_that_matched_no_prefix_has_none_to_replace():
         (Redirect(), "http://orders:8080/a?b"),
         (Redirect(host="example.org"), "http://example.org/a?b"),
         (Redirect(host="example.org", port=8080), "http://example.org:8080/a?b"),
-        (Redirect(port=80), "http://orders/a?b"),
-        (Redirect(scheme="https"), "https://orders/a?b"),
+        (Redirect(port=80), "http://orders:80/a?b"),
+        (Redirect(scheme="https"), "https://orders:443/a?b"),
         (Redirect(scheme="https", port=8443), "https://orders:8443/a?b"),
         (Redirect(scheme="https", port=80), "https://orders:80/a?b"),
         (Redirect(path=PathRewrite(kind=RewriteKind.FULL, value="/x")), "http://orders:8080/x?b"),
@@ -147,4 +147,4 @@ def test_what_cannot_be_sent_is_answered():
     away = Route(name="r", match=RequestMatch(), action=Redirect(status=307, host="h"))
     answers = [decide(route, Request(authority="o"), rng=Random(1)) for route in (lost, nobody, refused, away)]
     assert [answer.status for answer in answers if isinstance(answer, Answer)] == [500, 500, 501, 307]
-    assert answers[-1] == Answer(status=307, location="http://h/")
+    assert answers[-1] == Answer(status=307, location="http://h/", rule="r", response_changes=(HeaderChange(),))

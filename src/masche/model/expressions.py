@@ -27,6 +27,16 @@ _POSIX = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
+
+
+def _others(members: str) -> str:
+    """Return what may stand in a set for every character that is not among these."""
+    inside = re.compile(f"[{members}]")
+    lone = [code for code in range(128) if not inside.match(chr(code))]
+    return "".join(re.escape(chr(code)) for code in lone) + r"\x80-\U0010ffff"
+
+
+_CLASSES = {**_POSIX, **{f"^{name}": _others(members) for name, members in _POSIX.items()}}
 _SPACE = r"\t\n\f\r "
 _COUNT = re.compile(r"\{([0-9]{1,4})(,([0-9]{0,4}))?\}")
 _HEX = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
@@ -224,9 +234,9 @@ class _Translation:
     def _member(self) -> None:
         rest = self._pattern[self._at :]
         if rest.startswith("[:") and (end := rest.find(":]")) > 0:
-            if (name := rest[2:end]) not in _POSIX:
+            if (name := rest[2:end]) not in _CLASSES:
                 raise self._wrong(f"the class {name!r}")
-            self._emit(_POSIX[name], end + 2)
+            self._emit(_CLASSES[name], end + 2)
         elif rest[0] == "\\":
             if rest[1:2] in {"b", "B", "A", "z", "Q"}:
                 raise self._wrong(f"the escape {rest[:2]} in a set")

@@ -43,12 +43,17 @@ _OF_THIS_HOP_ALONE = frozenset(("x-forwarded-client-cert", "x-forwarded-proto"))
 _NEVER_NOMINATED = frozenset(("host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"))
 _MAX_NOMINATED = 10
 _NAME = re.compile(r"[a-z0-9!#$%&'*+\-.^`|~]+")
+_REFERER = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._\-\[\]:]+([/?][\x21\x22\x24-\x7e]*)?"
+    r"|[A-Za-z0-9\-._~!$&'()*+,;=@%?]*(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*)?"
+)
+"""A URL without fragment and user, or a path: what is sent on as the page from which a request came."""
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _AUTHORITY = re.compile(r"[A-Za-z0-9!$&'()*+,;=\-._~%@:\[\]]*")
 
 
 def received(request: Request) -> Request | Verdict:
-    """Return the request as routes and policies see it, or the Verdict that refuses it (status 400 or 431).
+    """Return the request as routes and policies see it, or the Verdict that refuses it (status 400, 404 or 431).
 
     ``x-forwarded-proto`` is what ``request.scheme`` says. Whoever serves adds what it knows better: the caller's
     address and identity, an id.
@@ -58,6 +63,8 @@ def received(request: Request) -> Request | Verdict:
         return _refused(why, 400)
     if _is_too_much(request.headers):
         return _refused("its headers are too many, or too long", 431)
+    if request.target == "*" and request.method == "OPTIONS":
+        return _refused("nothing here answers for a server as a whole", 404)
     target = normalise(request.target)
     if isinstance(target, Verdict):
         return target
@@ -79,8 +86,12 @@ def joined(headers: Headers) -> Headers:
     for name, value in headers:
         if name in JOINED:
             together.setdefault(name, []).append(value)
-    found = ((name, ",".join(together.pop(name, (value,)))) for name, value in _firsts(headers))
-    return tuple(found)
+    return tuple((name, _as_one(together.get(name, [value]))) for name, value in _firsts(headers))
+
+
+def _as_one(values: list[str]) -> str:
+    """Join values; one that is empty adds nothing."""
+    return ",".join(value for value in values if value)
 
 
 def _firsts(headers: Headers) -> Headers:
@@ -127,9 +138,13 @@ def _kept(headers: Headers) -> Headers:
     """
     options = _nominated(headers)
     gone = (_OF_THE_HOP | _OF_THIS_HOP_ALONE | options) - (_UPGRADING if "upgrade" in options else frozenset[str]())
-    kept = tuple(pair for pair in headers if pair[0] not in gone and not pair[0].startswith(_OF_PROXIES))
+    kept = tuple(pair for pair in headers if pair[0] not in gone and _is_kept(*pair))
     encodings = [value for name, value in headers if name == "te"]
     return (*kept, *_trailers(",".join(encodings))) if encodings else kept
+
+
+def _is_kept(name: str, value: str) -> bool:
+    return not name.startswith(_OF_PROXIES) and (name != "referer" or _REFERER.fullmatch(value) is not None)
 
 
 def _trailers(encodings: str) -> Headers:

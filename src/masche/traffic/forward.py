@@ -111,8 +111,11 @@ def _answer(route: Route, *, status: int, location: str = "", why: str = "") -> 
 
 def _forward(route: Route, action: Forward, request: Request, drawn: int) -> Sending | Answer:
     backend = choose(action.backends, drawn=drawn)
-    if backend is None or backend.cluster is None:
-        return _answer(route, status=500, why="the backend that was chosen cannot be resolved")
+    if backend is None:
+        return _answer(route, status=500, why="no backend takes this request")
+    if backend.cluster is None:
+        lacking = _answer(route, status=500, why="the backend that was chosen cannot be resolved")
+        return replace(lacking, response_changes=(backend.response_headers, *lacking.response_changes))
     if backend.redirect:
         where = location(backend.redirect, route.match, request)
         return _answer(route, status=backend.redirect.status, location=where)
@@ -213,15 +216,16 @@ def location(redirect: Redirect, match: RequestMatch, request: Request) -> str:
     """Return the Location of a redirect; what the redirect does not say is as the request had it.
 
     "If redirect scheme is not-empty, the redirect port MUST be the well-known port associated with the redirect
-    scheme"; the well-known port of the resulting scheme is not written, unless the request itself wrote it.
+    scheme". A port that is named, or follows from the scheme while the host stays, is written out, as Envoy does.
     """
     scheme = redirect.scheme or request.scheme
     target = _redirected(redirect, match, request.target)
     if not (redirect.host or redirect.scheme or redirect.port):
         return f"{scheme}://{request.authority}{target}"
     host = redirect.host or _kept(redirect, scheme, request)
-    written = "" if redirect.port in {0, _WELL_KNOWN.get(scheme, 0)} else f":{redirect.port}"
-    return f"{scheme}://{host}{written}{target}"
+    is_moved = not (redirect.host or redirect.keeps_port)
+    port = redirect.port or (_WELL_KNOWN.get(redirect.scheme, 0) if is_moved else 0)
+    return f"{scheme}://{host}{f':{port}' if port else ''}{target}"
 
 
 def _redirected(redirect: Redirect, match: RequestMatch, target: str) -> str:

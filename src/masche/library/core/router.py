@@ -41,6 +41,7 @@ _SPECIAL_NAMES = frozenset(
         "te",
         "x-forwarded-client-cert",
         "x-forwarded-proto",
+        "referer",
     )
 )
 _FEW_BYTES = 16 * 1024
