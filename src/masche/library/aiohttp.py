@@ -38,7 +38,7 @@ from masche.library.core.tls import Context
 from masche.library.resident import facade as resident
 from masche.traffic.request import Headers, Request
 
-_FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 """Headers that are aiohttp's own business; all others pass the pipeline."""
 
 _WAY = "masche_way"
@@ -132,58 +132,58 @@ _UNSEEN = cast("Target", object())
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_connector", "_handler", "_head", "_raw", "_request")
+    __slots__ = ("_connector", "_framing", "_handler", "_head", "_raw", "_request", "is_spent")
 
     def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
         self._connector, self._request, self._handler = connector, request, handler
         self._raw: ClientResponse | None = None
         self._head = _NO_HEAD
+        self._framing: list[tuple[str, str]] = []
+        self.is_spent = False
 
     def asked(self) -> Asked:
         """What the user asked for."""
-        request, body, url = self._request, self._request.body, self._request.url
-        return Asked(
-            Request(
-                method=request.method,
-                target=url.raw_path_qs,
-                authority=request.headers[hdrs.HOST],
-                scheme=url.scheme,
-                headers=tuple(
-                    (name, value) for key, value in request.headers.items() if (name := key.lower()) not in _FRAMING
-                ),
-            ),
-            can_repeat=not body or isinstance(body, BytesPayload),
-            sent_bytes=body.size or 0 if body else 0,
+        request = self._request
+        url, body = request.url, request.body
+        pairs: list[tuple[str, str]] = []
+        authority = ""
+        for key, value in request.headers.items():
+            name = key.lower()
+            if name == "host":
+                authority = value
+            elif name in _FRAMING:
+                self._framing.append((key, value))
+            else:
+                pairs.append((name, value))
+        asked = Request(
+            method=request.method, target=url.raw_path_qs, authority=authority, scheme=url.scheme, headers=tuple(pairs)
         )
+        return Asked(asked, 0.0, isinstance(body, BytesPayload), body.size or 0) if body else Asked(asked)
 
-    @property
-    def is_spent(self) -> bool:
+    def attempt(self, target: Target) -> "CoroutineType[Any, Any, ClientResponse]":
         body = self._request.body
-        return bool(body) and (body.consumed or not isinstance(body, BytesPayload))
-
-    async def attempt(self, target: Target) -> ClientResponse:
-        return await self._handler(self._to(target))
+        self.is_spent = bool(body) and not isinstance(body, BytesPayload)
+        return cast("CoroutineType[Any, Any, ClientResponse]", self._handler(self._to(target)))
 
     def _to(self, target: Target) -> ClientRequest:
         """A copy of the request, for one instance."""
         request, asked = self._request, target.request
-        headers = CIMultiDict(((hdrs.HOST, asked.authority), *asked.headers))
-        for name in (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.CONNECTION):
-            if name in request.headers and name not in headers:
-                headers[name] = request.headers[name]
+        fields = dict(vars(request))
+        fields["headers"] = headers = CIMultiDict((("Host", asked.authority), *asked.headers, *self._framing))
+        if hdrs.CONNECTION in request.headers and hdrs.CONNECTION not in headers:
+            headers[hdrs.CONNECTION] = request.headers[hdrs.CONNECTION]
+        if target.is_tls:
+            fields["url"] = URL(f"https://{target.endpoint}{asked.target}", encoded=True)
+            fields["_ssl"] = self._connector.facade_of().identity.client_context(target.identities)
+        else:
+            fields["url"] = URL(f"http://{target.endpoint}{asked.target}", encoded=True)
+            fields["_ssl"] = True
+        fields["proxy"] = fields["proxy_auth"] = fields["proxy_headers"] = fields["server_hostname"] = None
+        if fields.get("_continue") is not None:  # each copy waits for its own "100 Continue"
+            fields["_continue"] = request.loop.create_future()
+        fields[_WAY] = target
         copy = object.__new__(type(request))
-        vars(copy).update(vars(request))
-        vars(copy).update(
-            url=URL(f"{'https' if target.is_tls else 'http'}://{target.endpoint}{asked.target}", encoded=True),
-            headers=headers,
-            proxy=None,
-            proxy_auth=None,
-            proxy_headers=None,
-            server_hostname=None,
-            _ssl=self._connector.facade_of().identity.client_context(target.identities) if target.is_tls else True,
-            _continue=request.loop.create_future() if request._continue is not None else None,  # pyright: ignore[reportPrivateUsage] # each copy waits for its own
-            **{_WAY: target},
-        )
+        copy.__dict__ = fields
         return copy
 
     async def outside(self, request: Request) -> ClientResponse:  # noqa: ARG002 # the client's own request goes out
@@ -195,7 +195,8 @@ class _Exchange:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            if own.method not in _IDEMPOTENT or self.is_spent:
+            body = own.body
+            if own.method not in _IDEMPOTENT or (body and not isinstance(body, BytesPayload)):
                 raise
             await own.close()
             return await self._handler(own)
@@ -206,7 +207,7 @@ class _Exchange:
     def head(self, raw: ClientResponse) -> Head:
         if raw is not self._raw:
             self._raw = raw
-            self._head = Head(raw.status, tuple((name.lower(), value) for name, value in raw.headers.items()))
+            self._head = Head(raw.status, tuple([(name.lower(), value) for name, value in raw.headers.items()]))
         return self._head
 
     def blame(self, error: Exception) -> Blame:
