@@ -84,9 +84,12 @@ def serve(
         "zone": zone,
         "address": address,
     }
-    who = resident.configure(data=data, **_said(given))
-    threading.Thread(target=_tell, args=(who, f"{host}:{at.port}"), name="masche-tells", daemon=True).start()
-    _run(app, port, host=host, health=path, grace=grace)
+    resident.configure(data=data, **_said(given))
+
+    def served(who: "Resident") -> None:
+        threading.Thread(target=_tell, args=(who, f"{host}:{at.port}"), name="masche-tells", daemon=True).start()
+
+    _run(app, port, host=host, health=path, grace=grace, served=served)
 
 
 def _run(app: Any, port: str, **how: Any) -> None:

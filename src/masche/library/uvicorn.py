@@ -126,12 +126,14 @@ def run(
     health: str = "",
     grace: float = GRACE,
     resident: Resident | None = None,
+    served: Callable[[Resident], None] = lambda _: None,
     **options: Any,
 ) -> None:
     """Serve an ASGI application in the mesh until SIGTERM or SIGINT, and leave in order.
 
     ``health`` is the path that is asked whether the application is well, ``grace`` the seconds for requests under way
-    at the end; ``options`` are uvicorn's own. Raises OSError when the port is not to be had, before anything starts.
+    at the end; ``served`` is called when it listens and the mesh is being told; ``options`` are uvicorn's own. Raises
+    OSError when the port is not to be had, before anything starts.
     """
     at = read_port(port)
     listening = bound(host, at.port)
@@ -146,6 +148,7 @@ def run(
             app, health, port=at.port, reception=who.reception, identity=identity, loop=loop, state=lambda: state
         )
         who.serve(at, probe=probe)
+        served(who)
 
     async def leave() -> None:
         await asyncio.to_thread(who.drain)
