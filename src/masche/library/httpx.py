@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
@@ -101,6 +102,17 @@ class AsyncTransport(AsyncBaseTransport):
     def __repr__(self) -> str:
         return f"<AsyncTransport {self._pools or 'not used yet'}>"
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
     async def handle_async_request(self, request: "HttpxRequest") -> "HttpxResponse":
         """Carry one request. Raises the client's own exceptions alone."""
         exchange = _AsyncExchange(self, _module_of(request), request)
@@ -146,6 +158,17 @@ class Transport(BaseTransport):
 
     def __repr__(self) -> str:
         return f"<Transport {self._pools or 'not used yet'}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.close()
 
     def handle_request(self, request: "HttpxRequest") -> "HttpxResponse":
         """Carry one request. Raises the client's own exceptions alone."""
