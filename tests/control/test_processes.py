@@ -133,3 +133,18 @@ async def test_a_machine_that_is_revoked_loses_all_its_processes(mesh: Plant) ->
             await agent.until(lambda: agent.is_over)
             await one.until(lambda: one.is_over)
         await eventually(lambda: not workloads(mesh))
+
+
+async def test_of_processes_that_ask_for_one_name_at_once_one_gets_it(mesh: Plant) -> None:
+    async with mesh.agent(process="a") as one, mesh.agent(process="b") as other, mesh.agent(process="c") as third:
+        everybody = (one, other, third)
+        for each in everybody:
+            each.say(sidecar("orders"))
+        answers = [await first_of(each, Accepted, Refused) for each in everybody]
+        assert sorted(type(answer).__name__ for answer in answers) == ["Accepted", "Refused", "Refused"]
+        assert all(answer.is_taken for answer in answers if isinstance(answer, Refused))
+
+
+async def first_of(agent: Agent, *kinds: type) -> object:
+    await agent.until(lambda: any(isinstance(each, kinds) for each in agent.heard))
+    return next(each for each in agent.heard if isinstance(each, kinds))

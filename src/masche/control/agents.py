@@ -5,7 +5,8 @@ then answered, so that an Accepted outlives a crash of either side.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -138,6 +139,7 @@ class Agents:
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, dict[str, Session]] = {}
+        self._claims: dict[Name, Origin] = {}
         self._reported: dict[str, dict[str, int]] = {}
         self._reports = Pace(per_second=REPORTS_PER_SECOND, burst=5 * REPORTS_PER_SECOND)
         self._verdicts = Pace(per_second=VERDICTS_PER_SECOND, burst=VERDICTS_PER_SECOND)
@@ -317,7 +319,9 @@ class Agents:
     async def _enrol(self, session: Session, state: ProxyState) -> None:
         try:
             await self._world.until_revision(0)
-            revision = await self._commit(session, state)
+            with self._claimed(session, state):
+                revision = await self._commit(session, state)
+                await self._world.until_revision(revision)
         except (EnrolmentError, RefusedError) as error:
             is_taken = isinstance(error, EnrolmentError) and error.is_taken
             session.say(Refused(proxy=state.proxy, why=error.why, fix=error.fix, is_taken=is_taken))
@@ -325,7 +329,6 @@ class Agents:
         except StoreError as error:
             session.say(Refused(proxy=state.proxy, why=str(error), fix="it is tried again"))
             return
-        await self._world.until_revision(revision)
         self._world.register(
             Registration(
                 state=state,
@@ -339,6 +342,20 @@ class Agents:
         self._renew(session)
         self._tell_scope(session, state)
         self._watch_drain(session, state, revision)
+
+    @contextmanager
+    def _claimed(self, session: Session, state: ProxyState) -> Generator[None]:
+        """Until what a proxy says is in the Mesh nobody else gets the names in it. Raises EnrolmentError."""
+        names = [occupant.seat.workload for occupant in state.occupants]
+        for name in names:
+            if self._claims.get(name, session.origin) != session.origin:
+                raise EnrolmentError(f"Workload {name} is being registered by somebody else", is_taken=True)
+        self._claims |= dict.fromkeys(names, session.origin)
+        try:
+            yield
+        finally:
+            for name in names:
+                self._claims.pop(name, None)
 
     async def _commit(self, session: Session, state: ProxyState) -> int:
         for occupant in state.occupants:

@@ -124,7 +124,7 @@ def load(data: Path) -> Credential | None:
     path = places.credential(data)
     try:
         return msgspec.json.decode(keys.read_secret(path).reveal(), type=Credential)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (UnsafeFileError, OSError) as error:
         raise MachineError(str(error)) from error
