@@ -135,16 +135,13 @@ def answer_headers(headers: Headers, *, service_us: int | None) -> Headers:
 
 
 def _plain(request: Request) -> Request:
-    """Read an absolute form (RFC 9112, 3.2.2: its host wins over the header), and "orders." as "orders"."""
+    """Read an absolute form (RFC 9112, 3.2.2: its host wins over the header)."""
     target, authority = request.target, request.authority
     scheme, separator, rest = target.partition("://")
     if separator and scheme.lower() in {"http", "https"}:
         authority, slash, path = rest.partition("/")
         target = slash + path or "/"
-    host, colon, port = authority.rpartition(":")
-    if colon and port.isdecimal():
-        return replace(request, target=target, authority=f"{host.removesuffix('.')}:{port}")
-    return replace(request, target=target, authority=authority.removesuffix("."))
+    return replace(request, target=target, authority=authority)
 
 
 def _unfit(request: Request) -> Answer | None:
