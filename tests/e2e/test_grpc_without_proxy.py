@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import stat
 import sys
 import threading
@@ -12,19 +13,29 @@ from typing import Any
 import grpc
 import pytest
 
-from e2e.mesh import SERVERS, Instance, Mesh
+from e2e.mesh import SERVERS, Instance, Mesh, free_port
 from e2e.reaching import addr
 from e2e.test_clients import CLIENTS
 from e2e.waiting import holds, until
 from live.programs import CALLER, Program
+from masche.api.client import RefusalError
 from masche.model.refs import Kind
 
 PLANE = ("--leaf-ttl", "20s")
 XDS_SERVER = (sys.executable, str(SERVERS / "xds_greeter.py"))
 GREETER = (sys.executable, str(SERVERS / "greeter.py"))
+GUARDED_SERVER = (sys.executable, str(SERVERS / "guarded_greeter.py"))
 IDLE = (sys.executable, str(CLIENTS / "idle.py"))
 LIBRARY = ("--placement", "library")
 WHO = "/tests.Greeter/WhoAmI"
+
+
+GUARDED = """
+apiVersion: v1
+kind: Service
+metadata: {name: guarded, namespace: shop}
+spec: {selector: {app: guarded}, ports: [{name: grpc, port: 80, targetPort: grpc, appProtocol: grpc}]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +51,10 @@ def greeter(mesh: Mesh) -> Instance:
 
 
 @pytest.fixture(scope="module")
-def proxied(mesh: Mesh) -> Instance:
-    """A caller behind a sidecar."""
+def proxied(mesh: Mesh, orders: Instance, greeter: Instance) -> Instance:
+    """A caller behind a sidecar, which has a local port for each service that there is when it starts."""
+    mesh.await_ready(orders, greeter)
+    mesh.apply(GUARDED)
     return mesh.run("shopper", IDLE, has_port=False)
 
 
@@ -152,6 +165,31 @@ def test_its_certificate_is_renewed_in_files_that_are_its_users_alone(web: Progr
     first = who(web, fresh=True)["certificate"]
     until(lambda: who(web, fresh=True)["certificate"] != first, "the caller shows another certificate", within=30)
     assert orders.seat.not_after > time.time()
+
+
+def test_a_server_guarded_by_the_library_serves_both_and_obeys_policies(mesh: Mesh, web: Program, proxied: Instance):
+    port = free_port()
+    who_it_is = {"MASCHE_SERVICE": "guarded", "MASCHE_NAMESPACE": "shop", "MASCHE_DATA": str(mesh.data)}
+    server = Program(GUARDED_SERVER, {**os.environ, **who_it_is, "PORT": str(port), "NAME": "guarded-1"})
+    try:
+        server.until(lambda: server.said)
+        until(lambda: web.ask(target="guarded:80", method=WHO, timeout=5)["code"] == "OK", "it answers")
+        answer = json.loads(web.ask(target="guarded:80", method=WHO)["body"])
+        assert answer == {"name": "guarded-1", "peer": ["spiffe://mesh.local/ns/shop/sa/web"]}
+        host, number = addr(proxied, "guarded")
+        with grpc.insecure_channel(f"{host}:{number}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+            answer = json.loads(channel.unary_unary(WHO)(b"", timeout=10, wait_for_ready=True))
+        assert answer["peer"] == ["spiffe://mesh.local/ns/shop/sa/shopper"]
+        mesh.apply(DENY.replace("not-web", "not-here").replace("app: orders", "app: guarded"))
+        denied = web.ask(target="guarded:80", method=WHO, timeout=5)
+        assert denied["code"] == "PERMISSION_DENIED"
+        assert denied["trailers"]["x-masche-denied"] == "shop/not-here rules[0]"
+        assert server.end() == 0
+        assert server.said[-1] == {"left": True}
+    finally:
+        server.close()
+        with contextlib.suppress(RefusalError):
+            mesh.delete(Kind.AUTHORIZATION_POLICY, "not-here")
 
 
 def test_status_shows_its_placement_and_that_it_is_in_sync(mesh: Mesh, web: Program, orders: Instance):

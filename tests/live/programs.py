@@ -59,8 +59,13 @@ class Program:
             time.sleep(0.01)
         return it
 
+    def end(self) -> int:
+        """Ask it to end, and return its exit code."""
+        self._process.terminate()
+        return self._process.wait(DEADLINE)
+
     def close(self) -> None:
-        """End it."""
+        """End it, if it has not ended."""
         self._process.kill()
         self._process.wait()
         for each in self._readers:

@@ -20,6 +20,7 @@ from masche.identity import svid
 from masche.identity.keys import Secret
 from masche.identity.malformed import MALFORMED
 from masche.identity.svid import SvidError
+from masche.identity.tls import Presented
 from masche.library.core.ports import MeshError, NotReadyError
 from masche.library.core.tls_files import as_file
 
@@ -89,6 +90,10 @@ class Certificates:
         held = self._now()
         with self._lock:
             return held.server(alpn)
+
+    def presented(self) -> Presented:
+        """Return what we show and whom we trust now, for what does its own TLS (gRPC). Raises NotReadyError."""
+        return self._now().presented()
 
     def _now(self) -> "_Held":
         if self._held is None:
@@ -169,6 +174,10 @@ class _Held:
     def __repr__(self) -> str:
         until = datetime.fromtimestamp(self.not_after, UTC).isoformat(timespec="seconds")
         return f"<Certificates: {self.identity} until {until}, {len(self.clients)} sets of identities expected>"
+
+    def presented(self) -> Presented:
+        """What it was made of."""
+        return Presented(chain=self._chain, key=self._key, roots=self._roots)
 
     def is_same(self, other: "_Held") -> bool:
         return (self._chain, self._key, self._roots) == (other._chain, other._key, other._roots)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any, Final, TypeVar
 
+from masche.identity.tls import Presented
 from masche.library.core.channel import Channels
 from masche.library.core.facade import CallOptions, Facade
 from masche.library.core.ports import Known, NotReadyError
@@ -124,6 +125,10 @@ class Resident:
     def proxy(self) -> str:
         """What ``masche status`` calls this process, "" before a machine is known."""
         return self._presence.proxy
+
+    def presented(self) -> Presented:
+        """Return what we show and whom we trust now, for what does its own TLS (gRPC). Raises NotReadyError."""
+        return self._certificates.presented()
 
     @property
     def process(self) -> str:

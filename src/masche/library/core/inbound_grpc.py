@@ -1,0 +1,331 @@
+"""The door in front of a grpcio server: every call is judged before its handler, in sync and in asyncio servers alike.
+
+gRPC shows a handler who called and with which metadata, but not which host was asked for, nor what it keeps to itself;
+a policy that asks for that is read as where it cannot be seen: an ALLOW rule never matches, a DENY rule forgets that
+part of itself. Invariant: each call is ended exactly once, and one whose method does not exist is judged all the same.
+"""
+
+import hashlib
+import inspect
+import ssl
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from masche.library import peer as peers
+from masche.library.core import trace
+from masche.library.core.inbound import Answer, Shown
+from masche.library.core.inbound_door import Door, Passage
+from masche.library.core.outcomes import GRPC_AS_HTTP
+from masche.library.core.ports import Reception
+from masche.library.peer import Peer
+from masche.model.view import Attribute, Condition, Decision, Inbound, Policy, Rule
+from masche.traffic.request import Connection, Headers, Request
+
+_UNKNOWN_HOST: Final = "unknown.invalid"
+"""The host of every call: gRPC for Python does not say which one was asked for."""
+
+_HEADERS: Final = frozenset({"host", "te", "content-type"})
+_OWN: Final = ("grpc-", ":")
+"""Headers, and beginnings of headers, that gRPC keeps to itself."""
+
+_CODES: Final = {
+    400: grpc.StatusCode.INTERNAL,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.UNIMPLEMENTED,
+    429: grpc.StatusCode.UNAVAILABLE,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.UNAVAILABLE,
+}
+"""gRPC, "HTTP to gRPC Status Code Mapping"."""
+_UNIMPLEMENTED: Final = "Method not found!"
+
+
+# --------------------------------------------------------------------------------------------- what is known of a call
+
+
+class Visible:
+    """A Reception whose policies ask for nothing that gRPC does not show."""
+
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+
+    def inbound(self, port: int) -> Inbound | None:
+        """See Reception."""
+        told = self._reception.inbound(port)
+        return _visible(told) if told else None
+
+    def waiting_for(self) -> str:
+        """See Reception."""
+        return self._reception.waiting_for()
+
+
+@lru_cache(maxsize=64)
+def _visible(told: Inbound) -> Inbound:
+    policies = tuple(_without_unseen(each) for each in told.policies)
+    return told if policies == told.policies else replace(told, policies=policies)
+
+
+def _without_unseen(policy: Policy) -> Policy:
+    is_deny = policy.decision is Decision.DENY
+    rules = (_seen(each, is_deny=is_deny) for each in policy.rules)
+    return replace(policy, rules=tuple(each for each in rules if each is not None))
+
+
+def _seen(rule: Rule, *, is_deny: bool) -> Rule | None:
+    """None: it can never match. An operation that is forgotten whole is any operation."""
+    when, operations = _kept(rule.when), tuple(map(_kept, rule.operations))
+    if is_deny:
+        return replace(rule, when=when, operations=() if () in operations else operations)
+    seen = tuple(each for each, before in zip(operations, rule.operations, strict=True) if each == before)
+    is_possible = when == rule.when and (seen or not rule.operations)
+    return replace(rule, operations=seen) if is_possible else None
+
+
+def _kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    return tuple(each for each in conditions if not _is_unseen(each))
+
+
+def _is_unseen(condition: Condition) -> bool:
+    if condition.attribute is Attribute.HEADER:
+        return condition.name in _HEADERS or condition.name.startswith(_OWN)
+    return condition.attribute in {Attribute.HOST, Attribute.SNI}
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint(pem: bytes) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).hexdigest()
+
+
+def shown_by(context: Any, local: str) -> Shown | None:
+    """Say what the caller proved: exactly one SPIFFE ID, under roots that were checked in the handshake."""
+    proved: Mapping[str, Iterable[bytes]] = context.auth_context() or {}
+    ids, pems = tuple(proved.get("peer_spiffe_id", ())), tuple(proved.get("x509_pem_cert", ()))
+    if len(ids) != 1 or len(pems) != 1:
+        return None
+    return Shown(peer=ids[0].decode(), certificate=_fingerprint(pems[0]), local=local)
+
+
+def request_of(method: str, metadata: Any, context: Any, port: int, shown: Shown | None) -> Request:
+    """Read a call as the request that it is."""
+    texts = ((key, value) for key, value in metadata or () if isinstance(value, str))
+    connection = Connection(
+        peer=shown.peer.removeprefix("spiffe://") if shown else None, source_ip=_address(context.peer()), port=port
+    )
+    return Request(
+        method="POST",
+        target=method,
+        authority=_UNKNOWN_HOST,
+        scheme="https" if shown else "http",
+        headers=tuple(texts),
+        connection=connection,
+    )
+
+
+def _address(peer: str) -> str:
+    """``ipv4:127.0.0.1:1234``, ``ipv6:%5B::1%5D:1234``."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The mesh's own answer, in gRPC's words."""
+
+    code: grpc.StatusCode
+    details: str
+    trailers: Headers
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Refusal":
+        """Read what would be said to a caller over HTTP."""
+        kept = tuple(pair for pair in answer.headers if pair[0] != "content-type")
+        return cls(_CODES.get(answer.status, grpc.StatusCode.UNKNOWN), answer.body.decode() or answer.why, kept)
+
+
+# ------------------------------------------------------------------------------------------------------------ one call
+
+
+class Judge:
+    """Lets calls of one server in, or answers them. ``local`` says who we are."""
+
+    def __init__(self, door: Door, local: Callable[[], str]) -> None:
+        self._door = door
+        self._local = local
+
+    def __repr__(self) -> str:
+        return f"<Judge {self._door!r}>"
+
+    def enter(self, method: str, metadata: Any, context: Any) -> "Passage | Refusal":
+        """Let a call pass, or say how it is answered."""
+        shown = shown_by(context, self._local())
+        entered = self._door.enter(request_of(method, metadata, context, self._door.port, shown), shown)
+        return Refusal.of(entered) if isinstance(entered, Answer) else entered
+
+
+@contextmanager
+def _within(passage: Passage, context: Any) -> Generator[None]:
+    """What the application finds around a call, and its end."""
+    caller = Peer.of(passage.shown.peer) if passage.shown else None
+    is_broken = True
+    try:
+        with peers.calling(caller), trace.within(trace.of(passage.request.headers)):
+            yield
+        is_broken = False
+    finally:
+        if not passage.status:
+            passage.begin(_status(context.code(), is_broken=is_broken), ())
+        passage.end(is_broken=is_broken)
+
+
+def _status(code: Any, *, is_broken: bool) -> int:
+    """As the HTTP status that a gRPC status stands for, by which calls are counted everywhere."""
+    if code is None:
+        return 500 if is_broken else 200
+    number = code if isinstance(code, int) else code.value[0]
+    return GRPC_AS_HTTP.get(str(number), 200)
+
+
+def _service_time(passage: Passage) -> Headers:
+    """What only a caller that proved who it is learns: how long the answer took us."""
+    headers = passage.begin(200, ())
+    passage.status = 0
+    return headers
+
+
+# --------------------------------------------------------------------------------------------------------- interceptors
+
+_MAKERS: Final[dict[tuple[bool, bool], Any]] = {
+    (False, False): getattr(grpc, "unary_unary_rpc_method_handler"),  # noqa: B009 - its published stub is partly unknown
+    (False, True): getattr(grpc, "unary_stream_rpc_method_handler"),  # noqa: B009 - as above
+    (True, False): getattr(grpc, "stream_unary_rpc_method_handler"),  # noqa: B009 - as above
+    (True, True): getattr(grpc, "stream_stream_rpc_method_handler"),  # noqa: B009 - as above
+}
+
+
+def _remade(handler: Any, made: Callable[[Any], Any], streaming: Callable[[Any], Any], missing: Any) -> Any:
+    """The same handler with its behaviour wrapped; where there is none, one that judges and then says so."""
+    if handler is None:
+        return _MAKERS[True, True](missing)
+    inner = next(
+        each
+        for each in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
+        if each is not None
+    )
+    wrap = streaming if handler.response_streaming else made
+    return _MAKERS[handler.request_streaming, handler.response_streaming](
+        wrap(inner),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+class Interceptor(grpc.ServerInterceptor):
+    """For ``grpc.server(..., interceptors=[...])``."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return a handler that judges first."""
+        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+
+        def entered(context: Any) -> Passage:
+            found = self._judge.enter(method, metadata, context)
+            if isinstance(found, Passage):
+                return found
+            context.set_trailing_metadata(found.trailers)
+            context.abort(found.code, found.details)
+            raise AssertionError("abort raises")
+
+        def unary(inner: Any) -> Any:
+            def behaviour(request: Any, context: Any) -> Any:
+                passage = entered(context)
+                with _within(passage, context):
+                    answer = inner(request, context)
+                    _tell(context, passage)
+                    return answer
+
+            return behaviour
+
+        def streaming(inner: Any) -> Any:
+            def behaviour(request: Any, context: Any) -> Iterator[Any]:
+                passage = entered(context)
+                with _within(passage, context):
+                    yield from inner(request, context)
+
+            return behaviour
+
+        def missing(_requests: Any, context: Any) -> Iterator[Any]:
+            passage = entered(context)
+            with _within(passage, context):
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED)
+                yield from ()
+
+        return _remade(continuation(handler_call_details), unary, streaming, missing)
+
+
+def _tell(context: Any, passage: Passage) -> None:
+    """The caller's proxy reads in the head of an answer how long we took; who sent a head already says nothing."""
+    if passage.shown:
+        with suppress(ValueError):
+            context.send_initial_metadata(_service_time(passage))
+
+
+class AioInterceptor(grpc.aio.ServerInterceptor):
+    """For ``grpc.aio.server(interceptors=[...])``; handlers are coroutines, or asynchronous generators."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Return a handler that judges first."""
+        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+
+        async def entered(context: Any) -> Passage:
+            found = self._judge.enter(method, metadata, context)
+            if isinstance(found, Passage):
+                return found
+            await context.abort(found.code, found.details, found.trailers)
+            raise AssertionError("abort raises")
+
+        def unary(inner: Any) -> Any:
+            async def behaviour(request: Any, context: Any) -> Any:
+                passage = await entered(context)
+                with _within(passage, context):
+                    answer = await inner(request, context)
+                    if passage.shown:
+                        with suppress(grpc.aio.UsageError):
+                            await context.send_initial_metadata(_service_time(passage))
+                    return answer
+
+            return behaviour
+
+        def streaming(inner: Any) -> Any:
+            async def behaviour(request: Any, context: Any) -> AsyncIterator[Any]:
+                passage = await entered(context)
+                with _within(passage, context):
+                    answers = inner(request, context)
+                    if inspect.isawaitable(answers):  # it writes by its context
+                        await answers
+                        return
+                    async for each in answers:
+                        yield each
+
+            return behaviour
+
+        async def missing(_requests: Any, context: Any) -> AsyncIterator[Any]:
+            passage = await entered(context)
+            with _within(passage, context):
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED)
+                yield b""
+
+        return _remade(await continuation(handler_call_details), unary, streaming, missing)
