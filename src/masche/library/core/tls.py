@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from cryptography import x509
 
@@ -20,9 +20,11 @@ from masche.identity import svid
 from masche.identity.keys import Secret
 from masche.identity.malformed import MALFORMED
 from masche.identity.svid import SvidError
-from masche.identity.tls import Presented
 from masche.library.core.ports import MeshError, NotReadyError
 from masche.library.core.tls_files import as_file
+
+if TYPE_CHECKING:
+    from masche.identity.tls import Presented
 
 HTTP_1: Final = ("http/1.1",)
 """What is spoken (ALPN) unless an adapter says that it can do more."""
@@ -91,7 +93,7 @@ class Certificates:
         with self._lock:
             return held.server(alpn)
 
-    def presented(self) -> Presented:
+    def presented(self) -> "Presented":
         """Return what we show and whom we trust now, for what does its own TLS (gRPC). Raises NotReadyError."""
         return self._now().presented()
 
@@ -175,8 +177,10 @@ class _Held:
         until = datetime.fromtimestamp(self.not_after, UTC).isoformat(timespec="seconds")
         return f"<Certificates: {self.identity} until {until}, {len(self.clients)} sets of identities expected>"
 
-    def presented(self) -> Presented:
+    def presented(self) -> "Presented":
         """What it was made of."""
+        from masche.identity.tls import Presented  # it loads gRPC, which only gRPC needs
+
         return Presented(chain=self._chain, key=self._key, roots=self._roots)
 
     def is_same(self, other: "_Held") -> bool:
