@@ -6,10 +6,10 @@ workers of one gunicorn share their port. It leaves in order: callers are told b
 """
 
 import socket
+import sys
 import threading
 from typing import Any, Final
 
-from gunicorn.errors import HaltServer
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from masche.library import resident as residents
@@ -23,7 +23,7 @@ from masche.library.wsgi import Guarded
 from masche.model.view import MtlsMode
 
 BOOT_ERROR: Final = 3
-"""With which a worker ends that cannot start, so that gunicorn does not start it again and again."""
+"""gunicorn's word for a worker that cannot start: it ends and does not start it again and again."""
 
 
 class Connection(TConn):
@@ -59,7 +59,7 @@ class Worker(ThreadWorker):
         if self.cfg.workers != 1 or self.cfg.is_ssl:
             why = "takes one worker (and --threads), and no certificate of gunicorn's own"
             self.log.error("masche.library.gunicorn.Worker %s", why)
-            raise HaltServer(why, BOOT_ERROR)
+            sys.exit(BOOT_ERROR)
         super().load_wsgi()
         at = Port(port=self.sockets[0].getsockname()[1])
         self.resident = residents.resident()
