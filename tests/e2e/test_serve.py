@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from urllib.parse import urlsplit
@@ -196,6 +197,31 @@ def test_a_port_that_is_taken_and_a_module_that_is_not_there_are_said(mesh: Mesh
     missing = mesh.masche("serve", "nowhere.to:app")
     assert missing.returncode == 1
     assert "there is no module 'nowhere.to'" in missing.stderr
+
+
+SCRIPT = """
+import httpx
+from masche.library.httpx import Transport
+
+with httpx.Client(transport=Transport()) as client:
+    for path in ("/a", "/secret"):
+        answer = client.get(f"http://orders{path}")
+        print(answer.status_code, answer.headers.get("x-masche-denied", ""), answer.text)
+"""
+
+
+def test_a_script_with_the_library_calls_it_with_no_proxy_between(mesh: Mesh, orders: Served):
+    mesh.apply(DENY.replace("sa/caller", "sa/script"))
+    environment = mesh._environment(mesh.data) | {"MASCHE_SERVICE_ACCOUNT": "script", "MASCHE_NAMESPACE": "shop"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    [first, second] = done.stdout.splitlines()
+    assert first.startswith("200 ")
+    assert '"peer": "spiffe://mesh.local/ns/shop/sa/script"' in first
+    assert second == "403 shop/no-secrets rules[0] RBAC: access denied"
+    mesh.delete(Kind.AUTHORIZATION_POLICY, "no-secrets")
 
 
 def by_proxy(caller: Instance, name: str, path: str) -> dict[str, object]:
