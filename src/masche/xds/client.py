@@ -314,13 +314,17 @@ class XdsClient:
         if not changed:
             return
         async with self._telling:
-            for key in changed:
-                resource = self.subscriber.found(*key)
-                for watch in self._watches.get(key, ()):
-                    if resource is not None:
-                        watch.tell(resource)
+            await paced(self._tell_each(changed))
             for settled in self._settled:
                 await settled()
+
+    def _tell_each(self, changed: Sequence[Key]) -> Generator[None, None, None]:
+        for key in changed:
+            resource = self.subscriber.found(*key)
+            for watch in self._watches.get(key, ()):
+                if resource is not None:
+                    watch.tell(resource)
+            yield
 
     # Time
 

@@ -152,11 +152,15 @@ class XdsKnowledge:
                 while True:
                     await self._awake.wait()
                     self._awake.clear()
-                    while self._wishes:
-                        self._wishes.popleft()()
+                    await paced(self._grant())
                     await self._settle()
         finally:
             self._finish(_ENDED)
+
+    def _grant(self) -> Generator[None, None, None]:
+        while self._wishes:
+            self._wishes.popleft()()
+            yield
 
     def _finish(self, why: str) -> None:
         self._end = why
@@ -217,10 +221,10 @@ class XdsKnowledge:
         """Bring everything up to date, in slices, and say it."""
         async with self._settling:
             await paced(self._work())
-            self._serve()
+            await paced(self._serve())
             while self._dirty_trees or self._dirty:
                 await paced(self._work())
-                self._serve()
+                await paced(self._serve())
 
     def _work(self) -> Generator[None, None, None]:
         while self._dirty_trees:
@@ -343,16 +347,17 @@ class XdsKnowledge:
         tree = self._trees.get(self._listener_of(authority))
         return tree.answer(authority)[1] if tree else None
 
-    def _serve(self) -> None:
+    def _serve(self) -> Generator[None, None, None]:
         """Complete what is waited for, and note what is missing still."""
         missing: dict[Key, None] = {}
-        for authority, futures in list(self._waiting.items()):
+        for authority in list(self._waiting):
+            yield
             known = self._answered(authority)
             tree = self._trees.get(self._listener_of(authority))
             if known is None and tree is not None and not tree.why_nothing:
                 self._note_missing(tree, authority, missing)
                 continue
-            del self._waiting[authority]
+            futures = self._waiting.pop(authority, [])
             if known is not None and len(self._said.answers) < ANSWERS:
                 self._said.answers[authority] = known
             for future in futures:
