@@ -32,6 +32,7 @@ _REDIRECTS = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
+_TEN_THOUSAND = 10_000
 _WELL_KNOWN_PORTS = {"http": 80, "https": 443}
 
 
@@ -178,9 +179,20 @@ def cluster_name(cluster: PortRef | None) -> str:
 def _mirror(mirror: Mirror) -> Body:
     return {
         "cluster": mirror.cluster.path,
-        "runtime_fraction": fraction(mirror.numerator, mirror.denominator),
+        "runtime_fraction": _copied(mirror),
         "disable_shadow_host_suffix_append": True,
     }
+
+
+def _copied(mirror: Mirror) -> Body:
+    """Envoy compares the one number that it drew for the route with this share, too, by its remainder.
+
+    A share of a million would be of the very requests that a cumulative share of the routes took, or of none of them.
+    """
+    share, rest = divmod(mirror.numerator * _TEN_THOUSAND, mirror.denominator or 1)
+    if rest:
+        return fraction(mirror.numerator, mirror.denominator)
+    return {"default_value": {"numerator": min(share, _TEN_THOUSAND), "denominator": "TEN_THOUSAND"}}
 
 
 def _redirect(source: Route, action: Redirect) -> Body:
