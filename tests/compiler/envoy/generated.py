@@ -70,7 +70,9 @@ def pairs(most: int = 2):
 
 
 HEADER_CHANGES = st.builds(HeaderChange, set=pairs(), add=pairs(), remove=some(TOKENS | st.just("host"), 2))
-REWRITES = st.builds(PathRewrite, kind=st.sampled_from(RewriteKind), value=PATHS | st.just(""))
+REWRITES = st.builds(
+    PathRewrite, kind=st.sampled_from((RewriteKind.FULL, RewriteKind.PREFIX)), value=PATHS | st.just("")
+)
 FULL_OR_PREFIX = st.none() | REWRITES
 VALUES = st.builds(ValueMatch, name=TOKENS | st.just("Host"), kind=st.just(ValueKind.EXACT), value=TEXT) | st.builds(
     ValueMatch, name=TOKENS, kind=st.just(ValueKind.REGEX), value=st.sampled_from((".*", "[a-z]+", "(a|b){2}"))
@@ -222,13 +224,16 @@ SOURCES = (
     Attribute.SOURCE_IP,
     Attribute.REMOTE_IP,
 )
-OPERATIONS = tuple(each for each in Attribute if each not in SOURCES)
+WRITTEN = tuple(each for each in Attribute if each is not Attribute.PEER_URI)
+"""What people can write a condition about."""
+
+OPERATIONS = tuple(each for each in WRITTEN if each not in SOURCES)
 RULES = st.builds(
     Rule,
     name=TEXT.filter(bool),
     sources=some(conditions(*SOURCES), 2),
     operations=some(conditions(*OPERATIONS), 2),
-    when=conditions(*Attribute),
+    when=conditions(*WRITTEN),
 )
 POLICIES = st.builds(Policy, name=TEXT, decision=st.sampled_from(Decision), rules=some(RULES, 2), origins=ORIGINS)
 INBOUND = st.builds(

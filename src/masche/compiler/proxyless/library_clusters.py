@@ -50,7 +50,7 @@ _SOME_PLAINTEXT: Body = {
 
 
 def _extensions(source: Cluster) -> Body:
-    ours: Body = {words.EXTENSION: words.extension(source.traffic, source.protocol)}
+    ours: Body = {words.EXTENSION: words.extension(source)}
     spoken = _SPOKEN.get(source.protocol)
     return {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, spoken), **ours} if spoken else ours
 

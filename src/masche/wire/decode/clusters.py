@@ -53,6 +53,7 @@ def destination(name: str, data: bytes) -> Destination:
         identities=identities or (),
         traffic=how.traffic,
         has_plaintext=_has_plaintext(message, where),
+        has_library=how.has_library,
     )
     return Destination(name=where, cluster=cluster, is_tls=identities is not None, **_found(message, where))
 

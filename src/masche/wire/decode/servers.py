@@ -96,7 +96,7 @@ def _received(manager: Any, where: str) -> _Received:
     concurrency = UNLIMITED
     for kind, packed in managers.filters(manager, where):
         if kind == _RBAC:
-            made = _judge(unpacked(packed, _RBAC), f"{where} rbac[{len(policies)}]")
+            made = _judge(unpacked(packed, _RBAC), f"rbac[{len(policies)}]", where)
             policies += () if made is None else (made,)
         elif kind == managers.CONCURRENCY:
             concurrency = _concurrency(unpacked(packed, kind), where)
@@ -120,13 +120,13 @@ def _checked(policies: list[Policy], where: str) -> list[Policy]:
     return policies
 
 
-def _judge(message: Any, where: str) -> Policy | None:
+def _judge(message: Any, name: str, where: str) -> Policy | None:
     only(
         message,
         where,
         {"rules", "rules_stat_prefix", "shadow_rules", "shadow_rules_stat_prefix", "track_per_rule_stats"},
     )
-    return rbac.policy(message.rules, where, where) if message.HasField("rules") else None
+    return rbac.policy(message.rules, name, f"{where} {name}") if message.HasField("rules") else None
 
 
 def _everything(manager: Any, where: str) -> dict[str, str]:

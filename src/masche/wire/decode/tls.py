@@ -103,7 +103,7 @@ def _validated(message: Any, where: str, *, is_rooted: bool) -> tuple[str, ...]:
     if not is_rooted and not message.HasField("ca_certificate_provider_instance"):
         raise WireError(f"{where}: nothing says which roots to trust")
     typed = (_typed(each, where) for each in message.match_typed_subject_alt_names)
-    return tuple(dict.fromkeys((*typed, *(_exact(each, where) for each in message.match_subject_alt_names))))
+    return (*typed, *(_exact(each, where) for each in message.match_subject_alt_names))
 
 
 def _typed(message: Any, where: str) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from google.protobuf.json_format import MessageToDict
 
 from masche.model.calling import UNSAID, Algorithm, CircuitBreaker, OutlierEjection, RetryBudget, Traffic
-from masche.model.view import Protocol
+from masche.model.view import Cluster, Protocol
 from masche.wire.decode.reading import message_of, only, seconds_or, type_of, unpacked, value_or
 from masche.wire.framing import WireError
 from masche.wire.messages import Body
@@ -30,11 +30,16 @@ class Used(NamedTuple):
 
     traffic: Traffic
     protocol: Protocol
+    has_library: bool = False
 
 
-def extension(traffic: Traffic, protocol: Protocol) -> Body:
+def extension(source: Cluster) -> Body:
     """Return the body of the extension's Any."""
-    value = {"protocol": protocol.value, "traffic": msgspec.to_builtins(traffic)}
+    value = {
+        "protocol": source.protocol.value,
+        "has_library": source.has_library,
+        "traffic": msgspec.to_builtins(source.traffic),
+    }
     return {"@type": f"type.googleapis.com/{_TYPED_STRUCT}", "type_url": TYPE_URL, "value": value}
 
 
@@ -57,7 +62,7 @@ def _extended(packed: Any, where: str) -> Used:
         traffic, protocol = body["traffic"], Protocol(body["protocol"])
         if missing := frozenset(Traffic.__dataclass_fields__) - traffic.keys():
             raise WireError(f"{where} says nothing of {min(missing)}")
-        return Used(msgspec.convert(traffic, Traffic), protocol)
+        return Used(msgspec.convert(traffic, Traffic), protocol, bool(body.get("has_library")))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WireError(f"{where} is not understood: {error}") from error
 
