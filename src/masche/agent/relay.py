@@ -3,7 +3,7 @@
 Secrets are answered here. Everything else passes byte for byte, both ways; acknowledgements are Envoy's own, and what
 they acknowledge is kept as last good. A stream lives in one mode, told by a control plane or from the last good
 configuration; when the mode ends so does the stream, and Envoy comes back saying what it holds. Programs with an xDS
-client of their own are passed on (``passage``).
+client of their own are passed on (``courier``).
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from masche.agent.courier import Courier
 from masche.agent.last_good import LastGood
 from masche.agent.offline import Offline
-from masche.agent.passage import Passage
 from masche.agent.sds import Sds, Shelf
 from masche.agent.upstream import OverError, Upstream, ending
 from masche.wire import framing
@@ -65,7 +65,7 @@ class Tenant:
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
     is_online: bool = False
     rejections: dict[str, str] = field(default_factory=dict[str, str])
-    sessions: set["_Session | Passage"] = field(default_factory=lambda: set[_Session | Passage]())  # noqa: PLW0108 - defined below
+    sessions: set["_Session | Courier"] = field(default_factory=lambda: set[_Session | Courier]())  # noqa: PLW0108 - defined below
 
     def turn(self) -> None:
         """End its streams, so that Envoy returns and is told by whoever is there now."""
@@ -131,10 +131,10 @@ class Relay:
     async def _pass_on(self, requests: AsyncIterator[bytes], context: Context) -> None:
         if (raw := await _first(requests)) is not None:
             tenant = await self._admitted(raw, decode_sotw_request, context)
-            passage = Passage(
+            courier = Courier(
                 requests, context.write, open_upstream=tenant.upstream, note=tenant.note, told=tenant.told
             )
-            await _held(tenant, passage, raw)
+            await _held(tenant, courier, raw)
 
     async def _admitted(
         self, raw: bytes, decode: Callable[[bytes], DeltaRequest | SotwRequest], context: Context
@@ -158,7 +158,7 @@ async def _first(requests: AsyncIterator[bytes]) -> bytes | None:
         return None
 
 
-async def _held(tenant: Tenant, session: "_Session | Passage", first: bytes) -> None:
+async def _held(tenant: Tenant, session: "_Session | Courier", first: bytes) -> None:
     """Run one stream as its tenant's."""
     tenant.sessions.add(session)
     try:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc as grpcio
 import pytest
 from grpc_meshes import CANARY, ORDERS, a_mesh, policy, route, workload
 
@@ -296,3 +298,59 @@ def test_a_hash_keeps_equal_calls_at_one_instance(world: World, algorithm: str):
     }
     assert all(len(peers) == 1 for peers in found.values())
     assert len({peer for peers in found.values() for peer in peers}) > 1
+
+
+PEER_AUTHENTICATION = """
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: mode}}
+spec: {{mtls: {{mode: {mode}}}}}
+"""
+
+
+def test_a_server_takes_plaintext_only_where_nothing_else_is_wanted(world: World):
+    port = free_port()
+    server = world.start("orders-1", SERVER, port=port)
+    serving(world)
+    server.until(lambda: server.said)
+
+    def plaintext(mode: str) -> str:
+        world.tell(world.mesh(PEER_AUTHENTICATION.format(mode=mode)), "orders-1")
+        return settled(partial(_in_plaintext, port))
+
+    assert plaintext("STRICT") == "UNAVAILABLE"
+    assert plaintext("DISABLE") == "OK"
+    assert plaintext("PERMISSIVE") == "UNAVAILABLE"
+
+
+def _in_plaintext(port: int) -> str:
+    with grpcio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        try:
+            channel.unary_unary("/tests.Greeter/Echo")(b"", timeout=3)
+        except grpcio.RpcError as error:
+            code: grpcio.StatusCode = error.code()
+            return code.name
+    return "OK"
+
+
+def test_who_cannot_be_reached_as_a_program_is_left_out_and_the_rest_is_called(world: World):
+    world.start("orders-1", SERVER, port=free_port())
+    caller = world.start("web", CALLER)
+    serving(world)
+    outside = """
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: mode}
+spec: {mtls: {mode: PERMISSIVE}}
+---
+apiVersion: masche.dev/v1
+kind: Workload
+metadata: {name: bare, labels: {app: orders}}
+spec: {address: 127.0.0.1, tls: DISABLE, ports: [{name: grpc, port: 9}]}
+"""
+    assert caller.ask(target="orders:80")["code"] == "OK"
+    world.tell(world.mesh(outside), "web")
+    answers = caller.ask(target="orders:80", times=40, wait=False)
+    assert {each.get("peer") for each in answers} == {"orders-1"}

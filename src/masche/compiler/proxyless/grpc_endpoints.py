@@ -20,7 +20,7 @@ def blob(source: Endpoints) -> Blob:
 
 def reachable(source: Endpoints) -> Endpoints:
     """Return what a client can use of it; the same object when that is all."""
-    if not any(map(_is_beyond, source.localities)) and _is_anyone_well(source.localities):
+    if not any(map(_is_beyond, source.localities)) and _is_plain(source.localities):
         return source
     direct = tuple(_direct(source.localities))
     return replace(source, localities=direct if _is_anyone_well(direct) else tuple(map(_tried, direct)))
@@ -30,30 +30,40 @@ def _is_beyond(locality: Locality) -> bool:
     return bool(locality.via) or any(each.via or not each.is_mtls for each in locality.endpoints)
 
 
+def _is_plain(localities: Iterable[Locality]) -> bool:
+    """Whether somebody is well, and no address stands there twice: gRPC refuses such an assignment."""
+    addresses = [(each.address, each.port) for locality in localities for each in locality.endpoints]
+    return _is_anyone_well(localities) and len(addresses) == len(set(addresses))
+
+
 def _is_anyone_well(localities: Iterable[Locality]) -> bool:
     return any(each.health is Health.HEALTHY for locality in localities for each in locality.endpoints)
 
 
 def _direct(localities: tuple[Locality, ...]) -> Iterator[Locality]:
     """Each zone once per priority: a detour's share goes the direct way."""
-    places = dict.fromkeys((each.priority, each.zone) for each in localities)
-    for priority, zone in places:
+    spoken_for = _by_address(localities)
+    for priority, zone in dict.fromkeys((each.priority, each.zone) for each in localities):
         some = [each for each in localities if (each.priority, each.zone) == (priority, zone)]
-        members = dict.fromkeys(
-            replace(each, via="") for locality in some for each in locality.endpoints if each.is_mtls
-        )
+        named = dict.fromkeys(_without_detour(each) for locality in some for each in locality.endpoints if each.is_mtls)
+        members = tuple(each for each in named if spoken_for[each.address, each.port] == each)
         if members:
             weight = sum(each.weight for each in some) if all(each.weight for each in some) else 0
-            yield Locality(zone=zone, priority=priority, endpoints=tuple(_each_once(members)), weight=weight)
+            yield Locality(zone=zone, priority=priority, endpoints=members, weight=weight)
 
 
-def _each_once(endpoints: Iterable[EndpointView]) -> Iterator[EndpointView]:
-    """gRPC refuses an assignment that has an address twice."""
-    seen: set[tuple[str, int]] = set()
-    for each in endpoints:
-        if (each.address, each.port) not in seen:
-            seen.add((each.address, each.port))
-            yield each
+def _without_detour(endpoint: EndpointView) -> EndpointView:
+    return replace(endpoint, via="")
+
+
+def _by_address(localities: Iterable[Locality]) -> dict[tuple[str, int], EndpointView]:
+    """Who stands for each address: somebody who is well, if there is one."""
+    found: dict[tuple[str, int], EndpointView] = {}
+    for each in (_without_detour(each) for locality in localities for each in locality.endpoints if each.is_mtls):
+        known = found.setdefault((each.address, each.port), each)
+        if known.health is not Health.HEALTHY and each.health is Health.HEALTHY:
+            found[each.address, each.port] = each
+    return found
 
 
 def _tried(locality: Locality) -> Locality:

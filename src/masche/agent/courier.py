@@ -61,7 +61,7 @@ class _Talk:
         return raw
 
 
-class Passage:
+class Courier:
     """One stream of one program.
 
     ``open_upstream`` returns None while no control plane is there; ``note`` hears every answer of the program, and
@@ -88,7 +88,7 @@ class Passage:
         self._talk: _Talk | None = None
 
     def __repr__(self) -> str:
-        return f"<Passage of {len(self._wants)} types, {'told' if self._talk else 'waiting'}>"
+        return f"<Courier of {len(self._wants)} types, {'told' if self._talk else 'waiting'}>"
 
     async def run(self, first: bytes) -> None:
         """Pass on until the program goes or the stream is over."""
