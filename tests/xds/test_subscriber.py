@@ -1,6 +1,8 @@
 """The state-of-the-world protocol from the client's side, one behaviour each."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from xds_worlds import taken
 
 from masche.wire import framing
@@ -302,3 +304,24 @@ def test_what_was_known_before_the_process_began_is_held_until_a_control_plane_s
     assert talk.said()[0].version == ""
     talk.hear(CLUSTER, packed(CLUSTER, "a", "new"))
     assert talk.found(CLUSTER, "a").value == "new"
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(
+                st.binary(max_size=40), st.builds(packed, st.sampled_from([CLUSTER, ROUTES]), st.sampled_from("abc"))
+            ),
+            max_size=5,
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_a_control_plane_sends_is_answered_once_and_ends_nothing(responses: list[list[bytes]]):
+    talk = Talk()
+    talk.ask(CLUSTER, "a", "b")
+    for resources in responses:
+        talk.hear(CLUSTER, *resources)
+        (answer,) = talk.said()
+        assert answer.nonce == f"n{talk.nonce}"
+        assert answer.names == ("a", "b")

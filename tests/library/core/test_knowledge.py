@@ -13,8 +13,8 @@ from library.core.foreign_plane import serving
 from library.core.telling import Telling, client_of, knowing, told, until
 from masche.library.core.knowledge import XdsKnowledge
 from masche.library.core.ports import Known, MeshError
-from masche.model.told import Discovery, Table, Told
-from masche.model.view import Fault, Forward, VirtualHost
+from masche.model.told import Discovery, Table, Told, ToldServer
+from masche.model.view import Fault, Forward, Inbound, VirtualHost
 from masche.testing.check_knowledge import CARTS, COPIES, ORDERS, TOWN, check_knowledge, cluster, instances, route
 from masche.testing.static_knowledge import StaticKnowledge, World
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES
@@ -257,6 +257,7 @@ async def test_a_control_plane_that_is_dead_from_the_start_is_named(tmp_path: Pa
 async def test_who_waits_is_told_that_nothing_will_come(tmp_path: Path):
     telling = Telling()
     telling.say(LISTENER, "broken.example", ValueError("two filters"))
+    telling.say(LISTENER, "server.example", ToldServer(name="server.example", inbound=Inbound()))
     telling.say(LISTENER, "empty.example", Told(name="empty.example", table_name="gone"))
     async with told(tmp_path, telling, template="%s") as knowledge:
         with pytest.raises(MeshError, match=r"the control plane has no Listener nobody\.example"):
@@ -267,6 +268,10 @@ async def test_who_waits_is_told_that_nothing_will_come(tmp_path: Path):
             await wanted(knowledge, "broken.example")
         with pytest.raises(MeshError, match="the control plane has no RouteConfiguration gone"):
             await wanted(knowledge, "empty.example")
+        with pytest.raises(
+            MeshError, match=r"the Listener server\.example of the control plane is not one for clients"
+        ):
+            await wanted(knowledge, "server.example")
         assert "has no Listener nobody.example" in knowledge.waiting_for()
 
 

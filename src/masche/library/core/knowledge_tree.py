@@ -148,5 +148,7 @@ def trouble(kind: str, name: str, resource: Resource) -> str:
             return f"the control plane has no {KINDS[kind].removeprefix('the ')} {name}"
         case Standing.REFUSED:
             return f"{KINDS[kind]} {name} of the control plane is refused: {resource.why}"
-        case Standing.ASKED | Standing.HELD:
+        case Standing.HELD:
+            return f"{KINDS[kind]} {name} of the control plane is not one for clients"
+        case Standing.ASKED:
             return ""

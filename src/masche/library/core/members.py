@@ -52,12 +52,12 @@ def places(
     match destination.discovery:
         case Discovery.AGGREGATE:
             return tuple(_aggregated(destination, destinations, endpoints))
-        case Discovery.LOGICAL_DNS:
+        case Discovery.LOGICAL_DNS if destination.name not in endpoints:
             resolved = EndpointView(
                 address=destination.host, port=destination.port, workload=destination.host, is_mtls=destination.is_tls
             )
             return ((Locality(zone="", priority=0, endpoints=(resolved,)), destination),)
-        case Discovery.EDS | Discovery.STATIC | Discovery.PASSTHROUGH:
+        case Discovery.EDS | Discovery.STATIC | Discovery.LOGICAL_DNS | Discovery.PASSTHROUGH:
             said = endpoints.get(destination.name) or destination.endpoints
             return tuple((each, destination) for each in said.localities) if said else ()
 
