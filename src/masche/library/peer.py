@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 from masche.identity.spiffe import SpiffeError, SpiffeId, WorkloadIdentity
 
@@ -35,20 +36,21 @@ class Peer:
     @classmethod
     def of(cls, spiffe_id: str) -> "Peer":
         """Read an identity that was verified already."""
-        try:
-            found = SpiffeId.parse(spiffe_id)
-        except SpiffeError:
-            return cls(spiffe_id=spiffe_id)
-        match found.role:
-            case WorkloadIdentity(namespace, account):
-                return cls(
-                    spiffe_id=spiffe_id,
-                    trust_domain=found.trust_domain,
-                    namespace=namespace,
-                    service_account=account,
-                )
-            case _:
-                return cls(spiffe_id=spiffe_id, trust_domain=found.trust_domain)
+        return _read(spiffe_id)
+
+
+@lru_cache(maxsize=4096)
+def _read(spiffe_id: str) -> Peer:
+    try:
+        found = SpiffeId.parse(spiffe_id)
+    except SpiffeError:
+        return Peer(spiffe_id=spiffe_id)
+    match found.role:
+        case WorkloadIdentity(namespace, account):
+            domain = found.trust_domain
+            return Peer(spiffe_id=spiffe_id, trust_domain=domain, namespace=namespace, service_account=account)
+        case _:
+            return Peer(spiffe_id=spiffe_id, trust_domain=found.trust_domain)
 
 
 _current: ContextVar[Peer | None] = ContextVar("masche_peer", default=None)

@@ -107,7 +107,13 @@ def _length(message: Message) -> int:
 
 def request_of(scope: Scope, port: int, shown: Shown | None) -> Request:
     """Read the request of a scope, as it came on the wire."""
-    headers = _text(scope["headers"])
+    host: list[str] = []
+    headers: list[tuple[str, str]] = []
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host.append(value.decode("latin-1"))
+        else:
+            headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw is not None else quote(scope["path"])
     query = scope.get("query_string", b"").decode("latin-1")
@@ -122,9 +128,9 @@ def request_of(scope: Scope, port: int, shown: Shown | None) -> Request:
     return Request(
         method=scope.get("method", "GET"),
         target=f"{path}?{query}" if query else path,
-        authority=",".join(value for name, value in headers if name == "host"),
+        authority=",".join(host),
         scheme="https" if shown else "http",
-        headers=tuple(pair for pair in headers if pair[0] != "host"),
+        headers=tuple(headers),
         connection=connection,
     )
 

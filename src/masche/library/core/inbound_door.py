@@ -102,7 +102,8 @@ class Door:
         told = self._reception.inbound(self.port)
         if told is None:
             return deciding.waiting(self._reception.waiting_for(), request), None
-        found = deciding.receive(told, request, spot=self.spot, shown=shown, request_id=self._new_id())
+        request_id = "" if request.values("x-request-id") else self._new_id()
+        found = deciding.receive(told, request, spot=self.spot, shown=shown, request_id=request_id)
         if isinstance(found, Answer):
             return found, None
         with self._lock:
