@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import signal
 import stat
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import grpc
@@ -149,8 +150,11 @@ def test_a_replica_comes_and_goes_while_calls_go_on_and_none_fails(mesh: Mesh, w
         second = mesh.run("orders", XDS_SERVER, options=LIBRARY)
         mesh.await_ready(second)
         until(lambda: {each.get("peer") for each in answers[-40:]} == {orders.name, second.name}, "both are called")
+        files = second.seat_folder / "certificates"
+        assert list(files.iterdir())
         second.terminate()
         assert second.wait() == 0
+        assert not list(files.iterdir()), "its key is gone with it"
         until(lambda: {each.get("peer") for each in answers[-40:]} == {orders.name}, "one is called")
     failed = [each for each in answers if each["code"] != "OK"]
     assert not failed, failed[:3]
@@ -198,6 +202,38 @@ def test_status_shows_its_placement_and_that_it_is_in_sync(mesh: Mesh, web: Prog
     assert found.placement == "library"
     assert found.is_in_sync
     assert mesh.masche("status").stdout.count("library") >= 2
+
+
+def test_a_dead_agent_costs_no_call_and_the_next_one_takes_the_seats_again(mesh: Mesh, web: Program, orders: Instance):
+    assert who(web)["name"] == orders.name
+    before = mesh.agent()
+    assert before
+    with calling(web) as answers:
+        os.kill(before.pid, signal.SIGKILL)
+        until(lambda: (now := mesh.agent()) and now.pid != before.pid and orders.find_seat(), "another agent is there")
+        mesh.await_ready(orders)
+        mesh.apply(DENY.replace("WhoAmI", "Nothing"))
+    assert {each["code"] for each in answers} == {"OK"}
+    until(
+        lambda: web.ask(target="orders:80", method="/tests.Greeter/Nothing", timeout=5)["code"] == "PERMISSION_DENIED",
+        "what is new comes by the new agent",
+    )
+    mesh.delete(Kind.AUTHORIZATION_POLICY, "not-web")
+
+
+def test_an_agent_without_an_envoy_serves_programs_and_says_why_it_serves_nobody_else(
+    start_mesh: Callable[..., Mesh], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MASCHE_ENVOY", "/nowhere/envoy")
+    mesh = start_mesh()
+    orders = mesh.run("orders", XDS_SERVER, options=LIBRARY)
+    mesh.await_ready(orders)
+    refused = mesh.run("web", IDLE, has_port=False)
+    assert refused.wait() == 125
+    assert "/nowhere/envoy is not an executable file" in refused.text
+    asked = mesh.run("asked", XDS_SERVER, options=(*LIBRARY, "--health", "grpc"))
+    assert asked.wait() == 125
+    assert "use tcp or none" in asked.text
 
 
 def test_calls_go_on_without_a_control_plane_and_follow_the_next_one(mesh: Mesh, web: Program, orders: Instance):
