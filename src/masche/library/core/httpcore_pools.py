@@ -7,7 +7,6 @@ closed once its last answer has ended, for closing a pool of httpcore's breaks w
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
 from threading import Lock
 from typing import Any
 
@@ -64,6 +63,7 @@ class AsyncPools:
         self._core, self._facade = core, facade
         self._tls: Pools[Kept] = Pools(self._make, close=self._retire, now=facade.now)
         self._plain = Kept(core.AsyncConnectionPool(keepalive_expiry=KEPT_ALIVE_PLAIN, **_OPTIONS))
+        self._live: set[Kept] = {self._plain}
         self._closing: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -88,24 +88,31 @@ class AsyncPools:
     def ended(self, kept: Kept) -> None:
         """An answer of this pool has ended."""
         if kept.end():
-            self._close(kept.pool.aclose())
+            self._close(kept)
 
     async def close(self) -> None:
-        """Close all, at once: the client is closed."""
+        """Close all, at once, whatever they carry: the client is closed."""
         self._tls.close()
-        await self._plain.pool.aclose()
-        if self._closing:
+        while self._closing:
             await asyncio.wait(self._closing)
+        for kept in list(self._live):
+            await kept.pool.aclose()
+        self._live.clear()
 
     def _make(self, context: ssl.SSLContext, address: str) -> Kept:  # noqa: ARG002 - httpcore keeps addresses apart
-        return Kept(self._core.AsyncConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS))
+        made = Kept(self._core.AsyncConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS))
+        self._live.add(made)
+        return made
 
     def _retire(self, kept: Kept) -> None:
         if kept.retire():
-            self._close(kept.pool.aclose())
+            self._close(kept)
 
-    def _close(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _close(self, kept: Kept) -> None:
+        if kept not in self._live:
+            return
+        self._live.discard(kept)
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(kept.pool.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -117,6 +124,7 @@ class SyncPools:
         self._core, self._facade = core, facade
         self._tls: Pools[Kept] = Pools(self._make, close=self._retire, now=facade.now)
         self._plain = Kept(core.ConnectionPool(keepalive_expiry=KEPT_ALIVE_PLAIN, **_OPTIONS))
+        self._live: set[Kept] = {self._plain}
 
     def __repr__(self) -> str:
         return f"{self._tls!r}, {self._plain.active} active in plaintext"
@@ -140,16 +148,23 @@ class SyncPools:
     def ended(self, kept: Kept) -> None:
         """An answer of this pool has ended."""
         if kept.end():
-            kept.pool.close()
+            self._close(kept)
 
     def close(self) -> None:
-        """Close all, at once: the client is closed."""
+        """Close all, at once, whatever they carry: the client is closed."""
         self._tls.close()
-        self._plain.pool.close()
+        for kept in list(self._live):
+            self._close(kept)
 
     def _make(self, context: ssl.SSLContext, address: str) -> Kept:  # noqa: ARG002 - httpcore keeps addresses apart
-        return Kept(self._core.ConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS))
+        made = Kept(self._core.ConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS))
+        self._live.add(made)
+        return made
 
     def _retire(self, kept: Kept) -> None:
         if kept.retire():
-            kept.pool.close()
+            self._close(kept)
+
+    def _close(self, kept: Kept) -> None:
+        self._live.discard(kept)
+        kept.pool.close()
