@@ -155,12 +155,17 @@ class Live:
         self._plane.tell({proxy.node_id: wanted})
         proxy.until_listening(set(wanted.table(types.LISTENER)))
 
-    def context(self, identity: str) -> ssl.SSLContext:
-        """Return what a caller without a proxy needs to show ``identity``; it trusts whoever answers."""
+    def issue(self, identity: str) -> tuple[str, keys.Secret, str]:
+        """Return a fresh chain for ``identity``, its key, and the roots of its trust domain (PEM all)."""
         authority, key = self._authority(SpiffeId.parse(identity).trust_domain), keys.generate()
         issued = authority.sign(keys.signing_request(key), SpiffeId.parse(identity), now=time.time())
+        return issued.chain, keys.private_pem(key), authority.bundle.pem
+
+    def context(self, identity: str) -> ssl.SSLContext:
+        """Return what a caller without a proxy needs to show ``identity``; it trusts whoever answers."""
+        chain, key, _ = self.issue(identity)
         pem = self._folder / "caller.pem"
-        pem.write_bytes(issued.chain.encode() + keys.private_pem(key).reveal())
+        pem.write_bytes(chain.encode() + key.reveal())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.load_cert_chain(pem)

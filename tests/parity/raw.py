@@ -5,7 +5,7 @@ Whatever tidies requests (a path, a method, a repeated header) would hide what a
 
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from live.client import TIMEOUT, Answer
@@ -72,15 +72,31 @@ class Line:
         first, *lines = characters(head).split("\r\n")
         headers = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
         status, found = int(first.split(" ")[1]), dict(headers)
-        length = int(found.get("content-length", "0")) if has_body and status not in {204, 304} else 0
-        while len(self._left) < length:
-            self._more(source)
-        body, self._left = self._left[:length], self._left[length:]
+        has_body = has_body and status not in {204, 304}
+        if has_body and found.get("transfer-encoding") == "chunked":
+            body = b"".join(self._chunks(source))
+        else:
+            body = self._take(source, int(found.get("content-length", "0")) if has_body else 0)
         if found.get("connection") == "close":
             with suppress(OSError):
                 source.shutdown(socket.SHUT_RDWR)
             self.close()
         return Answer(status=status, headers=headers, body=body)
+
+    def _chunks(self, source: socket.socket) -> Iterator[bytes]:
+        length = -1
+        while length:
+            while b"\r\n" not in self._left:
+                self._more(source)
+            size, _, self._left = self._left.partition(b"\r\n")
+            length = int(size, 16)
+            yield self._take(source, length + 2)[:-2]
+
+    def _take(self, source: socket.socket, length: int) -> bytes:
+        while len(self._left) < length:
+            self._more(source)
+        taken, self._left = self._left[:length], self._left[length:]
+        return taken
 
     def _more(self, source: socket.socket) -> None:
         data = source.recv(65536)
