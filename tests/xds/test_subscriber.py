@@ -218,6 +218,25 @@ def test_what_is_given_up_and_asked_for_again_is_still_there_as_the_control_plan
     assert talk.found(ENDPOINTS, "b").standing is Standing.ASKED
 
 
+def test_what_is_given_up_and_asked_for_again_before_that_was_said_is_still_waited_for():
+    talk = Talk()
+    talk.ask(ENDPOINTS, "a")
+    talk.subscriber.unsubscribe(ENDPOINTS, "a")
+    assert talk.ask(ENDPOINTS, "a") == [], "the control plane never heard of it"
+    assert talk.wait(15.0) == ((ENDPOINTS, "a"),)
+
+
+def test_what_vanishes_while_nobody_asks_for_it_is_not_taken_for_held_afterwards():
+    talk = Talk()
+    talk.ask(CLUSTER, "a")
+    talk.hear(CLUSTER, packed(CLUSTER, "a"))
+    talk.said()
+    talk.give_up(CLUSTER, "a")
+    talk.hear(CLUSTER)
+    talk.ask(CLUSTER, "a")
+    assert talk.found(CLUSTER, "a").standing is Standing.ABSENT
+
+
 def test_names_that_nobody_asked_for_are_neither_decoded_nor_kept():
     talk = Talk()
     talk.ask(ENDPOINTS, "a")

@@ -20,7 +20,7 @@ from masche.xds.subscriber import Subscriber
 from masche.xds.verdict import Decision
 from masche.xds.wanted import Wanted
 
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b")
 WORDS = ("one", "two", "three", "bad")
 
 kinds = st.sampled_from(TYPES)

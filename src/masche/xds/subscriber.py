@@ -131,8 +131,9 @@ class Subscriber:
         if not entry.count:
             book.is_stale = True
             book.wanted += 1
-            entry.is_sure &= name in book.written
-            self._deadlines.pop((type_url, name), None)
+            if name not in book.written:
+                entry.is_sure = False
+                self._deadlines.pop((type_url, name), None)
         entry.count += 1
         return entry.resource
 
@@ -145,8 +146,8 @@ class Subscriber:
             return
         book.is_stale = True
         book.wanted -= 1
-        self._deadlines.pop((type_url, name), None)
         if name not in book.written:
+            self._deadlines.pop((type_url, name), None)
             del book.entries[name]
 
     def found(self, type_url: str, name: str) -> Resource | None:
@@ -253,11 +254,11 @@ class Subscriber:
         gone: list[Key] = []
         for key in due:
             del self._deadlines[key]
-            entries = self._books[key[0]].entries
-            entry = entries[key[1]]
-            if not entry.count:
-                del entries[key[1]]
-            elif entry.vanish():
+            book = self._books[key[0]]
+            entry = book.entries[key[1]]
+            if not entry.count and key[1] not in book.written:
+                del book.entries[key[1]]
+            elif entry.vanish() and entry.count:
                 gone.append(key)
         return tuple(gone)
 
@@ -337,7 +338,7 @@ class Subscriber:
     def _see(self, book: _Book, incoming: Incoming, *, now: float) -> None:
         for name in incoming.seen & book.entries.keys():
             entry = book.entries[name]
-            if entry.count:
+            if entry.count or name in book.written:
                 self._deadlines.pop((book.type_url, name), None)
             entry.is_sure |= name in book.written
         if book.type_url in _WHOLE and not incoming.errors:
@@ -348,10 +349,9 @@ class Subscriber:
         for name in [name for name in book.entries if name not in seen]:
             entry = book.entries[name]
             key = (book.type_url, name)
-            if not entry.count:
-                if name not in book.written:
-                    del book.entries[name]
-                    self._deadlines.pop(key, None)
+            if not entry.count and name not in book.written:
+                del book.entries[name]
+                self._deadlines.pop(key, None)
             elif self.ignores_deletion and entry.resource.standing is Standing.HELD:
                 continue
             elif entry.is_sure:
