@@ -4,6 +4,7 @@ Around a pause client and knowledge are made anew and begin with what the old on
 waiting. Invariant: what was known is known until a control plane says something else.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -29,6 +30,9 @@ CLIENT_LISTENER: Final = "proxy"
 
 SERVER_LISTENER: Final = "inbound/{}"
 """The one of a port of ours."""
+
+BOTH: Final = 5.0
+"""Seconds for which the knowledge of the run before answers what that of this run does not know yet."""
 
 Open = Callable[[], grpc.aio.Channel]
 """Opens a channel to the control plane. Raises OSError while there is none."""
@@ -70,6 +74,7 @@ class Feeding:
         self._waiting: dict[Future[Known], str] = {}
         self._asked: set[str] = set()
         self._is_paused = False
+        self._before: XdsKnowledge | None = None
 
     def __repr__(self) -> str:
         return f"<Feeding {self._knowledge!r}>"
@@ -79,10 +84,11 @@ class Feeding:
     def known(self, authority: str) -> Known | None:
         """See Knowledge."""
         knowledge = self._knowledge
-        if knowledge is not None:
-            return knowledge.known(authority)
-        self._asked.add(authority)
-        return None
+        if knowledge is None:
+            self._asked.add(authority)
+            return None
+        found = knowledge.known(authority)
+        return self._before.known(authority) if found is None and self._before else found
 
     def want(self, authority: str) -> "Future[Known]":
         """See Knowledge."""
@@ -121,16 +127,20 @@ class Feeding:
         for port in ports:
             self.listen(port)
         knowledge = XdsKnowledge(self._client, now=time.monotonic, rng=self._rng, template=CLIENT_LISTENER)
-        self._knowledge, self._is_paused = knowledge, False
+        self._before, self._knowledge, self._is_paused = self._knowledge, knowledge, False
         for authority in self._asked:
             knowledge.known(authority)
         for future, authority in tuple(self._waiting.items()):
             self._hand_on(future, authority, knowledge)
 
     async def run(self) -> None:
-        """Answer questions, for as long as this runs."""
+        """Answer questions, for as long as this runs; for a moment also with what the run before knew."""
         assert self._knowledge is not None
+        asyncio.get_running_loop().call_later(BOTH, self._settle)
         await self._knowledge.run()
+
+    def _settle(self) -> None:
+        self._before = None
 
     async def ask(self) -> None:
         """Ask the control plane, for as long as this runs."""

@@ -166,6 +166,8 @@ class Life:
             living.cancel()
             stopped.cancel()
             await asyncio.gather(living, stopped, return_exceptions=True)
+            # What is held on to here holds on to gRPC's calls, by the frames in which they ended.
+            self._stream = self._group = self._link = self._reporter = None
 
     async def _live(self) -> None:
         presence = self._presence

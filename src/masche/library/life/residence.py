@@ -8,6 +8,7 @@ valid in parent and child, and starts the thread again by being used.
 import asyncio
 import gc
 import logging
+import os
 import ssl
 import sys
 import threading
@@ -46,6 +47,10 @@ LEAVE_WITHIN: Final = 5.0
 """Seconds beyond that for everything else."""
 
 STANDSTILL_WITHIN: Final = 5.0
+REST_WITHIN: Final = 1.0
+NATIVE_WITHIN: Final = 0.1
+"""Seconds that gRPC has to end its threads once nothing is left for them to do."""
+
 AFTER_DEFECT: Final = 1.0
 
 _log = logging.getLogger("masche.library")
@@ -253,7 +258,7 @@ class Resident:
 
     def _run(self, begun: threading.Event) -> None:
         """Live; after a defect again, so that no defect of ours ends the mesh for a process."""
-        while True:
+        while self._thread is threading.current_thread():
             try:
                 asyncio.run(self._main(begun))
             except Exception:  # noqa: BLE001 - the process goes on, and what it holds serves meanwhile
@@ -267,6 +272,9 @@ class Resident:
         self._loop, self._life = asyncio.get_running_loop(), life
         begun.set()
         await life.run()
+        del life
+        self._life = None
+        await _until_grpc_rests()
 
     def _stop(self) -> None:
         """End the thread, if there is one. The lock is held."""
@@ -279,8 +287,6 @@ class Resident:
         if thread.is_alive():
             say(_log, logging.ERROR, "the resident of the mesh did not stand still; a fork now may break its gRPC")
         self._life = self._loop = None
-        if any("_poll_wrapper" in one.name for one in threading.enumerate()):
-            gc.collect()  # a channel that is part of a cycle keeps gRPC's thread until it is collected
 
     def _on_change(self) -> None:
         with self._changed:
@@ -367,6 +373,29 @@ class _Identity:
         self._resident.start()
         if not self._certificates.spiffe_id:
             raise NotReadyError(f"this process has no certificate: waiting for {self._resident.waiting_for()}")
+
+
+async def _until_grpc_rests() -> None:
+    """Wait until gRPC has let go of its last call, so that its threads are gone: a fork would break it otherwise.
+
+    What it still has to say it says in the loop that made the call. An application with calls of its own keeps it busy.
+    """
+    began = time.monotonic()
+    for attempt in range(1000):
+        waited = time.monotonic() - began
+        is_polling = any("_poll_wrapper" in each.name for each in threading.enumerate())
+        if waited > REST_WITHIN or (not is_polling and (waited > NATIVE_WITHIN or not _has_native_threads())):
+            return
+        if attempt % 20 == 10:
+            gc.collect()  # what is part of a cycle is in use until then
+        await asyncio.sleep(0.002)
+
+
+def _has_native_threads() -> bool:
+    """Whether there are threads that Python did not start, such as gRPC's; somebody else may have some for good."""
+    with suppress(OSError):
+        return len(os.listdir("/proc/self/task")) > threading.active_count()  # noqa: PTH208 - names are enough
+    return False
 
 
 def _check_probe(text: str) -> None:
