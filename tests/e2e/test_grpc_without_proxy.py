@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from e2e.calling import call
 from e2e.mesh import SERVERS, Instance, Mesh, free_port
 from e2e.reaching import addr
 from e2e.test_clients import CLIENTS
@@ -201,6 +202,7 @@ def test_status_shows_its_placement_and_that_it_is_in_sync(mesh: Mesh, web: Prog
     assert found
     assert found.placement == "library"
     assert found.is_in_sync
+    until(lambda: (now := orders.status()) and now.certificate_expires_at > time.time(), "its certificate is shown")
     assert mesh.masche("status").stdout.count("library") >= 2
 
 
@@ -228,6 +230,9 @@ def test_an_agent_without_an_envoy_serves_programs_and_says_why_it_serves_nobody
     mesh = start_mesh()
     orders = mesh.run("orders", XDS_SERVER, options=LIBRARY)
     mesh.await_ready(orders)
+    agent = mesh.agent()
+    assert agent
+    assert call(agent.readiness).status == 200
     refused = mesh.run("web", IDLE, has_port=False)
     assert refused.wait() == 125
     assert "/nowhere/envoy is not an executable file" in refused.text

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from masche.agent import admin
+from masche.agent.program import Program
 from masche.agent.seats import PortBook
 from masche.agent.sidecar import Sidecar
 from masche.telemetry.prometheus import CONTENT_TYPE, join
@@ -28,9 +29,17 @@ _TEXT = "text/plain; charset=utf-8"
 class Metrics:
     """Serves what is known of this machine's seats."""
 
-    def __init__(self, *, address: str, ports: PortBook, sidecars: Callable[[], Iterable[Sidecar]]) -> None:
+    def __init__(
+        self,
+        *,
+        address: str,
+        ports: PortBook,
+        sidecars: Callable[[], Iterable[Sidecar]],
+        programs: Callable[[], Iterable[Program]],
+    ) -> None:
         self._address = address
         self._sidecars = sidecars
+        self._programs = programs
         self.metrics_port = ports.take("agent#metrics", address=address, preferred=METRICS_PORT)
         self.readiness_port = ports.take("agent#readiness", address=address, preferred=READINESS_PORT)
         ports.save()
@@ -54,17 +63,19 @@ class Metrics:
     async def _metrics(self, path: str) -> Answer:
         if path not in {"/metrics", "/stats/prometheus"}:
             return 404, _TEXT, "metrics are at /metrics\n"
-        found = await asyncio.gather(*(_pages(sidecar) for sidecar in self._sidecars()))
+        seats = (*map(_pages, self._sidecars()), *map(_application_page, self._programs()))
+        found = await asyncio.gather(*seats)
         return 200, CONTENT_TYPE, join(page for pages in found for page in pages)
 
     async def _ready(self, _: str) -> Answer:
-        """Ready when there is a seat, and every Envoy serves with a certificate that holds."""
-        sidecars = list(self._sidecars())
+        """Ready when there is a seat, and every one has a certificate that holds and an Envoy that serves, if any."""
+        sidecars, programs = list(self._sidecars()), list(self._programs())
         lives = await asyncio.gather(*(admin.is_ready(one.place.admin) for one in sidecars))
         waiting = [
             str(one.name) for one, lives in zip(sidecars, lives, strict=True) if not (lives and one.identity.is_valid)
         ]
-        if sidecars and not waiting:
+        waiting += [str(one.name) for one in programs if not one.identity.is_valid]
+        if (sidecars or programs) and not waiting:
             return 200, _TEXT, "ready\n"
         return 503, _TEXT, f"waiting for {', '.join(waiting) or 'a workload'}\n"
 
@@ -78,9 +89,15 @@ async def _pages(sidecar: Sidecar) -> Sequence[str]:
         pages.append(labelled(answer.body.decode(errors="replace"), labels))
     except admin.AdminError:
         pass  # it is being started again; the other pages are still worth having
-    if sidecar.claim.metrics_port:
-        pages.append(labelled(await _application(sidecar.claim.metrics_port), labels))
-    return pages
+    return (*pages, *await _application_page(sidecar))
+
+
+async def _application_page(seated: Sidecar | Program) -> Sequence[str]:
+    """The page of an application that declared one."""
+    if not seated.claim.metrics_port:
+        return ()
+    labels = {"namespace": seated.name.namespace, "workload": seated.name.name}
+    return (labelled(await _application(seated.claim.metrics_port), labels),)
 
 
 async def _application(port: int) -> str:

@@ -122,10 +122,16 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
     journal(f"agent of {server.host.machine}, control plane {server.host.uplink.address}, data {folders.data}")
     host = server.host
     sidecars = server.sidecars
-    pages = Metrics(address=options.metrics_address, ports=host.ports, sidecars=sidecars)
+    pages = Metrics(address=options.metrics_address, ports=host.ports, sidecars=sidecars, programs=server.programs)
     server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
     server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
-    reporter = Reporter(machine=host.machine, uplink=host.uplink, version=host.envoy_version, sidecars=sidecars)
+    reporter = Reporter(
+        machine=host.machine,
+        uplink=host.uplink,
+        version=host.envoy_version,
+        sidecars=sidecars,
+        programs=server.programs,
+    )
     server.part = reporter.part
     code = 0
     try:

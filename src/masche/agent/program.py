@@ -32,6 +32,9 @@ from masche.link.workloads import proxy_id
 from masche.model.refs import Name
 from masche.wire.grpc_bootstrap import bootstrap
 
+SOFTWARE = "gRPC"
+"""What stands where a proxy says which Envoy it is."""
+
 SAID_AFTER = 1.5
 """Seconds after which a start says what it waits for."""
 
@@ -181,7 +184,7 @@ class Program:
                 phase=self.phase,
                 reason=self.wellbeing.pulse.reason,
                 is_exposed=False,
-                version="",
+                version=SOFTWARE,
             )
         )
         record = Record(claim=self.claim, seat=self.seat, phase=self.wellbeing.pulse.phase, created=self._created)

@@ -14,6 +14,7 @@ from itertools import chain
 from msgspec.structs import replace
 
 from masche.agent import meter
+from masche.agent.program import Program
 from masche.agent.round_trips import round_trips
 from masche.agent.sidecar import Sidecar
 from masche.agent.sight import Sight, Watched, look
@@ -37,12 +38,19 @@ class Reporter:
     """Reads every Envoy of the machine and reports."""
 
     def __init__(
-        self, *, machine: str, uplink: Uplink, version: str, sidecars: Callable[[], Iterable[Sidecar]]
+        self,
+        *,
+        machine: str,
+        uplink: Uplink,
+        version: str,
+        sidecars: Callable[[], Iterable[Sidecar]],
+        programs: Callable[[], Iterable[Program]],
     ) -> None:
         self._machine = machine
         self._uplink = uplink
         self._version = version
         self._sidecars = sidecars
+        self._programs = programs
         self._watched: dict[str, Watched] = {}
         self._parting: deque[ProxyReport] = deque(maxlen=MOST_PARTING)
         self._looking = asyncio.Lock()
@@ -86,6 +94,7 @@ class Reporter:
             seen = [await look(one, self._watched[one.proxy]) for one in sidecars]
         round_trips_us = _round_trips(seen)
         proxies = [*self._parting, *(self._proxy(each, round_trips_us) for each in seen)]
+        proxies += [_program(each) for each in self._programs()]
         self._parting.clear()
         return [self._report(interval, part) for part in parts(proxies)]
 
@@ -101,13 +110,9 @@ class Reporter:
 
     def _proxy(self, sight: Sight, round_trips_us: Mapping[str, int]) -> ProxyReport:
         sidecar, reading = sight.sidecar, sight.reading
-        identity = sidecar.identity
-        certificate = CertificateReport(
-            workload=sidecar.name, not_after=identity.not_after, serial=identity.serial, error=identity.error[:4000]
-        )
         return ProxyReport(
             proxy=sidecar.proxy,
-            certificates=(certificate,) if identity.not_after or identity.error else (),
+            certificates=_certificates(sidecar),
             envoy_version=self._version,
             exposed=sidecar.exposed,
             edges=meter.edges(reading, sidecar.name) if reading else (),
@@ -115,6 +120,20 @@ class Reporter:
             is_live=reading is not None and reading.is_live,
             warming=sight.warming,
         )
+
+
+def _program(program: Program) -> ProxyReport:
+    """What is known of a program from outside: gRPC does not tell what it sees."""
+    return ProxyReport(proxy=program.proxy, certificates=_certificates(program), is_live=program.tenant.is_online)
+
+
+def _certificates(seated: Sidecar | Program) -> tuple[CertificateReport, ...]:
+    identity = seated.identity
+    if not (identity.not_after or identity.error):
+        return ()
+    error = identity.error[:4000]
+    found = CertificateReport(workload=seated.name, not_after=identity.not_after, serial=identity.serial, error=error)
+    return (found,)
 
 
 def _round_trips(seen: Iterable[Sight]) -> Mapping[str, int]:

@@ -58,6 +58,10 @@ class Server:
         """Return those that have an Envoy."""
         return tuple(each for each in self.seated.values() if isinstance(each, Sidecar))
 
+    def programs(self) -> tuple[Program, ...]:
+        """Return those that need none."""
+        return tuple(each for each in self.seated.values() if isinstance(each, Program))
+
     async def run(self) -> None:
         """Listen, for this user alone, until cancelled. Envoys are left running."""
         path = self.host.folders.agent_socket
