@@ -78,6 +78,7 @@ class Plane:
             self.heard.append((peer, message))
             if isinstance(message, ProxyState):
                 self.outgoing.put_nowait(Accepted(proxy=message.proxy))
+        self.outgoing.put_nowait(None)
 
     async def sign(self, peer: Peer, request: SignRequest) -> SignReply:
         identity = SpiffeId.of_workload(DOMAIN, request.workload.namespace, request.workload.name)

@@ -4,15 +4,26 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import grpc.aio
 import pytest
 
-from link.plane import DOMAIN, Mutual, Plane, connected, proxy, scope, serve, until
+from link.plane import DOMAIN, Mutual, Plane, connected, hello, proxy, scope, serve, until
 from masche.identity import keys
 from masche.identity.spiffe import SpiffeId
 from masche.link.client import LinkClient, Target
-from masche.link.messages import Accepted, Heartbeat, Hello, ProxyGone, Report, SignRequest, Synced, Verdict
+from masche.link.messages import (
+    Accepted,
+    Heartbeat,
+    Hello,
+    ProxyGone,
+    ProxyState,
+    Report,
+    SignRequest,
+    Synced,
+    Verdict,
+)
 from masche.link.service import RefusedError
 from masche.model.refs import Name, PortRef
 
@@ -227,3 +238,42 @@ async def test_an_agent_talks_to_no_server_but_a_control_plane_of_its_root(
     async with asyncio.timeout(10):
         await anext(client.events())
     assert mutual.plane.heard == []
+
+
+async def test_who_parts_has_said_all_and_its_stream_has_ended_in_order(plane: Plane, address: str) -> None:
+    server = await serve(plane, address)
+    client = LinkClient([Target(address=address)], hello, rng=Random(1))
+    running = asyncio.ensure_future(client.run())
+    client.put(proxy("p1"))
+    await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced")
+    client.forget("p1")
+    async with asyncio.timeout(5):
+        await client.part()
+        await running
+    assert plane.heard[-1][1] == ProxyGone(proxy="p1")
+    assert not client.is_connected
+    await server.stop(0)
+
+
+async def test_who_parts_while_nobody_is_there_waits_for_nobody(address: str) -> None:
+    client = LinkClient([Target(address=address)], hello, rng=Random(1))
+    running = asyncio.ensure_future(client.run())
+    async with asyncio.timeout(10):
+        await client.part()
+        await running
+
+
+async def test_what_was_retracted_is_not_said_again(plane: Plane, address: str, link: Make) -> None:
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    client.put(proxy("p1"))
+    await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced")
+    client.retract("p1")
+    client.put(proxy("p2"))
+    await until(lambda: plane.heard[-1][1] == proxy("p2"), "the other is said")
+    await server.stop(0)
+    plane.heard.clear()
+    server = await serve(plane, address)
+    await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced again")
+    assert [m for _, m in plane.heard if isinstance(m, ProxyState | ProxyGone)] == [proxy("p2")]
+    await server.stop(0)
