@@ -222,11 +222,10 @@ async def test_a_thousand_resources_and_a_large_one_hold_the_loop_for_less_than_
     async with running(served.target) as client:
         client._decoders = {CLUSTER: slow}
         watches = [client.watch(CLUSTER, each.name) for each in [*many, blob(CLUSTER, "large")]]
-        loop = asyncio.get_running_loop()
-        longest: list[float] = []
+        turns: list[float] = []
         while not all(watch.resource.value for watch in watches):
-            began = loop.time()
+            began = time.thread_time()
             await asyncio.sleep(0)
-            longest.append(loop.time() - began)
-        longest.sort()
-        assert longest[-len(longest) // 100] < 0.005, f"the longest turns took {longest[-5:]}"
+            turns.append(time.thread_time() - began)
+        turns.sort()
+        assert turns[-len(turns) // 100] < 0.005, f"the longest turns took {turns[-5:]} s of this thread"

@@ -191,11 +191,17 @@ class XdsClient:
         """Connect, ask, listen, and begin again whenever that ends. Returns only by cancellation."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_time())
-            await self._stir.wait()
             while True:
+                await self._asked()
                 plane = self._planes[self._at]
                 why = await self._session(plane)
                 await asyncio.sleep(self._next(plane, why))
+
+    async def _asked(self) -> None:
+        """Wait until something is wanted: a stream on which nothing is said is ended by the control plane."""
+        while not self._watches:
+            self._stir.clear()
+            await self._stir.wait()
 
     # What comes after a stream
 
