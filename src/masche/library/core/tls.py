@@ -72,6 +72,10 @@ class Certificates:
         """Show nothing any more: the certificate has ended and there is no other."""
         self._held = None
 
+    def begin_afresh(self) -> None:
+        """Show nothing that a parent showed, in its child; whatever its other threads were doing here."""
+        self._held, self._lock = None, threading.Lock()
+
     def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """Return the TLS of a connection to one of ``identities``: the same object until ``put`` changed something.
 

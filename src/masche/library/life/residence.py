@@ -239,7 +239,7 @@ class Resident:
         self._changed = threading.Condition()
         self._thread = self._loop = self._life = None
         self._is_over = False
-        self._certificates.withdraw()
+        self._certificates.begin_afresh()
         self._measures.forget()
         parent = self._presence
         self._begin(parent.avoided | frozenset[Name]({parent.name} if parent.name else ()))
