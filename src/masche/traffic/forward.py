@@ -98,9 +98,15 @@ def decide(route: Route, request: Request, *, rng: Chance, drawn: int | None = N
         case Redirect():
             return _answer(route, status=action.status, location=location(action, route.match, request))
         case Refuse():
-            return _answer(route, status=action.status, why=action.why)
+            return _answer(route, status=action.status, location=_where(action, request), why=action.why)
         case _:
             assert_never(action)
+
+
+def _where(action: Refuse, request: Request) -> str:
+    """Envoy says with every answer of its own that sends elsewhere, or tells of something new, where that is: here."""
+    is_elsewhere = action.status == 201 or 300 <= action.status < 400
+    return f"{request.scheme}://{request.authority}{request.target}" if is_elsewhere else ""
 
 
 def _answer(route: Route, *, status: int, location: str = "", why: str = "") -> Answer:

@@ -52,6 +52,8 @@ def string(message: Any, where: str) -> Text:
     only(message, where, _STRING)
     kind = message.WhichOneof("match_pattern")
     if kind == "safe_regex":
+        if message.ignore_case:
+            raise WireError(f"{where}: ignore_case has no effect on an expression")
         return Text(ValueKind.REGEX, expression(message.safe_regex, where))
     if kind not in _KINDS:
         raise WireError(f"{where} compares with nothing")
