@@ -182,6 +182,36 @@ async def test_whoever_is_told_to_go_is_counted_without_an_answer():
     assert counted.statuses() == [0]
 
 
+async def test_a_request_on_which_nothing_moves_ends_in_time_and_one_on_which_something_does_goes_on():
+    counted = Counted()
+    port = InboundPort(target=PORT, protocol=Protocol.HTTP, idle_timeout=0.1, stream_idle_timeout=0.0)
+    reception = StaticReception(told={PORT: Inbound(mtls=MtlsMode.DISABLE, ports=(port,))})
+    said: list[Message] = []
+
+    async def silent(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        await asyncio.Event().wait()
+
+    async def busy(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        for _ in range(5):
+            await asyncio.sleep(0.04)
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"orders")]}
+    await Guarded(silent, a_door(reception, counted))(scope, receive, send)
+    assert (said[0]["status"], said[1]["body"]) == (504, b"stream timeout")
+    await Guarded(busy, a_door(reception, counted))(scope, receive, send)
+    assert [(each.status, each.flag, each.bytes_sent) for each in counted.requests] == [(504, "SI", 0), (200, "", 5)]
+
+
 async def _unused(_message: Message) -> None:
     raise AssertionError("nobody answers")
 

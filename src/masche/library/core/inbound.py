@@ -70,9 +70,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """The application gets ``request``, in which everything is as the proxies would have passed it on."""
+    """The application gets ``request``, in which everything is as the proxies would have passed it on.
+
+    ``idle_timeout``: how long nothing may move on it, in seconds, 0 for ever.
+    """
 
     request: Request
+    idle_timeout: float = 0.0
 
 
 def mode(inbound: Inbound, port: int) -> MtlsMode:
@@ -102,11 +106,17 @@ def receive(
     clean = edge.received(plain)
     if isinstance(clean, Verdict):
         return _malformed(clean, plain)
-    told = replace(clean, headers=_passed_on(clean, shown, request_id))
+    told = _with(clean, clean.target, clean.authority, _passed_on(clean, shown, request_id))
     verdict = authorize(_enforced(inbound.policies), told)
     if not verdict.allowed:
         return _said(_denied(verdict, inbound, spot, is_known=shown is not None), plain)
-    return Admitted(request=told)
+    return Admitted(request=told, idle_timeout=_idle_timeout(spoken(inbound, spot), clean))
+
+
+def _idle_timeout(port: InboundPort, request: Request) -> float:
+    """Streams (gRPC and upgraded connections) may be silent for longer."""
+    is_stream = _is_grpc(request) or any(name == "upgrade" for name, _ in request.headers)
+    return port.stream_idle_timeout if is_stream else port.idle_timeout
 
 
 def _refused_plaintext(spot: Spot) -> Answer:
@@ -126,6 +136,12 @@ def overloaded(request: Request) -> Answer:
     headers = (*_text(), (UNREACHED, "1"))
     body = b"reached concurrency limit"
     return _said(Answer(status=503, headers=headers, body=body, why="the limit of requests at a time"), request)
+
+
+def silent(request: Request, *, is_read: bool) -> Answer:
+    """Answer when nothing moved for too long; ``is_read``: all of the request had come."""
+    status = 504 if is_read else 408
+    return _said(Answer(status=status, headers=_text(), body=b"stream timeout", why="nothing moved on it"), request)
 
 
 def answer_headers(headers: Headers, *, service_us: int | None) -> Headers:
@@ -202,13 +218,17 @@ def _enforced(policies: tuple[Policy, ...]) -> tuple[Policy, ...]:
 
 def _said(answer: Answer, request: Request) -> Answer:
     """Say it as the caller's protocol does: gRPC reads its own status, and no body."""
-    kind = next(iter(request.values("content-type")), "")
-    if kind != "application/grpc" and not kind.startswith("application/grpc+"):
+    if not _is_grpc(request):
         return answer
     kept = tuple(pair for pair in answer.headers if pair[0] != "content-type")
     status = (("content-type", "application/grpc"), ("grpc-status", _GRPC_STATUS.get(answer.status, "2")))
     message = (("grpc-message", answer.body.decode()),) if answer.body else ()
     return replace(answer, status=200, headers=(*kept, *status, *message), body=b"")
+
+
+def _is_grpc(request: Request) -> bool:
+    kind = next(iter(request.values("content-type")), "")
+    return kind == "application/grpc" or kind.startswith("application/grpc+")
 
 
 def _passed_on(request: Request, shown: Shown | None, request_id: str) -> Headers:

@@ -5,13 +5,14 @@ Bodies stream through in both directions. What the server knows of the connectio
 the server or the caller leaves it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from masche.library import peer as peers
 from masche.library.core import trace
-from masche.library.core.inbound import Answer, Shown
+from masche.library.core.inbound import Answer, Shown, silent
 from masche.library.core.inbound_door import Door, Passage, ended
 from masche.library.peer import Peer
 from masche.traffic.request import Connection, Headers, Request
@@ -29,6 +30,9 @@ PEER = "masche.peer"
 """Where the application finds its caller, a ``masche.library.peer.Peer`` or None."""
 
 SNI = "masche.sni"
+SILENT = "SI"
+"""Envoy's flag of a request on which nothing moved for too long."""
+
 _REFUSAL = "websocket.http.response"
 
 
@@ -62,7 +66,17 @@ class Guarded:
         inside = {**scope, **_as_passed_on(passage.request, request), PEER: caller}
         try:
             with peers.calling(caller), trace.within(trace.of(passage.request.headers)):
-                await self._app(inside, body.receive, body.send)
+                async with asyncio.timeout(passage.idle_timeout or None) as body.patience:
+                    await self._app(inside, body.receive, body.send)
+        except TimeoutError:
+            if not body.patience or not body.patience.expired():
+                passage.end(sent=body.sent, received=body.received, is_broken=True)
+                raise
+            passage.flag = SILENT
+            if not passage.status:  # else the server ends what has begun
+                answer = silent(passage.request, is_read=body.is_read)
+                passage.begin(answer.status, ())
+                await _answer(answer, scope, receive, send)
         except Exception:
             passage.end(sent=body.sent, received=body.received, is_broken=True)
             raise
@@ -73,16 +87,26 @@ class Guarded:
 class _Body:
     """What goes in and out of one request, on its way."""
 
-    __slots__ = ("_passage", "_receive", "_send", "received", "sent")
+    __slots__ = ("_passage", "_receive", "_send", "is_read", "patience", "received", "sent")
 
     def __init__(self, passage: Passage, receive: Receive, send: Send) -> None:
         self._passage, self._receive, self._send = passage, receive, send
         self.sent = self.received = 0
+        self.is_read = False
+        self.patience: asyncio.Timeout | None = None
 
     async def receive(self) -> Message:
         message = await self._receive()
         self.received += _length(message)
+        self.is_read = not message.get("more_body", False)
+        self._moved()
         return message
+
+    def _moved(self) -> None:
+        """Something moved: what is idle begins anew."""
+        idle, patience = self._passage.idle_timeout, self.patience
+        if idle and patience is not None and not patience.expired():
+            patience.reschedule(asyncio.get_running_loop().time() + idle)
 
     async def send(self, message: Message) -> None:
         match message["type"]:
@@ -95,6 +119,7 @@ class _Body:
             case _:
                 self.sent += _length(message)
         await self._send(message)
+        self._moved()
 
     def _begun(self, message: Message, status: int) -> Message:
         headers = self._passage.begin(status, _text(message.get("headers", ())))

@@ -83,7 +83,7 @@ class Door:
         started = self._now()
         decided, room = self._decide(request, shown)
         if isinstance(decided, Admitted):
-            return Passage(self, decided.request, shown, room, started)
+            return Passage(self, decided, shown, room, started)
         self._tell(request, decided, shown)
         peer, seconds = shown.peer if shown else "", self._now() - started
         self._counter.received(
@@ -151,6 +151,7 @@ class Door:
                 peer=passage.shown.peer if passage.shown else "",
                 status=passage.status,
                 seconds=self._now() - passage.started,
+                flag=passage.flag,
                 bytes_sent=sent,
                 bytes_received=received,
             )
@@ -166,14 +167,18 @@ _Room = tuple[Concurrency, Slot]
 
 
 class Passage:
-    """One request in the application, which gets ``request``. Call ``begin`` with its answer and ``end`` after it."""
+    """One request in the application, which gets ``request``. Call ``begin`` with its answer and ``end`` after it.
 
-    __slots__ = ("_door", "_is_over", "_room", "request", "shown", "started", "status")
+    ``idle_timeout`` is how long nothing may move on it, 0 for ever; ``flag`` Envoy's response flag, when it has one.
+    """
 
-    def __init__(self, door: Door, request: Request, shown: Shown | None, room: _Room | None, started: float) -> None:
+    __slots__ = ("_door", "_is_over", "_room", "flag", "idle_timeout", "request", "shown", "started", "status")
+
+    def __init__(self, door: Door, admitted: Admitted, shown: Shown | None, room: _Room | None, started: float) -> None:
         self._door, self._room, self._is_over = door, room, False
-        self.request, self.shown, self.started = request, shown, started
-        self.status = 0
+        self.request, self.shown, self.started = admitted.request, shown, started
+        self.idle_timeout = admitted.idle_timeout
+        self.status, self.flag = 0, ""
 
     def __repr__(self) -> str:
         return f"<Passage {self.request.method} {self.request.path} {self.status or 'not answered yet'}>"
