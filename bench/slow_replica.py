@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from plots import line_plot
+from rig import grpc_peer
 from rig.contender import Contender, begin
+from rig.grpc_peer import GrpcMesh
 from rig.library import CARRIED_OUT, LibraryMesh
 from rig.load import Backend, Backends, Behaviour, Call, Plan
 from rig.mesh import MascheMesh
@@ -128,6 +130,7 @@ def contenders() -> list[Contender]:
         HandEnvoy("ROUND_ROBIN"),
         HaProxy(),
         Nginx(),
+        GrpcMesh(),
         MascheMesh("masche with a timeout", policy=TIMED),
         MascheMesh("masche with hedging", policy=HEDGED),
     ]
@@ -145,7 +148,7 @@ def main() -> None:
     record = Record(
         "slow-replica",
         "One of eleven servers becomes slow",
-        measures=CARRIED_OUT,
+        measures=(*CARRIED_OUT, *grpc_peer.CARRIED_OUT),
     )
     runs: dict[str, list[Window]] = {}
     for number in range(given.rounds):

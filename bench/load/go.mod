@@ -1,3 +1,3 @@
 module masche.dev/bench/load
 
-go 1.22
+go 1.24

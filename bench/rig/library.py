@@ -31,10 +31,16 @@ class LibraryMesh(MascheMesh):
             "MASCHE_NAMESPACE": NAMESPACE,
             "PYTHONPATH": ":".join(sys.path),
         }
-        url, log = f"http://{service}.{NAMESPACE}/", self.stage.folder / f"{name}.log"
+        url = f"http://{service}.{NAMESPACE}/"
+        self.begin_program(name, [sys.executable, str(PROGRAM), url], environment)
+        return url
+
+    def begin_program(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
+        """Start one caller and wait until it can call."""
+        log = self.stage.folder / f"{name}.calls.log"
         with log.open("w") as said:
             program = subprocess.Popen(
-                [sys.executable, str(PROGRAM), url],
+                command,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -45,7 +51,6 @@ class LibraryMesh(MascheMesh):
         assert program.stdout
         if program.stdout.readline().strip() != "ready":
             raise SystemExit(f"{name} did not join the mesh: {log.read_text()[-2000:]}")
-        return url
 
     def call(self, plan: Plan) -> "LibraryCalls":
         """Begin a plan, shared evenly by the callers."""
