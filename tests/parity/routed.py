@@ -129,7 +129,7 @@ class Routed:
         """Everything that may come of it, by chance."""
         headers = tuple((name, value.strip(" \t")) for name, value in lower_names(case.request.headers))
         asked = replace(case.request, headers=(*headers, (CASE, str(index)), ASKED))
-        clean = router.tidied(asked, trace=_TRACE, rng=Drawn(0))
+        clean = router.tidied(asked, trace=_TRACE.headers, rng=Drawn(0))
         if isinstance(clean, Told):
             return {Outcome(status=clean.status)}
         found = self._index.find(clean.authority)
@@ -178,13 +178,13 @@ def _outcome(known: Known, request: Request, draw: int) -> Outcome:
     decided = router.route(known, request, rng=Drawn(draw))
     if isinstance(decided, Told):
         return Outcome(status=decided.status, **_told(Answer(status=decided.status, headers=decided.headers)))
-    assert isinstance(decided, router.Send), decided
-    answered = router.answer_headers(decided, ECHOED, is_spent=False)
+    assert isinstance(decided, router.Sent), decided
+    answered = router.answer_headers(decided.send, ECHOED, is_spent=False)
     sent = decided.request
     return Outcome(
         status=200,
         **_told(Answer(status=200, headers=answered)),
-        callee=str(decided.destination.cluster.service),
+        callee=str(decided.send.destination.cluster.service),
         method=sent.method,
         target=sent.target,
         authority=sent.authority,

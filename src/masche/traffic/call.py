@@ -4,7 +4,8 @@ A state machine without I/O. ``begin``, ``answered``, ``wake`` and ``cancel`` re
 it starts what it is told to start and tells what each came to, and calls ``wake`` when ``wake_at`` has come. What it
 tells of an attempt that is over already changes nothing, so races between an answer and a timeout need no care.
 Invariants, whatever the edge does: every attempt is settled exactly once, there is exactly one Finish (none after
-``cancel``), and nothing is started after it.
+``cancel``), and nothing is started after it. Steps are never changed; they are not frozen because freezing would treble
+what it costs to make one, and every call makes two.
 
 The order: the *deadline* stands outside, since all below have only what is left of it; then *repeats*, which cost a
 token; then the *hedge*, a race within one round; then *breaker and balancer*, anew for each attempt (``callee``).
@@ -22,7 +23,7 @@ from masche.traffic.outcome import Outcome
 from masche.traffic.retry import Again, Attempted, GiveUp, Why, again
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Start:
     """Send the request to ``endpoint`` and tell by ``answered`` what came of attempt ``number``, which has ``timeout``
     seconds (infinite: no limit). ``is_copy``: only to see how the instance is; its answer is thrown away.
@@ -35,14 +36,14 @@ class Start:
     is_copy: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Abandon:
     """Cancel attempt ``number``: it has lost, or is out of time. It is settled already."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Finish:
     """Give the client the answer of attempt ``number``; None: there is none, and ``outcome`` says what to make of it.
 
@@ -59,6 +60,9 @@ Step = Start | Abandon | Finish
 Steps = tuple[Step, ...]
 
 NO_INSTANCE = "the service has no instance"
+
+_FIRST = 0
+"""The place of a first attempt in its race, which begins only with a second one."""
 
 
 class _Running:
@@ -94,7 +98,7 @@ class Call:
         self._callee, self._method, self._rng, self._key = callee, method, rng, key
         self._rules = callee.rules if rules is None else rules
         self._deadline = deadline.within(self._rules.timeout, now=now)
-        self._race = Race()
+        self._race: Race | None = None
         self._running: dict[int, _Running] = {}
         self._tried: set[str] = set()
         self._number = self._repeats = 0
@@ -115,6 +119,10 @@ class Call:
     def under_way(self) -> tuple[int, ...]:
         """The attempts that are not settled."""
         return tuple(self._running)
+
+    def is_under_way(self, number: int) -> bool:
+        """Is this attempt not settled?"""
+        return number in self._running
 
     @property
     def deadline(self) -> Deadline:
@@ -170,17 +178,21 @@ class Call:
         made = self._start(now)
         if made is None:
             return self._finish(None, Outcome.REFUSED, NO_INSTANCE)
-        self._race = Race()
+        self._race = None
         delay = self._callee.hedger.delay(method=self._method, now=now)
         self._hedge_at = inf if delay is None else now + delay
-        return (self._run(made, now=now, place=self._race.start()),)
+        return (self._run(made, now=now, place=_FIRST),)
 
     def _hedge(self, now: float) -> Steps:
         self._hedge_at = inf
-        if not self._race.can_hedge or self._deadline.has_passed(now=now) or not self._callee.hedger.take(now=now):
+        if self._race is not None or self._deadline.has_passed(now=now) or not self._callee.hedger.take(now=now):
             return ()
         made = self._start(now)
-        return () if made is None else (self._run(made, now=now, place=self._race.start()),)
+        if made is None:
+            return ()
+        self._race = Race()
+        self._race.start()
+        return (self._run(made, now=now, place=self._race.start()),)
 
     def _start(self, now: float) -> Try | None:
         return self._callee.start(now=now, rng=self._rng, method=self._method, key=self._key, tried=self._tried)
@@ -199,6 +211,9 @@ class Call:
         self._callee.settle(run.made, attempted.outcome, now=now, reached=attempted.reached)
         if run.place is None or self.is_over:
             return ()
+        if self._race is None:  # the usual case: a race of one
+            is_good = attempted.outcome is Outcome.SUCCESS
+            return self._finish(run.number, attempted.outcome) if is_good else self._failed(run, attempted, now)
         step = self._race.settle(run.place, attempted.outcome)
         losers = [number for number, each in self._running.items() if each.place in step.cancel]
         steps: Steps = tuple(self._abandon(each, now) for each in self._take(losers))

@@ -99,6 +99,8 @@ class Callee:
 
     def take_events(self) -> tuple[Event, ...]:
         """Who was ejected, tried or readmitted since this was asked last."""
+        if not self._events:
+            return ()
         events, self._events = tuple(self._events), []
         return events
 

@@ -65,16 +65,17 @@ class Hedger:
 
     def call(self, *, now: float) -> None:
         """Count a first try."""
-        self._allowance.earn(now=now)
+        if self.rules.max_extra_percent:
+            self._allowance.earn(now=now)
 
     def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:
         """Count how long an attempt took: answers, and what a cancelled or timed out one took at the least."""
-        if outcome is not Outcome.FAILURE and outcome is not Outcome.REFUSED:
+        if self.rules.max_extra_percent and outcome is not Outcome.FAILURE and outcome is not Outcome.REFUSED:
             self._sketch.record(latency, now=now)
 
     def delay(self, *, method: str, now: float) -> float | None:
         """After how many seconds a second try is due; None when there should be none, or too little is known."""
-        if not is_idempotent(method) or not self.rules.max_extra_percent:
+        if not self.rules.max_extra_percent or not is_idempotent(method):
             return None
         if self.rules.after:
             return self.rules.after

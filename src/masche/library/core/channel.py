@@ -11,6 +11,7 @@ from threading import Lock
 
 from masche.library.core.limits import Gate, LimitedBudget
 from masche.library.core.members import Place, members, places
+from masche.library.core.plain_routes import PlainRoutes
 from masche.library.core.ports import Known
 from masche.model.calling import Algorithm, Traffic
 from masche.model.told import Destination
@@ -153,28 +154,26 @@ def _picker(algorithm: Algorithm) -> Picker:
 class Channels:
     """The Channels of one process, by the names of their clusters."""
 
-    __slots__ = ("_by_name", "_caller", "_knowns", "_lock")
+    __slots__ = ("_by_name", "_caller", "_lock", "_taken")
 
     _KEPT = 256
     """So many Knowns are remembered as taken over."""
 
     def __init__(self, *, caller: str = "") -> None:
         self._by_name: dict[str, Channel] = {}
-        self._knowns: dict[int, Known] = {}
+        self._taken: dict[int, PlainRoutes] = {}
         self._lock = Lock()
         self._caller = caller
 
     def __repr__(self) -> str:
         return f"<Channels {list(self._by_name.values())!r}>"
 
-    def of(self, name: str, known: Known, *, now: float) -> Channel | None:
-        """Return the Channel of a cluster, as it is now; None when the control plane has no such cluster.
-
-        The cheap way is the usual one: this very Known was taken over already.
+    def routes(self, known: Known, *, now: float) -> PlainRoutes:
+        """Take over what is known now, unless that was done, and return its routes. The cheap way is the usual one:
+        this very Known was taken over already.
         """
-        if self._knowns.get(id(known)) is not known:
-            self._take_over(known, now)
-        return self._by_name.get(name) if name in known.destinations else None
+        found = self._taken.get(id(known))
+        return found if found is not None and found.known is known else self._take_over(known, now)
 
     def get(self, name: str) -> Channel | None:
         """Return the Channel of a cluster that was called before."""
@@ -195,13 +194,14 @@ class Channels:
         found = {name: each.verdicts(caller=self._caller, now=now) for name, each in list(self._by_name.items())}
         return {name: verdicts for name, verdicts in found.items() if verdicts}
 
-    def _take_over(self, known: Known, now: float) -> None:
+    def _take_over(self, known: Known, now: float) -> PlainRoutes:
         with self._lock:
             for name, destination in known.destinations.items():
                 channel = self._by_name.get(name)
                 if channel is None:
                     channel = self._by_name[name] = Channel(destination, now=now)
                 channel.update(known, caller=self._caller, now=now)
-            if len(self._knowns) >= self._KEPT:
-                self._knowns.clear()
-            self._knowns[id(known)] = known
+            if len(self._taken) >= self._KEPT:
+                self._taken.clear()
+            found = self._taken[id(known)] = PlainRoutes(known)
+            return found

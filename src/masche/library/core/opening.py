@@ -5,7 +5,7 @@ Invariant: whatever is not for the mesh leaves as the client gave it, untouched.
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from masche.library.core import answers, context, faults, tracing
 from masche.library.core.channel import Channel
@@ -14,9 +14,10 @@ from masche.library.core.facade import Facade
 from masche.library.core.faults import Trouble
 from masche.library.core.limits import Admission, Waiter
 from masche.library.core.ports import Called, Known, NotReadyError
-from masche.library.core.router import Outside, Send, is_never_ours, route, tidied
+from masche.library.core.router import Outside, Send, additions, is_never_ours, route, tidied
 from masche.library.core.tracing import Span
 from masche.traffic.callee import CallRules
+from masche.traffic.request import Headers, Request
 
 FacadeOf = Callable[[], Facade]
 """How a transport gets at the mesh: it is asked at the first call, so that making a client starts nothing."""
@@ -24,13 +25,13 @@ FacadeOf = Callable[[], Facade]
 _SECURE = "https:// to a service of the mesh: write http://, for the mesh encrypts every call itself"
 
 
-@dataclass(slots=True)
 class Opened:
-    """A call that goes to the mesh, and its span, if it has one. Not frozen, because every call makes one."""
+    """A call that goes to the mesh: ``request`` with ``headers`` in place of its own; and its span, if it has one."""
 
-    channel: Channel
-    send: Send
-    span: Span | None
+    __slots__ = ("channel", "headers", "request", "send", "span")
+
+    def __init__(self, channel: Channel, send: Send, request: Request, headers: Headers, span: Span | None) -> None:
+        self.channel, self.send, self.request, self.headers, self.span = channel, send, request, headers, span
 
 
 def is_ours(asked: Asked) -> bool:
@@ -40,10 +41,15 @@ def is_ours(asked: Asked) -> bool:
 
 def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
     """Decide what becomes of a call. An answer that is given at once is counted already."""
-    request = asked.request
-    trace = tracing.onward(rng=facade.rng, sampling=facade.options.trace_sampling)
-    tidy = tidied(request, trace=trace, rng=facade.rng)
-    decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=facade.rng)
+    request, rng = asked.request, facade.rng
+    trace = tracing.onward(rng=rng, sampling=facade.options.trace_sampling)
+    routes = facade.channels.routes(known, now=facade.now())
+    # The usual request on the usual route needs no more than to be looked up.
+    added = additions(request, trace=trace, rng=rng) if request.scheme == "http" else None
+    if added is not None and (send := routes.find(request)) is not None:
+        return _opened(facade, send, request, request.headers + added)
+    tidy = tidied(request, trace=trace, rng=rng)
+    decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=rng)
     if isinstance(decision, Outside):
         return Outside(request)
     if isinstance(tidy, Answer):
@@ -52,10 +58,14 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
         return counted(facade, None, answers.answer(400, _SECURE, flag="", request=request))
     if isinstance(decision, Answer):
         return counted(facade, None, decision)
-    channel = facade.channels.of(decision.destination.name, known, now=facade.now())
+    return _opened(facade, decision.send, decision.request, decision.request.headers)
+
+
+def _opened(facade: Facade, send: Send, request: Request, headers: Headers) -> Opened:
+    channel = facade.channels.get(send.destination.name)
     assert channel is not None, "what is known has every cluster that it leads to"
-    span, decision.request = tracing.begun(decision.request)
-    return Opened(channel, decision, span)
+    span, headers = tracing.begun(request, headers)
+    return Opened(channel, send, request, headers, span)
 
 
 def mirrors(facade: Facade, opened: Opened, has_room: Callable[[], bool]) -> Generator[Opened]:
@@ -67,7 +77,8 @@ def mirrors(facade: Facade, opened: Opened, has_room: Callable[[], bool]) -> Gen
     for each in send.mirrors:
         channel = facade.channels.get(each.name)
         if channel is not None and has_room() and entered(channel) is Admission.ENTERED:
-            yield Opened(channel, replace(send, destination=each, rules=rules, mirrors=(), fault=None), None)
+            copy = replace(send, destination=each, rules=rules, mirrors=(), fault=None)
+            yield Opened(channel, copy, opened.request, opened.headers, None)
 
 
 # What this process itself answers
@@ -92,8 +103,8 @@ def counted(facade: Facade, opened: Opened | None, answer: Answer) -> Answer:
 
 def overflow(facade: Facade, opened: Opened) -> Answer:
     """The answer to what is over a service's limit: nobody above should repeat it."""
-    spent = (("x-envoy-ratelimited", "true"),)
-    made = answers.answer(503, answers.OVERFLOW, flag="UO", request=opened.send.request, headers=spent)
+    spent = (("x-envoy-ratelimited", "1"),)
+    made = answers.answer(503, answers.OVERFLOW, flag="UO", request=opened.request, headers=spent)
     return counted(facade, opened, made)
 
 
@@ -101,9 +112,7 @@ def overflow(facade: Facade, opened: Opened) -> Answer:
 def trouble(facade: Facade, opened: Opened) -> Generator[Trouble]:
     """Draw the trouble that this call is in, and count it among those in trouble for as long as the block lasts."""
     channel, fault = opened.channel, opened.send.fault
-    found = (
-        faults.trouble(fault, opened.send.request, active=channel.troubled, rng=facade.rng) if fault else faults.NONE
-    )
+    found = faults.trouble(fault, opened.request, active=channel.troubled, rng=facade.rng) if fault else faults.NONE
     if found is faults.NONE:
         yield found
         return

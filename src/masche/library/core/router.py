@@ -14,7 +14,6 @@ from masche.library.core import answers, cors
 from masche.library.core.exchange import Answer
 from masche.library.core.outcomes import UNREACHED
 from masche.library.core.ports import Known
-from masche.library.core.trace import Trace
 from masche.model.told import PASSTHROUGH, Destination, Discovery
 from masche.model.view import Fault, Hashed, HeaderChange, Retry, Route
 from masche.traffic.callee import CallRules
@@ -62,16 +61,15 @@ class Outside:
     request: Request
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Send:
-    """Send ``request`` to an instance of ``destination``. Not frozen, because every call makes one.
+    """How requests go to an instance of ``destination``: the same for all that a plain route takes.
 
     ``rule`` names the route. ``response_changes`` are made to the answer in order, then ``told`` is added. ``mirrors``
     are the clusters that get a copy; ``hashes`` what it sticks by. ``idle_timeout`` in seconds, 0 for none.
     """
 
     destination: Destination
-    request: Request
     rule: str
     rules: CallRules
     idle_timeout: float
@@ -82,7 +80,15 @@ class Send:
     told: Headers
 
 
-Decision = Send | Answer | Outside
+@dataclass(slots=True)
+class Sent:
+    """Send ``request`` so. Not frozen: every call makes one, and freezing would treble what that costs."""
+
+    send: Send
+    request: Request
+
+
+Decision = Sent | Answer | Outside
 
 
 def is_never_ours(authority: str) -> bool:
@@ -90,40 +96,56 @@ def is_never_ours(authority: str) -> bool:
     return _NEVER.fullmatch(authority) is not None
 
 
-def tidied(request: Request, *, trace: Trace, rng: Chance) -> Request | Answer:
-    """Bring a request into the one spelling in which it is matched and sent, let it go on in its trace, and number it.
+def tidied(request: Request, *, trace: Headers, rng: Chance) -> Request | Answer:
+    """Bring a request into the one spelling in which it is matched and sent, let it go on in its ``trace``, and number
+    it.
 
     What no proxy may guess about is answered at once, as the callee would. A trace of the request's own is left as it
     is. Most requests need nothing, which costs less to see than ``edge.received`` costs.
     """
-    if not _is_plain(request):
+    added = additions(request, trace=trace, rng=rng)
+    found: Request | Verdict = request
+    if added is None:
         found = received(request)
         if isinstance(found, Verdict):
             return answers.answer(found.status, found.sentence, flag="", request=request)
-        return _numbered(found, found.headers, trace, rng)
-    return _numbered(request, (*request.headers, _PROTO), trace, rng)
+        names = _Names.of(tuple(name for name, _ in found.headers))
+        added = _added(names, trace, rng)[1:]  # who received it has said by what it came
+    return replace(found, headers=found.headers + added)
 
 
-_PROTO = ("x-forwarded-proto", "http")
-
-
-def _is_plain(request: Request) -> bool:
-    """Would ``edge.received`` change nothing of it?"""
+def additions(request: Request, *, trace: Headers, rng: Chance) -> Headers | None:
+    """Return what is added to the headers of a request that is to be changed in nothing else; None: it is not such."""
     if _PLAIN_TARGET.fullmatch(request.target) is None or request.method not in METHODS:
-        return False
-    if request.authority[-1:] == "." or not _is_plain_authority(request.authority):
-        return False
-    size = 0
-    names: set[str] = set()
-    for name, value in request.headers:
-        if not _is_plain_name(name) or not value.isprintable():
-            return False
-        names.add(name)
-        size += len(value)
-    return len(names) == len(request.headers) and size < _FEW_BYTES and len(names) < MAX_HEADERS // 2
+        return None
+    if not _is_plain_authority(request.authority):
+        return None
+    headers = request.headers
+    names = _names_of(tuple([name for name, _ in headers]))
+    values = "".join([value for _, value in headers])
+    if not names.are_plain or not (values.isprintable() or not values) or len(values) > _FEW_BYTES:
+        return None
+    return _added(names, trace, rng)
 
 
-@lru_cache(maxsize=4096)
+class _Names:
+    """What the names of a request's headers say about it; they are the same for most requests of a client."""
+
+    __slots__ = ("are_plain", "have_id", "have_trace")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.have_id, self.have_trace = "x-request-id" in names, "traceparent" in names
+        self.are_plain = len(set(names)) == len(names) < MAX_HEADERS // 2 and all(map(_is_plain_name, names))
+
+    @classmethod
+    def of(cls, names: tuple[str, ...]) -> "_Names":
+        """Look at names that may be anything."""
+        return cls(names)
+
+
+_names_of = lru_cache(maxsize=1024)(_Names)
+
+
 def _is_plain_name(name: str) -> bool:
     return _PLAIN_NAME.fullmatch(name) is not None and name not in _SPECIAL_NAMES
 
@@ -135,35 +157,30 @@ def _is_plain_authority(authority: str) -> bool:
 
 _PLAIN_AUTHORITY = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]+)?")
 
+ADDED = frozenset(("x-forwarded-proto", "x-request-id", "traceparent", "tracestate"))
+"""The headers that a request has here which it had not before."""
 
-def _numbered(request: Request, headers: Headers, trace: Trace, rng: Chance) -> Request:
-    """Add the request's id and its trace, unless it has its own."""
-    has_id = has_trace = False
-    for name, _ in headers:
-        if name == "x-request-id":
-            has_id = True
-        elif name == "traceparent":
-            has_trace = True
-    if not has_id:
-        headers = (*headers, ("x-request-id", trace.request_id or request_id(rng)))
-    if not has_trace:
-        headers = (*headers, ("traceparent", trace.parent))
-        if trace.state:
-            headers = (*headers, ("tracestate", trace.state))
-    return Request(
-        method=request.method,
-        target=request.target,
-        authority=request.authority,
-        scheme=request.scheme,
-        headers=headers,
-        connection=request.connection,
-    )
+_PROTO = ("x-forwarded-proto", "http")
+
+
+def _added(names: _Names, trace: Headers, rng: Chance) -> Headers:
+    """The request's id and its trace, unless it has its own."""
+    if not names.have_trace:
+        ours = trace if not names.have_id else tuple(each for each in trace if each[0] != "x-request-id")
+    else:
+        ours = () if names.have_id else tuple(each for each in trace if each[0] == "x-request-id")
+    if names.have_id or (trace and trace[-1][0] == "x-request-id"):
+        return (_PROTO, *ours)
+    return (_PROTO, *ours, ("x-request-id", request_id(rng)))
 
 
 def request_id(rng: Chance) -> str:
     """Return a new request id: a UUID of version 4 (RFC 9562), as Envoy makes them."""
     bits = f"{rng.getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{'89ab'[int(bits[16], 16) & 3]}{bits[17:20]}-{bits[20:]}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{_VARIANTS[bits[16]]}{bits[17:20]}-{bits[20:]}"
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def route(known: Known, request: Request, *, rng: Chance) -> Decision:
@@ -204,13 +221,12 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
     if destination is None:
         why = f"the control plane has no cluster {name}"
         return answers.answer(sending.absent_status, why, flag="NC", request=request)
-    return Send(
+    send = Send(
         destination,
-        sending.request,
         sending.rule,
         _rules(sending.timeout, sending.per_try_timeout, sending.retry),
         sending.idle_timeout,
-        sending.response_changes,
+        tuple(each for each in sending.response_changes if not each.is_empty),
         tuple(found for each in sending.mirrors if (found := known.destinations.get(each.path)) is not None)
         if sending.mirrors
         else (),
@@ -218,6 +234,7 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
         sending.fault,
         cors.told(chosen.cors, request) if chosen.cors is not None else (),
     )
+    return Sent(send, sending.request)
 
 
 _RULES: dict[tuple[float, float, int], tuple[Retry | None, CallRules]] = {}
@@ -242,12 +259,12 @@ def answer_headers(send: Send, headers: Headers, *, is_spent: bool, cookie: str 
     ``is_spent``: repeats were of no avail, and nobody above should try again. ``cookie`` is to be set.
     """
     found = headers
-    for name, _ in headers:
-        if name in _HIDDEN:
-            found = tuple(each for each in found if each[0] != name)
-    found = _changed(found, send.response_changes)
+    if not _HIDDEN.isdisjoint(dict(headers)):
+        found = tuple(each for each in headers if each[0] not in _HIDDEN)
+    if send.response_changes:
+        found = _changed(found, send.response_changes)
     if is_spent:
-        found = (*found, ("x-envoy-ratelimited", "true"))
+        found = (*found, ("x-envoy-ratelimited", "1"))
     if cookie:
         found = (*found, ("set-cookie", cookie))
     return (*found, *send.told) if send.told else found

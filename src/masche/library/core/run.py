@@ -37,8 +37,8 @@ class Run(Generic[Raw, Final_co]):
 
     __slots__ = (
         "_answers", "_bytes_sent", "_call", "_channel", "_drops", "_errors", "_exchange", "_facade", "_finish",
-        "_flag", "_is_counted", "_is_over", "_released", "_repeats", "_round", "_span", "_started_at", "_starts",
-        "_status", "send", "sticks",
+        "_flag", "_is_counted", "_is_over", "_opened", "_released", "_repeats", "_round", "_span", "_started_at",
+        "_starts", "_status", "send", "sticks",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +55,7 @@ class Run(Generic[Raw, Final_co]):
         now = facade.now()
         channel, send = opened.channel, opened.send
         self._facade, self._channel, self._exchange, self.send = facade, channel, exchange, send
-        self._span = opened.span
+        self._opened, self._span = opened, opened.span
         self._started_at = now
         self._answers: dict[int, tuple[Raw, Head]] = {}
         self._drops: list[Raw] = []
@@ -68,7 +68,7 @@ class Run(Generic[Raw, Final_co]):
         self._repeats = channel.repeats
         traffic = send.destination.cluster.traffic
         self.sticks = (
-            sticking(send.hashes, traffic, send.request, caller=facade.options.caller, rng=facade.rng)
+            sticking(send.hashes, traffic, opened.request, caller=facade.options.caller, rng=facade.rng)
             if traffic.algorithm.is_hash
             else _NOBODY
         )
@@ -78,7 +78,7 @@ class Run(Generic[Raw, Final_co]):
         self._call = Call(
             channel.callee,
             # Who cannot be sent again is treated as what must not be sent again.
-            method=send.request.method if can_repeat else "POST",
+            method=opened.request.method if can_repeat else "POST",
             now=now,
             rng=facade.rng,
             deadline=deadline,
@@ -87,7 +87,7 @@ class Run(Generic[Raw, Final_co]):
         )
 
     def __repr__(self) -> str:
-        return f"<Run {self.send.request.method} {self._channel.title}: {self._call!r}>"
+        return f"<Run {self._opened.request.method} {self._channel.title}: {self._call!r}>"
 
     @property
     def is_over(self) -> bool:
@@ -124,7 +124,7 @@ class Run(Generic[Raw, Final_co]):
         head = exchange.head(raw)
         attempted = outcomes.of_answer(head, is_spent=exchange.is_spent)
         found = self._starts.get(number)
-        if found is None or found[0].is_copy:
+        if found is None or found[0].is_copy or not self._call.is_under_way(number):
             self._drops.append(raw)
         else:
             self._answers[number] = (raw, head)
@@ -178,7 +178,8 @@ class Run(Generic[Raw, Final_co]):
             return None
         destination = place.destination
         view = place.view
-        self._starts[start.number] = (start, self._facade.now())
+        now = self._facade.now()
+        self._starts[start.number] = (start, now)
         return Target(
             channel.name,
             view.address,
@@ -186,7 +187,7 @@ class Run(Generic[Raw, Final_co]):
             destination.cluster.identities,
             place.is_tls,
             view.via,
-            self._request(is_tls=place.is_tls),
+            self._request(now, is_tls=place.is_tls),
             start.timeout,
             destination.cluster.traffic.connect_timeout,
             send.idle_timeout,
@@ -201,6 +202,8 @@ class Run(Generic[Raw, Final_co]):
 
     def losers(self) -> list[Raw]:
         """Take the answers that do not count (any more): to be dropped."""
+        if not self._drops and not (self._answers if self._finish is None else len(self._answers) > 1):
+            return []
         found, self._drops = self._drops, []
         if self._finish is not None or self._call.repeats > self._round:
             winner = None if self._finish is None else self._finish.number
@@ -298,20 +301,19 @@ class Run(Generic[Raw, Final_co]):
         )
         self._facade.recorder.tried(tried)
 
-    def _request(self, *, is_tls: bool) -> Request:
+    def _request(self, now: float, *, is_tls: bool) -> Request:
         """What goes out. What is left of the deadline is told to peers of the mesh only: others would not drop it."""
-        request = self.send.request
+        opened = self._opened
+        request, headers = opened.request, opened.headers
         deadline = self._call.deadline
-        now = self._facade.now()
-        if not is_tls or deadline.at == inf or deadline.has_passed(now=now):
-            return request
-        left = deadlines.outgoing(deadline, is_grpc=answers.is_grpc(request.headers), now=now)
+        if is_tls and deadline.at != inf and not deadline.has_passed(now=now):
+            headers += deadlines.outgoing(deadline, is_grpc=answers.is_grpc(headers), now=now)
         return Request(
             method=request.method,
             target=request.target,
             authority=request.authority,
             scheme=request.scheme,
-            headers=(*request.headers, *left),
+            headers=headers,
             connection=request.connection,
         )
 
@@ -325,7 +327,7 @@ class Run(Generic[Raw, Final_co]):
         return self._exchange.finished(raw, headers, Ending(self.end, self._left))
 
     def _mesh(self, status: int, why: str) -> Final_co:
-        made: Answer = answers.answer(status, why, flag=self._flag, request=self.send.request)
+        made: Answer = answers.answer(status, why, flag=self._flag, request=self._opened.request)
         self._status = made.status
         self.end(len(made.body))
         return self._exchange.answered(made)

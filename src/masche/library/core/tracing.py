@@ -7,15 +7,11 @@ led to it, or begins one. Invariant: a call has one span, which ends with it.
 
 import sys
 from collections.abc import MutableMapping
-from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from masche.library.core import trace
-from masche.library.core.trace import Trace
 from masche.traffic.chance import Chance
-from masche.traffic.request import Request
-
-_SAMPLED = "01"
+from masche.traffic.request import Headers, Request
 
 
 class Span(Protocol):
@@ -48,30 +44,30 @@ class _Api(Protocol):
         ...
 
 
-def onward(*, rng: Chance, sampling: float) -> Trace:
-    """Return the trace in which a call goes on: that of the request that led to it, or a new one, of which the part
-    ``sampling`` (0 to 1) is marked as recorded.
+def onward(*, rng: Chance, sampling: float) -> Headers:
+    """Return the headers by which a call goes on in the trace of the request that led to it, its id last, or in a new
+    trace, of which the part ``sampling`` (0 to 1) is marked as recorded.
     """
     current = trace.current()
     if current is not None:
-        return current
-    made = trace.begun(rng)
-    return Trace(f"{made.parent[:-2]}{_SAMPLED}") if rng.random() < sampling else made
+        return current.headers
+    bits = f"{rng.getrandbits(192):048x}"
+    return (("traceparent", f"00-{bits[:32]}-{bits[32:]}-{'01' if rng.random() < sampling else '00'}"),)
 
 
-def begun(request: Request) -> tuple[Span | None, Request]:
-    """Begin the span of a call, and let the call go on in it; no span when the application makes none."""
+def begun(request: Request, headers: Headers) -> tuple[Span | None, Headers]:
+    """Begin the span of a call, and let its headers say so; no span when the application makes none."""
     api = cast("_Api | None", sys.modules.get("opentelemetry.trace"))
     if api is None:
-        return None, request
+        return None, headers
     span: Span = api.get_tracer("masche.library").start_span(request.method, kind=api.SpanKind.CLIENT)
     if not span.is_recording():
         span.end()
-        return None, request
+        return None, headers
     span.set_attribute("http.request.method", request.method)
     span.set_attribute("server.address", request.authority)
     span.set_attribute("url.path", request.path)
-    return span, _within(api, span, request)
+    return span, _within(api, span, headers)
 
 
 def end(span: Span, *, status: int, flag: str) -> None:
@@ -83,13 +79,13 @@ def end(span: Span, *, status: int, flag: str) -> None:
     span.end()
 
 
-def _within(api: _Api, span: Span, request: Request) -> Request:
-    """The request with what the application's propagators write of its span."""
+def _within(api: _Api, span: Span, headers: Headers) -> Headers:
+    """The headers with what the application's propagators write of its span."""
     propagate: Any = sys.modules.get("opentelemetry.propagate")
     if propagate is None:
-        return request
+        return headers
     carrier: MutableMapping[str, str] = {}
     propagate.inject(carrier, context=api.set_span_in_context(span))
     said = tuple((name.lower(), value) for name, value in carrier.items())
     gone = {name for name, _ in said}
-    return replace(request, headers=(*(each for each in request.headers if each[0] not in gone), *said))
+    return (*(each for each in headers if each[0] not in gone), *said)
