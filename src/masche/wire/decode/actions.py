@@ -3,15 +3,16 @@
 Invariant: a way of choosing a cluster that is not known here is refused, never guessed.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from masche.model.refs import ForeignRef, PortRef
 from masche.model.told import INVALID
-from masche.model.view import Backend, Forward, Mirror, PathRewrite, Redirect, Refuse, RewriteKind
+from masche.model.view import Backend, Forward, Mirror, PathRewrite, Redirect, Refuse, Retry, RewriteKind
 from masche.wire.decode import filters
 from masche.wire.decode.headers import CHANGES, request_and_response
 from masche.wire.decode.paths import path_rewrite
-from masche.wire.decode.reading import only, runtime_fraction, seconds_or, value_or
+from masche.wire.decode.reading import message_of, only, runtime_fraction, seconds_or, value_or
 from masche.wire.decode.repeats import NEVER, hashed, retry
 from masche.wire.framing import WireError
 
@@ -22,6 +23,7 @@ _ACTION = frozenset(
         "max_stream_duration", "upgrade_configs", "hedge_policy", "rate_limits", "include_vh_rate_limits",
     }
 )  # fmt: skip
+_RETRY_NAME = "envoy.config.route.v3.RetryPolicy"
 _TIMEOUT, _IDLE = 15.0, 300.0
 """Envoy's, where a table says nothing."""
 
@@ -81,11 +83,19 @@ def _timeout(message: Any, where: str) -> float:
     return min(both, default=0.0)
 
 
-def _repeats(message: Any, host: Any, where: str) -> tuple[Any, float]:
+def _repeats(message: Any, host: Any, where: str) -> tuple[Retry, float]:
     for owner, place in ((message, where), (host, f"{where} (of the virtual host)")):
         if owner.HasField("retry_policy"):
-            return retry(owner.retry_policy, f"{place}.retry_policy")
+            try:
+                return _known_retry(owner.retry_policy.SerializeToString())
+            except WireError as error:
+                raise WireError(f"{place}: {error}") from error
     return NEVER, 0.0
+
+
+@lru_cache(maxsize=4_096)
+def _known_retry(encoded: bytes) -> tuple[Retry, float]:
+    return retry(message_of(_RETRY_NAME, encoded), "retry_policy")
 
 
 def _is_hedged(message: Any, host: Any, where: str) -> bool:

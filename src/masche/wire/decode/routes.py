@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from masche.model.told import Table
-from masche.model.view import Action, Backend, Forward, HeaderChange, Mirror, Route, VirtualHost
+from masche.model.view import Action, Backend, Forward, HeaderChange, Mirror, RequestMatch, Route, VirtualHost
 from masche.wire import framing
 from masche.wire.decode import filters
 from masche.wire.decode.actions import answer, forward, mirror, redirect
@@ -22,6 +22,7 @@ from masche.wire.framing import WireError
 
 TABLE = "envoy.config.route.v3.RouteConfiguration"
 _HOST_NAME = "envoy.config.route.v3.VirtualHost"
+_MATCH_NAME = "envoy.config.route.v3.RouteMatch"
 _VIRTUAL_HOSTS = 2
 """The number of the field ``RouteConfiguration.virtual_hosts``."""
 
@@ -145,7 +146,7 @@ def _route(message: Any, host: Any, around: _Around, shared: _Shared, where: str
     crossing = filters.told(owners, filters.CORS, place)
     made = Route(
         name=message.name or where,
-        match=route_match(message.match, f"{place}.match"),
+        match=_match(message.match, place),
         action=_action(message, host, mirrors, place),
         request_headers=around.order(changes[0], of_host[0], around.changes[0]),
         response_headers=around.order(changes[1], of_host[1], around.changes[1]),
@@ -153,6 +154,19 @@ def _route(message: Any, host: Any, around: _Around, shared: _Shared, where: str
         fault=filters.fault(trouble, place) if trouble is not None else None,
     )
     return made if around.is_outermost_last else _innermost_last(made)
+
+
+def _match(message: Any, where: str) -> RequestMatch:
+    """Routes of a mesh match in few ways, so each is decoded once; and so is each way to repeat (``actions``)."""
+    try:
+        return _known_match(message.SerializeToString())
+    except WireError as error:
+        raise WireError(f"{where}: {error}") from error
+
+
+@lru_cache(maxsize=4_096)
+def _known_match(encoded: bytes) -> RequestMatch:
+    return route_match(message_of(_MATCH_NAME, encoded), "match")
 
 
 def _innermost_last(made: Route) -> Route:
