@@ -1,7 +1,8 @@
 """One Python program with an HTTP client and a TLS context, with the library or without it, that says what it weighs.
 
 For ``bench/library_weight.py``. Reads one JSON line: which client, and ``names`` to call by the library, none for the
-bare client, which calls all of ``plain``. Prints one: the memory of the process (PSS, kB) when all was called.
+bare client, which calls all of ``plain``. Prints one: the memory of the process (PSS, kB) when all was called, with
+all connections kept open by both.
 """
 
 import asyncio
@@ -61,7 +62,8 @@ async def with_httpx(told: dict[str, Any]) -> int:
 
         client, urls = httpx.AsyncClient(transport=AsyncTransport()), [f"http://{name}/" for name in told["names"]]
     else:
-        client, urls = httpx.AsyncClient(verify=tls), told["plain"]
+        every_connection = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+        client, urls = httpx.AsyncClient(verify=tls, limits=every_connection), told["plain"]
 
     async def once(url: str) -> int:
         return (await client.get(url)).status_code
@@ -97,7 +99,7 @@ def with_requests(told: dict[str, Any]) -> int:
 
     with requests.Session() as session:
         session.verify = told["roots"]
-        session.mount("https://", Plain())
+        session.mount("https://", Plain(pool_connections=len(told["plain"]) or 1))
         if told["names"]:
             from masche.library.requests import Adapter
 
