@@ -18,7 +18,7 @@ from masche.wire import framing, grpc_bootstrap
 from masche.wire.discovery import encode_node
 from masche.wire.types import CLUSTER
 from masche.xds.client import XdsClient
-from masche.xds.client_bootstrap import Bootstrap, BootstrapError, from_environment, parse
+from masche.xds.client_bootstrap import Bootstrap, BootstrapError, CertificateFiles, from_environment, parse
 from masche.xds.server import handlers
 from masche.xds.wanted import Wanted
 
@@ -57,13 +57,43 @@ def test_the_first_credentials_that_are_known_are_used():
     assert parse(bootstrap({**INSECURE, "channel_creds": creds}), source="file").planes
 
 
+FILES = {"certificate_file": "/c", "private_key_file": "/k", "ca_certificate_file": "/r", "refresh_interval": "5s"}
+WATCHER = {"plugin_name": "file_watcher", "config": FILES}
+
+
+def test_certificates_come_from_the_files_of_the_first_provider_that_watches_files():
+    found = parse(bootstrap(certificate_providers={"other": {"plugin_name": "x"}, "one": WATCHER}), source="file")
+    assert found.certificates == CertificateFiles(chain="/c", key="/k", roots="/r", refresh=5.0)
+    assert found.ignored == (
+        "file: `$.certificate_providers['other']` is ignored: 'x' is not carried out here; use 'file_watcher'",
+    )
+
+
 def test_what_is_not_carried_out_is_named_with_its_reason():
     found = parse(
-        bootstrap(certificate_providers={"default": {}}, authorities={"a": {}}, something_else=1), source="file"
+        bootstrap(certificate_providers={"one": WATCHER, "two": WATCHER}, authorities={"a": {}}, something_else=1),
+        source="file",
     )
-    providers, authorities = found.ignored
-    assert providers.startswith("file: `$.certificate_providers` is ignored: this process shows its certificate")
-    assert "federation" in authorities
+    authorities, providers = found.ignored
+    assert authorities.startswith(
+        "file: `$.authorities` is ignored: resources are asked for by plain names; federation"
+    )
+    assert "shows one certificate" in providers
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({**FILES, "private_key_file": ""}, "are all needed"),
+        ({**FILES, "refresh_interval": "soon"}, "'soon' is no duration"),
+        ({**FILES, "refresh_interval": 5}, "Expected `str`, got `int`"),
+    ],
+)
+def test_a_provider_of_certificates_that_cannot_be_is_refused_with_its_place(config: dict[str, Any], why: str):
+    with pytest.raises(BootstrapError) as refused:
+        parse(bootstrap(certificate_providers={"one": {**WATCHER, "config": config}}), source="file")
+    assert str(refused.value).startswith("file: `$.certificate_providers['one']`.config")
+    assert why in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,13 @@ FEATURES: Final = ("xds.config.resource-in-sotw",)
 _DELETION: Final = "ignore_resource_deletion"
 
 _IGNORED: Final = {
-    "certificate_providers": "this process shows its certificate of the mesh, and keeps its key in memory",
     "authorities": "resources are asked for by plain names; federation (gRFC A47) is not carried out",
     "server_listener_resource_name_template": "the Listeners of this process's own ports have the names of our mesh",
 }
 """Fields of the standard that mean something and are not carried out."""
+
+
+_WATCHER: Final = "file_watcher"
 
 
 class BootstrapError(ValueError):
@@ -74,22 +76,47 @@ class _Tls(msgspec.Struct, frozen=True):
     private_key_file: str = ""
 
 
+class _Provider(msgspec.Struct, frozen=True):
+    plugin_name: str = ""
+    config: dict[str, Any] = {}
+
+
+class _Watched(_Tls, frozen=True):
+    """The ``config`` of a certificate provider "file_watcher" (gRFC A29)."""
+
+    refresh_interval: str = "600s"
+
+
 class _File(msgspec.Struct, frozen=True):
     xds_servers: tuple[_Server, ...]
     node: _Node = _Node()
     client_default_listener_resource_name_template: str = "%s"
-    certificate_providers: Any = None
+    certificate_providers: dict[str, _Provider] = {}
     authorities: Any = None
     server_listener_resource_name_template: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFiles:
+    """Where a process's own certificate, its key and the roots it trusts are (PEM), and how often they may change."""
+
+    chain: str
+    key: str
+    roots: str
+    refresh: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
-    """What a bootstrap says. ``template`` makes the name of an authority's Listener; ``ignored`` is for people."""
+    """What a bootstrap says. ``template`` makes the name of an authority's Listener; ``ignored`` is for people.
+
+    ``certificates`` are what this process shows to others, not to the control plane; None when nothing is said.
+    """
 
     planes: tuple[ControlPlane, ...]
     node: Node
     template: str = "%s"
+    certificates: CertificateFiles | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -124,8 +151,51 @@ def parse(data: bytes, *, source: str) -> Bootstrap:
     if not (template := found.client_default_listener_resource_name_template):
         raise BootstrapError(f"{source}: `$.client_default_listener_resource_name_template` is empty")
     planes = tuple(_plane(each, f"{source}: `$.xds_servers[{at}]`") for at, each in enumerate(found.xds_servers))
-    ignored = tuple(f"{source}: `$.{name}` is ignored: {why}" for name, why in _IGNORED.items() if getattr(found, name))
-    return Bootstrap(planes=planes, node=_node(found.node), template=template, ignored=ignored)
+    certificates, others = _certificates(found.certificate_providers, source)
+    reasons = {**{name: why for name, why in _IGNORED.items() if getattr(found, name)}, **others}
+    ignored = tuple(f"{source}: `$.{name}` is ignored: {why}" for name, why in reasons.items())
+    return Bootstrap(
+        planes=planes, node=_node(found.node), template=template, certificates=certificates, ignored=ignored
+    )
+
+
+def _certificates(providers: dict[str, _Provider], source: str) -> tuple[CertificateFiles | None, dict[str, str]]:
+    """Take the first source of certificates that is files; a process is one identity, so there is one of them."""
+    found: CertificateFiles | None = None
+    ignored: dict[str, str] = {}
+    for name, provider in providers.items():
+        where = f"certificate_providers[{name!r}]"
+        if provider.plugin_name != _WATCHER:
+            ignored[where] = f"{provider.plugin_name!r} is not carried out here; use {_WATCHER!r}"
+        elif found is not None:
+            ignored[where] = "a process shows one certificate, that of the first provider"
+        else:
+            found = _watched(provider.config, f"{source}: `$.{where}`.config")
+    return found, ignored
+
+
+def _watched(config: dict[str, Any], where: str) -> CertificateFiles:
+    try:
+        files = msgspec.convert(config, _Watched)
+    except msgspec.ValidationError as error:
+        raise BootstrapError(f"{where}: {error}") from error
+    if not (files.certificate_file and files.private_key_file and files.ca_certificate_file):
+        raise BootstrapError(f"{where}: certificate_file, private_key_file and ca_certificate_file are all needed")
+    interval = files.refresh_interval
+    try:
+        refresh = float(interval.removesuffix("s"))
+    except ValueError:
+        refresh = 0.0
+    if not 0 < refresh < float("inf") or not interval.endswith("s"):
+        raise BootstrapError(f'{where}.refresh_interval: {interval!r} is no duration; write "600s"')
+    return CertificateFiles(
+        chain=files.certificate_file, key=files.private_key_file, roots=files.ca_certificate_file, refresh=refresh
+    )
+
+
+def read_pem(path: str) -> bytes:
+    """Read a file of certificates or of a key. Raises BootstrapError."""
+    return _read(path, "")
 
 
 def _node(found: _Node) -> Node:
