@@ -15,13 +15,14 @@ from masche.compiler.gateways import gateway
 from masche.compiler.inbound import inbound
 from masche.compiler.names import spiffe_id
 from masche.compiler.outbound import outbound
-from masche.compiler.proxyless.grpc_ignored import ignored
+from masche.compiler.proxyless import grpc_ignored, library_ignored
+from masche.compiler.proxyless.grpc_ignored import Ignored
 from masche.compiler.remember import by_identity
 from masche.compiler.status import statuses as of_mesh
 from masche.compiler.vantage import stand
 from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.mesh import Mesh
-from masche.model.refs import Origin, Ref
+from masche.model.refs import Ref
 from masche.model.resources.mesh_config import OutboundTrafficPolicy
 from masche.model.vantage import Dialect, Placement, Vantage
 from masche.model.view import Cluster, GatewayListener, Outbound, View
@@ -98,29 +99,34 @@ def statuses(mesh: Mesh) -> tuple[Status, ...]:
 
 
 def _not_carried_out(mesh: Mesh) -> dict[Ref, list[Diagnostic]]:
-    """What programs with gRPC's own xDS ignore, each thing once."""
+    """What programs without a proxy ignore, each thing once."""
     concerned: dict[Vantage, list[str]] = defaultdict(list)
     for name, workload in sorted(mesh.workloads.items()):
-        if workload.status and workload.status.dialect is Dialect.GRPC:
-            where = stand(mesh, workload, placement=Placement.LIBRARY, dialect=Dialect.GRPC)
+        dialect = workload.status.dialect if workload.status else None
+        if dialect is not None and dialect in _PROGRAMS:
+            where = stand(mesh, workload, placement=Placement.LIBRARY, dialect=dialect)
             concerned[where].append(str(name))
-    by: dict[tuple[Origin, str, str], list[str]] = defaultdict(list)
+    by: dict[tuple[Dialect, Ignored], list[str]] = defaultdict(list)
     for vantage, workloads in concerned.items():
+        ignored = grpc_ignored.ignored if vantage.dialect is Dialect.GRPC else library_ignored.ignored
         for each in dict.fromkeys(ignored(view(mesh, vantage))):
-            by[each].extend(workloads)
+            by[vantage.dialect, each].extend(workloads)
     said: dict[Ref, list[Diagnostic]] = defaultdict(list)
-    for (origin, why, fix), workloads in by.items():
-        said[origin.ref].append(_ignored_by(sorted(workloads), origin, why, fix))
+    for (dialect, each), workloads in by.items():
+        said[each.origin.ref].append(_ignored_by(dialect, sorted(workloads), each))
     return said
 
 
-def _ignored_by(workloads: list[str], origin: Origin, why: str, fix: str) -> Diagnostic:
+_PROGRAMS = {Dialect.GRPC: "programs that use gRPC without a proxy", Dialect.LIBRARY: "programs that use the library"}
+
+
+def _ignored_by(dialect: Dialect, workloads: list[str], each: Ignored) -> Diagnostic:
     others = f" and {len(workloads) - 1} more" if len(workloads) > 1 else ""
     return Diagnostic(
-        code="ignored-by-grpc",
-        where=str(origin),
-        why=f"programs that use gRPC without a proxy ({workloads[0]}{others}) ignore this: {why}",
-        fix=fix,
+        code=f"ignored-by-{dialect}",
+        where=str(each.origin),
+        why=f"{_PROGRAMS[dialect]} ({workloads[0]}{others}) ignore this: {each.why}",
+        fix=each.fix,
         severity=Severity.WARNING,
-        ref=origin.ref,
+        ref=each.origin.ref,
     )
