@@ -36,6 +36,9 @@ _SUSPECTED = 1.0
 _COPIES_OVER = 10.0
 """Copies are a share of the calls of so many seconds."""
 
+_AT_ONCE = 64
+"""So many instances are measured at a time: of more, each has its turn, so that looking at many holds nobody up."""
+
 _NOBODY: frozenset[str] = frozenset()
 
 
@@ -48,6 +51,7 @@ class Breaker:
     """
 
     __slots__ = (
+        "_busy",
         "_check_at",
         "_copies",
         "_held",
@@ -58,6 +62,7 @@ class Breaker:
         "_shunned_until",
         "_standings",
         "_started",
+        "_turn",
         "name",
         "rules",
     )
@@ -67,6 +72,8 @@ class Breaker:
         self.name = name
         self._standings: dict[str, Standing] = {}
         self._out: dict[str, Standing] = {}
+        self._busy: dict[str, Standing] = {}
+        self._turn = 0
         self._held = _NOBODY
         self._shunned = _NOBODY
         self._shunned_until = inf
@@ -103,6 +110,7 @@ class Breaker:
         for gone in self._standings.keys() - wanted.keys():
             del self._standings[gone]
             self._out.pop(gone, None)
+            self._busy.pop(gone, None)
         for name in wanted:
             if name not in self._standings:
                 self._standings[name] = Standing(name, self.rules)
@@ -168,6 +176,7 @@ class Breaker:
         if not standing.waiting:
             self._shunned_until = min(self._shunned_until, now + standing.limits.overdue)
         standing.start(attempt)
+        self._busy[endpoint] = standing
         return attempt
 
     def settle(self, attempt: Attempt, outcome: Outcome, *, now: float) -> tuple[Event, ...]:
@@ -194,10 +203,11 @@ class Breaker:
         events: list[Event] = []
         for standing in list(self._out.values()):
             events += self._check_out(standing, now)
-        measured = self._compare(now)
-        for name, each in measured.items():
-            events += self._judge_latency(self._standings[name], each, now)
-        is_busy = any(each.waiting or each.trial for each in self._standings.values())
+        for name in (*self._compare(now), *self._busy):
+            if name not in self._out:
+                standing = self._standings[name]
+                events += self._judge_latency(standing, standing.last, now)
+        is_busy = bool(self._waiting()) or any(each.trial for each in self._out.values())
         self._check_at = now + self.rules.interval if is_busy else inf
         for standing in self._out.values():
             self._check_at = min(self._check_at, _next(standing, now + self.rules.interval))
@@ -302,12 +312,23 @@ class Breaker:
             return self._eject(standing, Cause.SLOW, sentence, now)
         return ()
 
-    def _compare(self, now: float) -> dict[str, Measured]:
-        """Measure all that are admitted, and give every instance its limits by them."""
-        measured = {name: each.measured(now=now) for name, each in self._standings.items() if name not in self._out}
-        for name, found in limits(measured, self.rules, of=self._standings).items():
+    def _compare(self, now: float) -> list[str]:
+        """Measure whose turn it is, and give each of them its limits by all that are admitted."""
+        names = list(self._standings)
+        begins = self._turn if self._turn < len(names) else 0
+        turn = names[begins : begins + _AT_ONCE]
+        self._turn = begins + len(turn)
+        for name in turn:
+            self._standings[name].last = self._standings[name].measured(now=now)
+        measured = {name: each.last for name, each in self._standings.items() if name not in self._out}
+        for name, found in limits(measured, self.rules, of=turn).items():
             self._standings[name].limits = found
-        return measured
+        return turn
+
+    def _waiting(self) -> dict[str, Standing]:
+        """Who has calls under way that still speak."""
+        self._busy = {name: each for name, each in self._busy.items() if each.waiting}
+        return self._busy
 
     def _is_failing(self, now: float) -> bool:
         """Do most calls fail, although they go to those who are admitted?"""
@@ -415,7 +436,7 @@ class Breaker:
     def _shun(self, now: float) -> None:
         until = inf
         held: list[str] = []
-        for name, standing in self._standings.items():
+        for name, standing in self._waiting().items():
             if name in self._out or (begins := standing.oldest() + standing.limits.overdue) == inf:
                 continue
             ends = begins + self.rules.max_hold

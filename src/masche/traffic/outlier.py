@@ -46,6 +46,7 @@ class Limits:
 
 
 NO_LIMITS = Limits()
+NOTHING = Measured(count=0, p50=0.0, p95=0.0, p99=0.0)
 
 
 def limits(measured: Mapping[str, Measured], rules: EjectionRules, *, of: Iterable[str]) -> dict[str, Limits]:
@@ -56,16 +57,12 @@ def limits(measured: Mapping[str, Measured], rules: EjectionRules, *, of: Iterab
     p50s, p95s, p99s = (
         _Ordered(values) for values in zip(*((each.p50, each.p95, each.p99) for each in peers.values()), strict=True)
     )
-    found: dict[str, Limits] = {}
-    for name in of:
-        own = peers.get(name)
-        if own is not None and len(peers) == 1:
-            found[name] = NO_LIMITS
-            continue
+
+    def without(own: Measured | None) -> Limits:
         p50 = p50s.median_without(own and own.p50)
         p95 = p95s.median_without(own and own.p95)
         p99 = p99s.median_without(own and own.p99)
-        found[name] = Limits(
+        return Limits(
             overdue=max(p99, p50 + rules.hold_difference),
             stalled=max(rules.stalled_ratio * p99, p50 + rules.slow_difference),
             slow_p50=_outlying(p50, p50s.deviation, rules),
@@ -74,7 +71,11 @@ def limits(measured: Mapping[str, Measured], rules: EjectionRules, *, of: Iterab
             p95=p95,
             p99=p99,
         )
-    return found
+
+    stranger = without(None)
+    alone = len(peers) == 1
+    found = {name: peers.get(name) for name in of}
+    return {name: stranger if own is None else NO_LIMITS if alone else without(own) for name, own in found.items()}
 
 
 def outlier(measured: Measured, limits: Limits, rules: EjectionRules) -> str:

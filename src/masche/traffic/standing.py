@@ -9,7 +9,7 @@ from math import inf
 
 from masche.traffic.ejection import Cause, EjectionRules, State
 from masche.traffic.outcome import Outcome
-from masche.traffic.outlier import NO_LIMITS, Limits, Measured
+from masche.traffic.outlier import NO_LIMITS, NOTHING, Limits, Measured
 from masche.traffic.window import Sketch, Sum
 
 _MOST_SUSPICIONS = 32
@@ -51,6 +51,7 @@ class Standing:
         "good_trials",
         "heard",
         "in_row",
+        "last",
         "limits",
         "name",
         "readmitted_at",
@@ -75,6 +76,7 @@ class Standing:
         self.readmitted_at = -inf
         self.in_row = 0
         self.limits: Limits = NO_LIMITS
+        self.last: Measured = NOTHING
         self.waiting: dict[Attempt, None] = {}
         self._abandoned = 0
         self._sketch = Sketch(rules.window)
@@ -148,10 +150,13 @@ class Standing:
         return count
 
     def measured(self, *, now: float) -> Measured:
-        """What its answered calls took lately."""
+        """What its answered calls took lately; nothing but their number while that is too small to say more."""
         self._sketch.slide(now=now)
+        count = self._sketch.count
+        if count < self._rules.min_volume:
+            return Measured(count=count, p50=0.0, p95=0.0, p99=0.0)
         p50, p95, p99 = self._sketch.quantiles(0.5, 0.95, 0.99)
-        return Measured(count=self._sketch.count, p50=p50, p95=p95, p99=p99)
+        return Measured(count=count, p50=p50, p95=p95, p99=p99)
 
     def calls(self, *, now: float) -> float:
         """How many calls ended lately."""
@@ -165,6 +170,7 @@ class Standing:
         """Begin anew, as after readmission: what led to an ejection must not lead to the next one."""
         self.in_row = self._abandoned = self.good_trials = 0
         self._suspected.clear()
+        self.last = NOTHING
         self.waiting.clear()
         self._sketch.clear()
         self._calls.clear()
