@@ -22,12 +22,11 @@ class Outcome(Enum):
     CANCELLED = "cancelled"
     """Given up by the caller (a hedge that lost, a client that left): it says nothing about the instance."""
 
-    @property
-    def is_success(self) -> bool:
-        """Did it answer well?"""
-        return self is Outcome.SUCCESS
+    is_success: bool
+    """Did it answer well?"""
+    is_fault: bool
+    """Does it speak against the instance? Neither a success nor a cancellation does."""
 
-    @property
-    def is_fault(self) -> bool:
-        """Does it speak against the instance? Neither a success nor a cancellation does."""
-        return self is Outcome.FAILURE or self is Outcome.REFUSED or self is Outcome.TIMEOUT
+    def __init__(self, word: str) -> None:
+        self.is_success = word == "success"
+        self.is_fault = word not in {"success", "cancelled"}

@@ -5,7 +5,9 @@ count as the HTTP statuses that they stand for) and ``traffic.outcome``: who say
 broken. Invariant: an answer below 500 that is not 429 never speaks against an instance.
 """
 
-from masche.library.core.exchange import Blame, Head
+from collections.abc import Mapping
+
+from masche.library.core.exchange import Blame
 from masche.traffic import pushback
 from masche.traffic.outcome import Outcome
 from masche.traffic.request import Headers
@@ -40,19 +42,22 @@ def of_status(status: int) -> Outcome:
     return Outcome.FAILURE if status >= 500 else Outcome.SUCCESS
 
 
-def of_answer(head: Head, *, is_spent: bool = False) -> Attempted:
-    """How an attempt ended that was answered. ``is_spent``: its body cannot be sent again, so that it must count as
-    one that may have been seen, whatever the callee says.
+def of_answer(status: int, headers: Headers, said: Mapping[str, str], *, is_spent: bool = False) -> Attempted:
+    """How an attempt ended that was answered; ``said`` are its ``headers`` by name. ``is_spent``: its body cannot be
+    sent again, so that it must count as one that may have been seen, whatever the callee says.
     """
-    status = _status(head)
+    grpc = said.get("grpc-status") if status == 200 else None
+    if grpc is not None:
+        status = GRPC_AS_HTTP.get(grpc, 200)
     fine = _FINE.get(status)
     if fine is not None:
         return fine
     return Attempted(
         outcome=of_status(status),
-        reached=is_spent or value(head.headers, UNREACHED) is None,
+        reached=is_spent or UNREACHED not in said,
         status=status,
-        pushback=pushback.read(head.headers),
+        grpc_status=int(grpc) if grpc in GRPC_AS_HTTP else -1,
+        pushback=pushback.read(headers),
     )
 
 
@@ -61,10 +66,10 @@ def of_blame(blame: Blame, *, is_spent: bool = False) -> Attempted:
     return _BLAMED[Blame.BROKEN if is_spent and blame is Blame.UNREACHED else blame]
 
 
-def service_seconds(headers: Headers) -> float:
+def service_seconds(said: Mapping[str, str]) -> float:
     """What the callee's proxy said that the application took, in seconds; negative when it said nothing."""
-    said = value(headers, stats.SERVICE_HEADER)
-    return int(said) / 1e6 if said is not None and said.isdecimal() and len(said) < 12 else -1.0
+    took = said.get(stats.SERVICE_HEADER)
+    return int(took) / 1e6 if took is not None and took.isdecimal() and len(took) < 12 else -1.0
 
 
 def value(headers: Headers, name: str) -> str | None:
@@ -73,11 +78,3 @@ def value(headers: Headers, name: str) -> str | None:
         if key == name:
             return found
     return None
-
-
-def _status(head: Head) -> int:
-    """The status; of a gRPC answer without a body (trailers only) the one that its gRPC status stands for."""
-    if head.status != 200:
-        return head.status
-    grpc = value(head.headers, "grpc-status")
-    return 200 if grpc is None else GRPC_AS_HTTP.get(grpc, 200)

@@ -122,22 +122,25 @@ class Run(Generic[Raw, Final_co]):
         """Attempt ``number`` was answered; the answer is kept until it is known whether it counts."""
         exchange = self._exchange
         head = exchange.head(raw)
-        attempted = outcomes.of_answer(head, is_spent=exchange.is_spent)
+        said = dict(head.headers)
+        attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=exchange.is_spent)
         found = self._starts.get(number)
         if found is None or found[0].is_copy or not self._call.is_under_way(number):
             self._drops.append(raw)
         else:
             self._answers[number] = (raw, head)
-        self._tried(number, attempted, outcomes.service_seconds(head.headers))
-        return self._told(number, attempted)
+        now = self._facade.now()
+        self._tried(number, attempted, now, outcomes.service_seconds(said))
+        return self._told(number, attempted, now)
 
     def failed(self, number: int, error: Exception) -> Steps:
         """Attempt ``number`` ended with an exception of the client's."""
         exchange = self._exchange
         attempted = outcomes.of_blame(exchange.blame(error), is_spent=exchange.is_spent)
         self._errors[number] = error
-        self._tried(number, attempted)
-        return self._told(number, attempted)
+        now = self._facade.now()
+        self._tried(number, attempted, now)
+        return self._told(number, attempted, now)
 
     def wake(self) -> Steps:
         """Do what is due by time."""
@@ -149,13 +152,14 @@ class Run(Generic[Raw, Final_co]):
             self._channel.tell(events)
         for step in steps:
             if isinstance(step, Abandon):
-                self._tried(step.number, _OUT_OF_TIME)
+                self._tried(step.number, _OUT_OF_TIME, now)
         return self._noted(steps)
 
     def timed_out(self, number: int) -> Steps:
         """Attempt ``number`` has had all the time it was given, and was stopped."""
-        self._tried(number, _OUT_OF_TIME)
-        return self._told(number, _OUT_OF_TIME)
+        now = self._facade.now()
+        self._tried(number, _OUT_OF_TIME, now)
+        return self._told(number, _OUT_OF_TIME, now)
 
     def abandon(self, number: int) -> None:
         """Attempt ``number`` was given up by the driver itself; nothing happens when it is over."""
@@ -268,8 +272,7 @@ class Run(Generic[Raw, Final_co]):
 
     # Within
 
-    def _told(self, number: int, attempted: Attempted) -> Steps:
-        now = self._facade.now()
+    def _told(self, number: int, attempted: Attempted, now: float) -> Steps:
         channel = self._channel
         with channel.lock:
             if self._repeats is not None and self._call.under_way == (number,):
@@ -286,17 +289,16 @@ class Run(Generic[Raw, Final_co]):
                 self._finish = step
         return steps
 
-    def _tried(self, number: int, attempted: Attempted, service_seconds: float = -1.0) -> None:
+    def _tried(self, number: int, attempted: Attempted, now: float, service_seconds: float = -1.0) -> None:
         found = self._starts.pop(number, None)
         if found is None or attempted.outcome is Outcome.CANCELLED or not self._is_counted:
             return
         start, at = found
-        seconds = self._facade.now() - at
         tried = Tried(
             cluster=self._channel.name,
             address=start.endpoint.id,
             outcome=attempted.outcome,
-            seconds=seconds,
+            seconds=now - at,
             service_seconds=service_seconds,
         )
         self._facade.recorder.tried(tried)
@@ -307,7 +309,9 @@ class Run(Generic[Raw, Final_co]):
         request, headers = opened.request, opened.headers
         deadline = self._call.deadline
         if is_tls and deadline.at != inf and not deadline.has_passed(now=now):
-            headers += deadlines.outgoing(deadline, is_grpc=answers.is_grpc(headers), now=now)
+            headers += deadlines.outgoing(
+                deadline, is_grpc=request.method == "POST" and answers.is_grpc(headers), now=now
+            )
         return Request(
             method=request.method,
             target=request.target,
