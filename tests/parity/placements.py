@@ -37,6 +37,9 @@ FRESH = "{FRESH_UUID}"
 GONE = {502, 503, 504}
 """What a proxy answers when a host outside of the mesh cannot be reached."""
 
+TIMED_OUT = Answer(status=504, headers=(("x-parity", "said by an exception"),))
+"""What a client says by an exception of its own, which has no headers."""
+
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -66,7 +69,9 @@ class Placed:
 
     def ask(self, asked: Asked) -> Seen:
         beginning, tag = self._tags.next(asked)
-        answer = self.send(replace(asked, target=asked.target.replace(FRESH, tag)), (*asked.headers, (TAG, tag)))
+        answer = _plain(
+            self.send(replace(asked, target=asked.target.replace(FRESH, tag)), (*asked.headers, (TAG, tag)))
+        )
         got = [
             each
             for each in self.live.backends.log
@@ -77,7 +82,8 @@ class Placed:
         by = next((each for each in own if answer.echo and each.instance == _instance(answer)), None)
         answered = {_instance(answer), *(each.instance for each in arrivals if by and each.instance == by.instance)}
         copies = tuple(each for each in own if each.instance not in answered)
-        return Seen(status=answer.status, headers=_lower(answer), by=by, copies=copies)
+        headers = None if answer.headers == TIMED_OUT.headers else _lower(answer)
+        return Seen(status=answer.status, headers=headers, by=by, copies=copies)
 
     def send(self, asked: Asked, headers: Pairs) -> Answer:
         raise NotImplementedError
@@ -133,6 +139,8 @@ class Libraries(Placed):
             body = response.read()
         except httpx.ConnectError:
             return Answer(status=0)
+        except httpx.ReadTimeout:  # by its own exception a client says of the mesh's timeouts what a proxy answers
+            return TIMED_OUT
         return Answer(status=response.status_code, headers=tuple(response.headers.multi_items()), body=body)
 
     def _client(self, caller: str) -> Transport:
@@ -208,6 +216,11 @@ class Silent:
     def tried(self, tried: Tried) -> None: ...
 
     def called(self, called: Called) -> None: ...
+
+
+def _plain(answer: Answer) -> Answer:
+    """Take the length off a message of gRPC."""
+    return replace(answer, body=answer.body[5:]) if answer.body[5:6] == b"{" else answer
 
 
 def _arrived(got: Received) -> Arrived:

@@ -88,9 +88,15 @@ def test_after_an_outage_repeats_are_allowed_within_a_second():
 
 def test_time_alone_makes_good_for_a_caller_of_few_calls():
     budget = RetryBudget()
-    serve(budget, calls=10, per_second=10, start=0.0, faults=1.0)
+    serve(budget, calls=40, per_second=40, start=0.0, faults=1.0)
     assert not budget.take(now=1.0)
     assert budget.take(now=8.0)
+
+
+def test_a_few_failures_together_are_repeated_however_few_calls_there_are():
+    budget = RetryBudget()
+    serve(budget, calls=15, per_second=15, start=0.0, faults=1.0)
+    assert budget.take(now=1.0)
 
 
 def test_cancelled_attempts_are_neither_here_nor_there():

@@ -43,10 +43,13 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What came of a request. ``status`` 0: it left the mesh. ``by`` is who answered, ``copies`` who else got it."""
+    """What came of a request. ``status`` 0: it left the mesh. ``by`` is who answered, ``copies`` who else got it.
+
+    ``headers`` None: there are none, because the caller's client said it by an exception of its own.
+    """
 
     status: int
-    headers: Headers = ()
+    headers: Headers | None = ()
     by: Arrived | None = None
     copies: tuple[Arrived, ...] = ()
 
@@ -136,7 +139,8 @@ class _Gathered:
 
 
 def _of_answers(one: Seen, other: Seen) -> Iterator[str]:
-    yield from _of_headers("the answer's", RESPONSE, one.headers, other.headers)
+    if one.headers is not None and other.headers is not None:
+        yield from _of_headers("the answer's", RESPONSE, one.headers, other.headers)
     if one.by and other.by:
         yield from _of_arrivals(one.by, other.by)
 

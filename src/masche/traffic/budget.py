@@ -6,7 +6,7 @@ One RetryBudget is shared by all calls of a caller to a callee. A repeat takes a
 Such a bucket alone would still repeat two seconds' worth of calls into an outage, so it also has the throttle of
 gRFC A6: "preventing server overload due to retries": every failed attempt adds to a deficit, every success takes
 ``ratio / (1 - ratio)`` off, and from half of its capacity on nothing is repeated. So a fault of a few instances is
-repaired, and an outage of all costs an eighth of a second's worth of repeats.
+repaired, and an outage of all costs an eighth of a second's worth of repeats, or fifteen where that is less.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,15 @@ from masche.traffic.window import Sum
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetRules:
     """``ratio``: repeats per call (0.2 is 20 %). ``ttl``: seconds for which a call counts. ``min_per_second``: repeats
-    that are there without any call. ``tolerance``: seconds of failing calls that close the throttle.
+    that are there without any call. ``tolerance``: seconds of failing calls that close the throttle, or half of
+    ``min_capacity`` failures where calls are few: some that fail together are repeated, as proxies repeat them.
     """
 
     ratio: float = 0.2
     ttl: float = 10.0
     min_per_second: float = 3.0
     tolerance: float = 0.125
-    min_capacity: float = 10.0
+    min_capacity: float = 30.0
 
     def __post_init__(self) -> None:
         if not (self.ratio >= 0 and self.ttl > 0 and self.min_per_second >= 0):

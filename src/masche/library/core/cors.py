@@ -15,21 +15,25 @@ from masche.traffic.request import Headers, Request
 def preflight(cors: Cors, request: Request) -> Answer | None:
     """Return the answer to a preflight request; None when the request is none, and goes on.
 
-    One from an origin that is not allowed is answered, too, without a word of CORS, so that the browser refuses it.
+    One from an origin that is not allowed is answered, too, but not told that it is, so that the browser refuses it.
+    Where everything is allowed, what was asked for is.
     """
-    origin = value(request.headers, "origin")
-    if not origin or request.method != "OPTIONS" or not value(request.headers, "access-control-request-method"):
+    origin, method = value(request.headers, "origin"), value(request.headers, "access-control-request-method")
+    if not origin or request.method != "OPTIONS" or not method:
         return None
-    if not is_allowed(cors, origin):
-        return Answer(200, (("content-length", "0"),))
+    names = value(request.headers, "access-control-request-headers")
     offers = (
-        ("access-control-allow-origin", origin),
         ("access-control-allow-credentials", "true" if cors.allow_credentials else ""),
-        ("access-control-allow-methods", ", ".join(cors.allow_methods)),
-        ("access-control-allow-headers", ", ".join(cors.allow_headers)),
+        ("access-control-allow-methods", _offered(cors.allow_methods, method)),
+        ("access-control-allow-headers", _offered(cors.allow_headers, names)),
         ("access-control-max-age", str(cors.max_age_seconds)),
     )
-    return Answer(200, (*(each for each in offers if each[1]), ("content-length", "0")))
+    found = {**dict(each for each in offers if each[1]), **dict(told(cors, request))}
+    return Answer(200, (*found.items(), ("content-length", "0")))
+
+
+def _offered(allowed: tuple[str, ...], asked: str) -> str:
+    return asked if allowed == ("*",) else ", ".join(allowed)
 
 
 def told(cors: Cors, request: Request) -> Headers:
