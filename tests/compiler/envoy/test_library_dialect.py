@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
+import pytest
 from generated import (
     BACKENDS,
     CLUSTERS,
@@ -60,6 +61,7 @@ from masche.traffic.request import Connection, Request
 from masche.traffic.virtual_hosts import HostIndex
 from masche.wire.decode.decoders import decoders
 from masche.wire.framing import message_of
+from stories.loader import names, story
 
 ORDERS = PortRef("shop", "orders", 80)
 RUN = settings(
@@ -125,6 +127,7 @@ ROUTES = st.lists(
     max_size=4,
     unique_by=lambda each: each.name,
 ).map(tuple)
+DRAWS = [Random(number).getrandbits(53) for number in range(200)]
 METHODS = st.sampled_from(("GET", "POST", "DELETE", "PATCH"))
 KINDS = st.sampled_from(((), (("content-type", "application/grpc"),), (("upgrade", "websocket"),), (("x-a", "1"),)))
 
@@ -202,13 +205,12 @@ def test_a_request_goes_the_way_that_the_view_means(routes, method: str, more, d
 @given(ROUTES.filter(lambda routes: any(is_by_chance(each) for each in routes)), METHODS)
 def test_every_share_gets_as_many_requests_as_the_view_means(routes, method: str):
     told = host_of(table_of(routes))
-    draws = [Random(number).getrandbits(53) for number in range(300)]
     for route in routes:
         request = fitting(route.match, method, ())
-        wanted = Counter(repr(outcome(routes, request, drawn)) for drawn in draws)
-        found = Counter(repr(outcome(told, request, drawn)) for drawn in draws)
+        wanted = Counter(repr(outcome(routes, request, drawn)) for drawn in DRAWS)
+        found = Counter(repr(outcome(told, request, drawn)) for drawn in DRAWS)
         for each in wanted.keys() | found.keys():
-            assert abs(wanted[each] - found[each]) <= 0.15 * len(draws), f"{wanted}\n{found}"
+            assert abs(wanted[each] - found[each]) <= 0.15 * len(DRAWS), f"{wanted}\n{found}"
 
 
 def test_a_connect_is_never_taken_for_a_request():
@@ -332,3 +334,25 @@ def test_the_client_is_told_of_one_table():
     blobs = library.blobs(View(vantage=where, trust_domain="mesh.local", identity="i"))
     told = [found for found in map(decoded, blobs) if isinstance(found, Told)]
     assert told == [Told(name=CLIENT_LISTENER, table_name="proxy")]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_story_is_read_back_as_it_was_told(name: str):
+    """Each route of each Service in each View: the library's table takes its requests the same way."""
+    for view in story(name).views().values():
+        if view.gateway or view.vantage.is_east_west:
+            continue
+        told = {blob.name: decoded(blob) for blob in library.blobs(view) if blob.name != CLIENT_LISTENER}
+        table = next(found for blob in library.blobs(view) if isinstance(found := decoded(blob), Table))
+        for cluster_told in view.clusters:
+            found = told[cluster_told.service.path]
+            assert isinstance(found, Destination)
+            assert found.cluster == replace(cluster_told, origins=())
+        for way in view.outbound:
+            for route in way.routes if way.protocol.is_http else ():
+                for method, more in (("GET", ()), ("POST", ()), ("POST", (("content-type", "application/grpc"),))):
+                    request = replace(
+                        fitting(route.match, method, more), authority=f"{way.hosts[0]}:{way.service.port}"
+                    )
+                    wanted = {repr(outcome(way.routes, request, draw)) for draw in DRAWS}
+                    assert {repr(outcome(host_of(table, request.authority), request, draw)) for draw in DRAWS} == wanted
