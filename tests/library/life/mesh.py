@@ -52,9 +52,10 @@ class Script:
             self.readers[-1].start()
 
     def close(self) -> None:
-        """End it, and what connects us."""
-        if self.process.poll() is None:
-            self.kill()
+        """End it with all its children, and what connects us."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
         for reader in self.readers:
             reader.join(10)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -146,6 +147,7 @@ class Mesh:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
             env={**kept, **given},
         )
         self._scripts.append(Script(process))

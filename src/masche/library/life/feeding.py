@@ -32,7 +32,10 @@ SERVER_LISTENER: Final = "inbound/{}"
 """The one of a port of ours."""
 
 BOTH: Final = 5.0
-"""Seconds for which the knowledge of the run before answers what that of this run does not know yet."""
+"""Seconds for which the knowledge of the runs before answers what that of this run does not know yet."""
+
+RUNS: Final = 3
+"""So many runs before may have to answer: who forks, forks several times."""
 
 Open = Callable[[], grpc.aio.Channel]
 """Opens a channel to the control plane. Raises OSError while there is none."""
@@ -74,7 +77,7 @@ class Feeding:
         self._waiting: dict[Future[Known], str] = {}
         self._asked: set[str] = set()
         self._is_paused = False
-        self._before: XdsKnowledge | None = None
+        self._before: tuple[XdsKnowledge, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Feeding {self._knowledge!r}>"
@@ -88,7 +91,9 @@ class Feeding:
             self._asked.add(authority)
             return None
         found = knowledge.known(authority)
-        return self._before.known(authority) if found is None and self._before else found
+        for each in self._before if found is None else ():
+            found = found or each.known(authority)
+        return found
 
     def want(self, authority: str) -> "Future[Known]":
         """See Knowledge."""
@@ -127,20 +132,22 @@ class Feeding:
         for port in ports:
             self.listen(port)
         knowledge = XdsKnowledge(self._client, now=time.monotonic, rng=self._rng, template=CLIENT_LISTENER)
-        self._before, self._knowledge, self._is_paused = self._knowledge, knowledge, False
+        if self._knowledge is not None:
+            self._before = (self._knowledge, *self._before)[:RUNS]
+        self._knowledge, self._is_paused = knowledge, False
         for authority in self._asked:
             knowledge.known(authority)
         for future, authority in tuple(self._waiting.items()):
             self._hand_on(future, authority, knowledge)
 
     async def run(self) -> None:
-        """Answer questions, for as long as this runs; for a moment also with what the run before knew."""
+        """Answer questions, for as long as this runs; for a moment also with what the runs before knew."""
         assert self._knowledge is not None
         asyncio.get_running_loop().call_later(BOTH, self._settle)
         await self._knowledge.run()
 
     def _settle(self) -> None:
-        self._before = None
+        self._before = ()
 
     async def ask(self) -> None:
         """Ask the control plane, for as long as this runs."""

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, assert_never
 
 import grpc.aio
@@ -18,6 +19,7 @@ from masche.library.core.channel import Channels
 from masche.library.life import verdicts
 from masche.library.life.entry import Entry, NoEntryError
 from masche.library.life.feeding import Feeding
+from masche.library.life.outlet import Outlet
 from masche.library.life.presence import Presence, Serving
 from masche.library.life.reporter import Reporter
 from masche.link import address, backoff, probe
@@ -121,6 +123,27 @@ class Life:
                 self._group.create_task(self._watch(serving))
         self._put()
 
+    async def open_outlet(self) -> Path:
+        """Let gRPC in this process ask the mesh too; return its bootstrap. We have a name and a certificate."""
+        presence = self._presence
+        assert presence.name is not None
+        if presence.outlet is None:
+            options, certificates = presence.options, presence.certificates
+            presence.outlet = Outlet(
+                presence.name,
+                service=options.app,
+                zone=options.zone or presence.zone,
+                presented=certificates.presented,
+            )
+            self._serve_outlet(presence.outlet)
+        presence.outlet.show()
+        return presence.outlet.bootstrap
+
+    def _serve_outlet(self, outlet: Outlet) -> None:
+        assert self._group is not None
+        self._group.create_task(outlet.serve())
+        self._put()
+
     async def drain(self, within: float) -> bool:
         """Take our ports out of traffic; say whether every caller has heard of it."""
         presence = self._presence
@@ -150,6 +173,8 @@ class Life:
         if self._presence.is_registered and self._reporter:
             await self._reporter.report()
         self._link.forget(self._presence.proxy)
+        if self._presence.outlet:
+            self._link.forget(self._presence.outlet.proxy)
         await self._link.part()
 
     # -- its run ------------------------------------------------------------------------------------------------------
@@ -180,6 +205,8 @@ class Life:
             group.create_task(self._feed.run())
             group.create_task(presence.keeper.run(self._asked, self._sign, on_change=self._on_change))
             group.create_task(self._take_part(group))
+            if presence.outlet:
+                group.create_task(presence.outlet.serve())
 
     async def _take_part(self, group: asyncio.TaskGroup) -> None:
         """Find a way in, and do from then on what is to be done."""
@@ -227,7 +254,10 @@ class Life:
 
     def _put(self) -> None:
         if self._link is not None and self._presence.name is not None:
-            self._link.put(self._presence.state())
+            state = self._presence.state()
+            self._link.put(state)
+            if self._presence.outlet:
+                self._link.put(self._presence.outlet.state(state))
 
     async def _asked(self) -> tuple[str, Name]:
         """Return proxy and workload once they are registered."""
@@ -262,11 +292,15 @@ class Life:
                 self._why = why
                 self._presence.is_registered = False
                 self._registered.clear()
+                if (outlet := self._presence.outlet) and self._group:
+                    self._group.create_task(outlet.disconnect())
             case Refused():
                 self._on_refusal(event)
             case Scope(proxy=proxy):  # said once every part of the control plane knows us, xDS among them
                 if proxy == self._presence.proxy and not self._presence.is_registered:
                     self._on_registered()
+                elif (outlet := self._presence.outlet) and proxy == outlet.proxy:
+                    self._connect(outlet)
             case Accepted(created=created):
                 self._on_created(tuple(map(str, created)))
             case Drained():
@@ -314,6 +348,11 @@ class Life:
             raise OSError(self._why)
         presented = self._machine.presented() if self._machine.is_joined else None
         return transport.channel(self._address, presented, max_receive_bytes=MAX_RESPONSE_BYTES)
+
+    def _connect(self, outlet: Outlet) -> None:
+        """gRPC's stream goes beside ours, once it is known that it may."""
+        if not outlet.is_connected:
+            outlet.connect(self._channel())
 
     def _close_stream(self) -> None:
         if self._stream:

@@ -78,11 +78,15 @@ class Memory:
 
     def __init__(self, folder: Folder | None = None, earlier: "Memory | None" = None) -> None:
         self._folder = folder
-        self._earlier = earlier.values if earlier else {}
+        self._earlier: dict[Key, object] = earlier.all() if earlier else {}
         self.values: dict[Key, object] = {}
 
     def __repr__(self) -> str:
         return f"<Memory of {len(self.values)} resources>"
+
+    def all(self) -> dict[Key, object]:
+        """What is remembered of this run, and of those before it."""
+        return {**self._earlier, **self.values} if len(self._earlier) < MOST else dict(self.values)
 
     def again(self) -> "Memory":
         """The memory of the next run, which begins with ours."""

@@ -17,6 +17,7 @@ from masche.library.life.measures import Measures, Sums
 from masche.library.life.memory import Folder
 from masche.library.life.occupant import Health
 from masche.library.life.options import Options, Port
+from masche.library.life.outlet import Outlet
 from masche.link.messages import ProxyState, Report
 from masche.link.probe import Probe, Pulse
 from masche.model.refs import Name
@@ -63,6 +64,7 @@ class Presence:
     is_registered: bool = False
     refusal: str = ""
     created: tuple[str, ...] = ()
+    outlet: Outlet | None = None
     sums: Sums = field(default_factory=Sums)
     pending: list[Report] = field(default_factory=list[Report])
     sequence: int = 0

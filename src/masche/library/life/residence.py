@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -135,6 +136,19 @@ class Resident:
         """Return what we show and whom we trust now, for what does its own TLS (gRPC). Raises NotReadyError."""
         return self._certificates.presented()
 
+    def open_outlet(self) -> Path:
+        """Let gRPC's own xDS client in this process ask the mesh too, and return the path of its bootstrap.
+
+        Waits as ``wait_ready`` does. Raises NotReadyError.
+        """
+        self.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._presence.keeper.is_held, self.options.ready_timeout)
+        path = self._ask(lambda life: life.open_outlet(), within=STANDSTILL_WITHIN) if self.presented() else None
+        if path is None:
+            raise NotReadyError(f"gRPC cannot ask the mesh: {self.waiting_for() or 'the resident is busy'}")
+        return path
+
     @property
     def process(self) -> str:
         """What tells this process from all others, also from its parent."""
@@ -201,6 +215,8 @@ class Resident:
             self._ask(lambda life: life.leave(drain), within=drain + LEAVE_WITHIN)
             self._stop()
             self._certificates.withdraw()
+            if self._presence.outlet:
+                self._presence.outlet.close()
 
     def drain(self, within: float = DRAIN_WITHIN) -> bool:
         """Take our ports out of traffic; say whether every caller has heard of it in that time. Blocks."""
