@@ -29,14 +29,13 @@ IN_FLIGHT_SECONDS = 1.0
 
 
 def open_shop(stage: Stage) -> None:
-    """Start every service of the shop, each behind a sidecar of its own."""
+    """Start every service of the shop, each behind a sidecar of its own, but for one that is in the mesh by itself."""
     python = sys.executable
     for number in (1, 2, 3):
         stage.run(f"inventory-{number}", "inventory", [python, "inventory.py"])
-    for number in (1, 2):
-        stage.run(
-            f"payment-{number}", "payment", [python, "payment.py"], labels={"version": "v1"}, env={"VERSION": "v1"}
-        )
+    labels, env = {"version": "v1"}, {"VERSION": "v1"}
+    stage.run("payment-1", "payment", [python, "payment.py"], labels=labels, env=env)
+    stage.serve("payment-2", "payment", "payment:app", labels=labels, env=env)
     node = shutil.which("node")
     stage.run("orders-1", "orders", [node, "orders.mjs"] if node else [python, "orders.py"])
     stage.run("web-1", "web", [python, "web.py"])

@@ -94,7 +94,8 @@ def _open(stage: Stage) -> None:
     open_shop(stage)
     with _progress() as show:
         took = await_shop(stage, show)
-    say(f"7 services' instances, each behind its own Envoy with its own certificate, ready in {took:.1f} s")
+    say(f"7 services' instances, each with its own certificate, ready in {took:.1f} s")
+    say("six are behind an Envoy of their own; payment-2 has none: the library is in its process", "dim")
     open_doors(stage)
     say(f"the shop:  http://127.0.0.1:{stage.gateway_port}/   ({stage.rate} calls/s of customers on top)")
 

@@ -116,6 +116,23 @@ class Stage:
             words += ["--port", f"http:{self._app_ports[name]}", "--health", "http:/healthz"]
         self.start(name, [*words, "--", *command], {"REPLICA": name, **(env or {})})
 
+    def serve(
+        self,
+        name: str,
+        service: str,
+        application: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start one instance of a service that is in the mesh by itself, with no proxy."""
+        self._app_ports[name] = self.free_port()
+        words = ["serve", application, "--service", service, "--namespace", NAMESPACE, "--health", "http:/healthz"]
+        words += ["--host", "127.0.0.1", "--port", f"http:{self._app_ports[name]}"]
+        for key, value in (labels or {}).items():
+            words += ["--label", f"{key}={value}"]
+        self.start(name, words, {"REPLICA": name, **(env or {})})
+
     def start(self, name: str, words: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
         """Start ``masche WORDS`` under a name, with its log in the folder."""
         with (self.folder / f"{name.replace(' ', '-')}.log").open("ab") as log:

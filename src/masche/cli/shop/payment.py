@@ -5,7 +5,7 @@ import time
 import uuid
 from typing import Any
 
-from httpd import NAME, Answer, serve
+from httpd import NAME, Answer, application, serve
 
 VERSION = os.environ.get("VERSION", "v1")
 
@@ -20,4 +20,7 @@ def handle(method: str, path: str, body: dict[str, Any], _headers: dict[str, str
     return 404, {"error": f"no {method} {path}"}
 
 
-serve(handle)
+app = application(handle)
+
+if __name__ == "__main__":
+    serve(handle)
