@@ -26,6 +26,7 @@ from masche.model.refs import Kind
 PLANE = ("--leaf-ttl", "20s")
 XDS_SERVER = (sys.executable, str(SERVERS / "xds_greeter.py"))
 GREETER = (sys.executable, str(SERVERS / "greeter.py"))
+JOINED_CALLER = (sys.executable, str(CLIENTS / "joined_caller.py"))
 GUARDED_SERVER = (sys.executable, str(SERVERS / "guarded_greeter.py"))
 IDLE = (sys.executable, str(CLIENTS / "idle.py"))
 LIBRARY = ("--placement", "library")
@@ -195,6 +196,25 @@ def test_a_server_guarded_by_the_library_serves_both_and_obeys_policies(mesh: Me
         server.close()
         with contextlib.suppress(RefusalError):
             mesh.delete(Kind.AUTHORIZATION_POLICY, "not-here")
+
+
+def test_a_client_that_joins_by_itself_finds_its_servers_by_xds(mesh: Mesh, web: Program, orders: Instance):
+    who_it_is = {"MASCHE_SERVICE_ACCOUNT": "loner", "MASCHE_NAMESPACE": "shop", "MASCHE_DATA": str(mesh.data)}
+    loner = Program(JOINED_CALLER, {**os.environ, **who_it_is})
+    try:
+        answer = loner.ask()
+        assert (answer["name"], answer["peer"]) == (orders.name, ["spiffe://mesh.local/ns/shop/sa/loner"])
+        second = mesh.run("orders", XDS_SERVER, options=LIBRARY)
+        mesh.await_ready(second)
+        until(lambda: loner.ask()["name"] == second.name, "it hears of another instance")
+        beside = next(each for each in mesh.status().proxies if each.workload.endswith("-grpc"))
+        assert beside.is_in_sync, [(each.proxy, each.is_connected, each.is_in_sync) for each in mesh.status().proxies]
+        second.terminate()
+        assert second.wait() == 0
+        loner.finish()
+    finally:
+        loner.close()
+    until(lambda: not [each for each in mesh.status().proxies if "loner" in each.proxy], "it has left")
 
 
 def test_status_shows_its_placement_and_that_it_is_in_sync(mesh: Mesh, web: Program, orders: Instance):

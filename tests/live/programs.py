@@ -64,6 +64,12 @@ class Program:
         self._process.terminate()
         return self._process.wait(DEADLINE)
 
+    def finish(self) -> None:
+        """Let it end by itself: there is nothing more to read."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        assert self._process.wait(DEADLINE) == 0, self.errors
+
     def close(self) -> None:
         """End it, if it has not ended."""
         self._process.kill()

@@ -17,7 +17,7 @@ from masche.agent.folders import private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.local import Claim, SeatStatus
 from masche.agent.occupancy import ClaimError, Record
-from masche.agent.relay import STATE_OF_THE_WORLD, Tenant
+from masche.agent.relay import Tenant
 from masche.agent.sds import Shelf
 from masche.agent.secrets import Identity
 from masche.agent.sidecar import DRAINED_WITHIN, Host, Tell
@@ -31,6 +31,7 @@ from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
 from masche.model.refs import Name
 from masche.wire.grpc_bootstrap import bootstrap
+from masche.xds.courier import STATE_OF_THE_WORLD
 
 SOFTWARE = "gRPC"
 """What stands where a proxy says which Envoy it is."""

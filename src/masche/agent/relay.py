@@ -15,11 +15,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from masche.agent.courier import Courier
 from masche.agent.last_good import LastGood
 from masche.agent.offline import Offline
 from masche.agent.sds import Sds, Shelf
-from masche.agent.upstream import OverError, Upstream, ending
 from masche.wire import framing
 from masche.wire.discovery import (
     DeltaRequest,
@@ -31,11 +29,11 @@ from masche.wire.discovery import (
 )
 from masche.wire.framing import WireError
 from masche.wire.types import SECRET
+from masche.xds.courier import Courier
+from masche.xds.upstream import OverError, Upstream, ending
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = f"/{SERVICE}/DeltaAggregatedResources"
-STATE_OF_THE_WORLD = f"/{SERVICE}/StreamAggregatedResources"
-"""What gRPC's own clients speak."""
 
 MAX_PENDING = 64
 """Responses that an Envoy may leave unanswered before the oldest is no longer waited for."""

@@ -11,7 +11,6 @@ from typing import Any
 import grpc.aio
 
 from masche.agent.relay import METHOD
-from masche.agent.upstream import Upstream
 from masche.identity import transport
 from masche.link.client import Connected, Disconnected, LinkClient
 from masche.link.machine import Machine
@@ -30,6 +29,7 @@ from masche.link.messages import (
     Verdict,
 )
 from masche.link.service import RefusedError
+from masche.xds.upstream import Upstream
 
 ForProxy = Accepted | Refused | Scope | Drained | Roots | Connected | Disconnected
 Listener = Callable[[ForProxy], None]

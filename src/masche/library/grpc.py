@@ -1,21 +1,20 @@
-"""gRPC for Python in the mesh, three ways, in one or two lines each.
+"""gRPC for Python in the mesh, in one or two lines.
 
-A client, or a server that may be synchronous, by gRPC's own xDS: started by ``masche run --placement library`` it needs
-no code of ours; ``channel_credentials`` and ``server_credentials`` are gRPC's own without its silent plaintext, and
-``bootstrap`` writes for a process what ``masche run`` writes for a command. A server without xDS, sync or asyncio, is
-guarded by ``guard(port)``: mutual TLS, policies, metrics, and ``masche.library.peer.current()`` in its handlers.
+A client: ``grpc.secure_channel("xds:///orders:80", channel_credentials())``, sync or asyncio, by gRPC's own xDS. It is
+told by the agent if ``masche run --placement library`` started it, else by this process' own life in the mesh. A server
+without xDS, sync or asyncio: ``guard(port)`` gives it mutual TLS, policies, metrics, and
+``masche.library.peer.current()`` in its handlers. A synchronous server with ``xds=True``: ``server_credentials()``.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from masche.identity import shown
-from masche.identity.files import private_folder, write_private
-from masche.identity.tls import Presented, mutual_server_credentials
+from masche.identity.tls import mutual_server_credentials
 from masche.library import resident as residents
 from masche.library.core.inbound_door import Door
 from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge, Visible
@@ -23,7 +22,6 @@ from masche.library.core.ports import MeshError
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
-from masche.wire import grpc_bootstrap
 
 BOOTSTRAP = "GRPC_XDS_BOOTSTRAP"
 """Where gRPC looks for the path of its bootstrap; it reads it once, when it is first needed."""
@@ -34,21 +32,27 @@ _INLINE = "GRPC_XDS_BOOTSTRAP_CONFIG"
 # ------------------------------------------------------------------------------------------------------ gRPC's own xDS
 
 
-def channel_credentials() -> grpc.ChannelCredentials:
-    """Return credentials for ``grpc.secure_channel("xds:///orders:80", ...)``, sync or asyncio.
+def channel_credentials(*, resident: Resident | None = None) -> grpc.ChannelCredentials:
+    """Return credentials for ``grpc.secure_channel("xds:///orders:80", ...)`` and its asyncio twin.
 
-    Where the control plane asks for no TLS they fall back to TLS with the public roots, never to plaintext. Raises
-    MeshError when gRPC has no bootstrap.
+    Where the control plane asks for no TLS they fall back to TLS with the public roots, never to plaintext. Without a
+    bootstrap this process gets one first, for which it waits as long as its options say. Raises NotReadyError,
+    OptionsError.
     """
-    _check_bootstrap()
+    if not _has_bootstrap():
+        bootstrap(resident=resident)
     return _xds_channel(grpc.ssl_channel_credentials())
 
 
 def server_credentials() -> grpc.ServerCredentials:
     """Return credentials for ``grpc.server(..., xds=True)``: mutual TLS, and plaintext where a PeerAuthentication of
-    mode DISABLE says so. Raises MeshError when gRPC has no bootstrap.
+    mode DISABLE says so. Raises MeshError when the process was not started by ``masche run --placement library``.
     """
-    _check_bootstrap()
+    if not _has_bootstrap():
+        raise MeshError(
+            f"gRPC has no bootstrap ({BOOTSTRAP} is not set): start the program with"
+            " `masche run --placement library -- ...`, or serve without xDS, by masche.library.grpc.guard(port)"
+        )
     return _xds_server(_insecure_server())
 
 
@@ -58,44 +62,38 @@ _xds_server: Callable[[grpc.ServerCredentials], grpc.ServerCredentials] = _libra
 _insecure_server: Callable[[], grpc.ServerCredentials] = _library.insecure_server_credentials
 
 
-def _check_bootstrap() -> None:
-    if not (os.environ.get(BOOTSTRAP) or os.environ.get(_INLINE)):
-        raise MeshError(
-            f"gRPC has no bootstrap ({BOOTSTRAP} is not set): start the program with"
-            " `masche run --placement library -- ...`, or call masche.library.grpc.bootstrap() first"
-        )
+def _has_bootstrap() -> bool:
+    return bool(os.environ.get(BOOTSTRAP) or os.environ.get(_INLINE))
 
 
-def bootstrap(
-    folder: Path, *, node_id: str, service: str, server: str, presented: Presented, zone: str = ""
-) -> Callable[[Presented], None]:
-    """Write a bootstrap and the certificate files that it names into ``folder`` (0700), and set it for this process.
+def bootstrap(*, resident: Resident | None = None) -> Path:
+    """Let gRPC's own xDS client ask the mesh from within this process; return the path of what it reads.
 
-    ``server`` is whom gRPC asks (``unix:/path``), ``node_id`` the id under which this process is registered there, in
-    the dialect of gRPC. Call what is returned with every newer certificate: gRPC takes it up within seconds, for the
-    connections made from then on. Raises UnsafeFileError when ``folder`` is not ours alone.
+    For clients: a server that gRPC configures by xDS is started by ``masche run --placement library``. gRPC reads the
+    variable once, before its first channel. Waits as long as the options say. Raises NotReadyError, OptionsError.
     """
-    private_folder(folder)
-    certificates = folder / "certificates"
+    path = (resident or residents.resident()).open_outlet()
+    os.environ[BOOTSTRAP] = _own.path = str(path)
+    return path
 
-    def show(newest: Presented) -> None:
-        shown.show(
-            certificates,
-            {
-                grpc_bootstrap.CERTIFICATE: newest.chain.encode(),
-                grpc_bootstrap.KEY: newest.key.reveal(),
-                grpc_bootstrap.ROOTS: newest.roots.encode(),
-            },
-        )
 
-    show(presented)
-    path = folder / "grpc-bootstrap.json"
-    body = grpc_bootstrap.bootstrap(
-        node_id=node_id, cluster=service, zone=zone, server=server, certificates=certificates / shown.CURRENT
-    )
-    write_private(path, body)
-    os.environ[BOOTSTRAP] = str(path)
-    return show
+class _Own:
+    """The bootstrap that this process made for itself."""
+
+    path = ""
+
+
+_own = _Own()
+
+
+def _after_in_child() -> None:
+    """A child is somebody else, and must not ask as its parent."""
+    if _own.path and os.environ.get(BOOTSTRAP) == _own.path:
+        del os.environ[BOOTSTRAP]
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_in_child)
 
 
 # ---------------------------------------------------------------------------------------------- servers without its xDS
