@@ -1,12 +1,13 @@
 """Whom one caller may call: shares of zones, priorities and subsets, as an Envoy of the same endpoints has them."""
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from library.core.scripted import IDENTITY, ORDERS
-from masche.library.core.members import members, places
+from masche.library.core.members import Place, members, places
 from masche.model.told import Destination, Discovery
 from masche.model.view import Cluster, Endpoints, EndpointView, Health, Locality, Protocol
 from masche.traffic import membership
@@ -144,3 +145,11 @@ def test_whatever_is_told_shares_are_positive_and_somebody_is_called_when_there_
     assert {each.id for each in found} <= where.keys()
     if any(each.health is Health.HEALTHY for locality in localities for each in locality.endpoints):
         assert any(each.health is membership.Health.ADMITTED for each in found)
+
+
+def test_an_instance_is_called_in_plaintext_only_in_a_cluster_that_knows_of_such() -> None:
+    plain = replace(instance(1), is_mtls=False)
+    knowing = replace(DESTINATION, cluster=replace(DESTINATION.cluster, has_plaintext=True))
+    assert Place(view=plain, destination=DESTINATION).is_tls
+    assert not Place(view=plain, destination=knowing).is_tls
+    assert Place(view=instance(1), destination=knowing).is_tls

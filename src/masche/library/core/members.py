@@ -33,8 +33,12 @@ class Place:
 
     @property
     def is_tls(self) -> bool:
-        """Whether it is called by mutual TLS; plaintext only where the control plane itself says so."""
-        return self.destination.is_tls and self.view.is_mtls
+        """Whether it is called by mutual TLS; plaintext only where the control plane itself says so.
+
+        What an instance's metadata say holds only in a cluster that knows of such instances, as with Envoy.
+        """
+        destination = self.destination
+        return destination.is_tls and (self.view.is_mtls or not destination.cluster.has_plaintext)
 
 
 def id_of(view: EndpointView) -> str:
