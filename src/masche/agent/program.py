@@ -26,12 +26,12 @@ from masche.agent.whereabouts import whereabouts
 from masche.identity import shown
 from masche.identity.files import write_private
 from masche.link.client import Connected, Disconnected
+from masche.link.courier import STATE_OF_THE_WORLD
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope
 from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
 from masche.model.refs import Name
 from masche.wire.grpc_bootstrap import bootstrap
-from masche.xds.courier import STATE_OF_THE_WORLD
 
 SOFTWARE = "gRPC"
 """What stands where a proxy says which Envoy it is."""

@@ -18,6 +18,8 @@ import grpc.aio
 from masche.agent.last_good import LastGood
 from masche.agent.offline import Offline
 from masche.agent.sds import Sds, Shelf
+from masche.link.courier import Courier
+from masche.link.upstream import OverError, Upstream, ending
 from masche.wire import framing
 from masche.wire.discovery import (
     DeltaRequest,
@@ -29,8 +31,6 @@ from masche.wire.discovery import (
 )
 from masche.wire.framing import WireError
 from masche.wire.types import SECRET
-from masche.xds.courier import Courier
-from masche.xds.upstream import OverError, Upstream, ending
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = f"/{SERVICE}/DeltaAggregatedResources"

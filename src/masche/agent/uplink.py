@@ -29,7 +29,7 @@ from masche.link.messages import (
     Verdict,
 )
 from masche.link.service import RefusedError
-from masche.xds.upstream import Upstream
+from masche.link.upstream import Upstream
 
 ForProxy = Accepted | Refused | Scope | Drained | Roots | Connected | Disconnected
 Listener = Callable[[ForProxy], None]

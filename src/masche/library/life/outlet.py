@@ -22,13 +22,13 @@ from masche.identity.files import write_private
 from masche.identity.tls import Presented
 from masche.library.core.ports import MeshError
 from masche.library.life.occupant import PLACEMENT
+from masche.link.courier import STATE_OF_THE_WORLD, Courier
 from masche.link.messages import ProxyState, State
+from masche.link.upstream import Upstream
 from masche.link.workloads import proxy_id
 from masche.model.refs import Name
 from masche.model.vantage import Dialect, Seat
 from masche.wire import grpc_bootstrap
-from masche.xds.courier import STATE_OF_THE_WORLD, Courier
-from masche.xds.upstream import Upstream
 
 LOOKING_SECONDS = 1.0
 """How often we look whether our certificate is another; gRPC itself looks every five."""

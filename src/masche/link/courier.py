@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc.aio
 
+from masche.link.upstream import OverError, Upstream, ending
 from masche.wire import framing
 from masche.wire.discovery import SotwRequest, decode_sotw_request, decode_sotw_response, encode_sotw_request
 from masche.wire.framing import WireError
 from masche.wire.types import SECRET
-from masche.xds.upstream import OverError, Upstream, ending
 
 STATE_OF_THE_WORLD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 """What gRPC's own clients speak."""
