@@ -1,6 +1,7 @@
 """What the library decides about a request that came to its port, and what a real Envoy does with the same bytes.
 
-Thousands of policies stand in one Envoy at a time, each on a route of its own, so that a case costs one request.
+Thousands of policies stand in one Envoy at a time, each on a route of its own, so that a case costs one request. The
+library reads what our control plane sends to its servers.
 """
 
 from collections import Counter
@@ -11,8 +12,14 @@ import pytest
 
 from live.client import Answer
 from live.mesh import Live, living
+from masche.compiler.proxyless import library_servers
 from masche.library.core.inbound import DENIED, Admitted, Shown, Spot, receive
+from masche.model.refs import Name
+from masche.model.told import ToldServer
+from masche.model.vantage import Seat, SeatPort
 from masche.model.view import Inbound, InboundPort, MtlsMode, Protocol
+from masche.wire import framing
+from masche.wire.decode import listeners
 from parity.guarded import CALLEE, Guarded, guarded
 from parity.policies import Case, cases
 
@@ -70,11 +77,9 @@ def in_envoy(answer: Answer) -> str:
 def in_library(case: Case, guard: Guarded) -> str:
     """The same, decided in memory."""
     port = guard.ports[case.family]
-    spoken = InboundPort(target=port, protocol=Protocol.HTTP)
-    inbound = Inbound(mtls=MtlsMode.PERMISSIVE, ports=(spoken,), policies=case.policies)
     shown = Shown(peer=f"spiffe://{case.caller}", certificate="", local=CALLEE) if case.caller else None
     said = receive(
-        inbound,
+        told(case, port),
         case.seen(port, guard.addresses[case.family]),
         spot=Spot(workload=ORDERS, port=port),
         shown=shown,
@@ -84,6 +89,18 @@ def in_library(case: Case, guard: Guarded) -> str:
         return "200"
     named = dict(said.headers).get(DENIED, "")
     return f"{said.status} {named if 'rules[' in named else ''}".strip()
+
+
+def told(case: Case, port: int) -> Inbound:
+    """What a server makes of the bytes that our control plane sends for these policies."""
+    spoken = InboundPort(target=port, protocol=Protocol.HTTP)
+    inbound = Inbound(mtls=MtlsMode.PERMISSIVE, ports=(spoken,), policies=case.policies)
+    at = SeatPort(name="", app_port=port, mesh_port=port)
+    seat = Seat(workload=Name("shop", "orders-1"), bind="127.0.0.1", ports=(at,))
+    blob = library_servers.listener(inbound, seat, at)
+    found = listeners.listener(blob.name, framing.message_of(blob))
+    assert isinstance(found, ToldServer)
+    return found.inbound
 
 
 def _outcomes(found: Counter[str]) -> str:
