@@ -32,6 +32,7 @@ class _Talk:
     upstream: Upstream
     node: bytes
     given: dict[str, str] = field(default_factory=dict[str, str])
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def tell(self, raw: bytes, request: SotwRequest) -> None:
         """Pass on what the program says; what answers another control plane is left out, its wishes are not."""
@@ -49,9 +50,10 @@ class _Talk:
 
     async def _write(self, raw: bytes, *, has_node: bool) -> None:
         """Fields of a message may come in any order, so putting one in front is a valid message."""
-        node, self.node = self.node, b""
-        with ending():
-            await self.upstream.write(raw if has_node else node + raw)
+        async with self._writing:
+            node, self.node = self.node, b""
+            with ending():
+                await self.upstream.write(raw if has_node else node + raw)
 
     async def hear(self) -> bytes:
         """Return the next response, whole. Raises OverError at the end of the stream."""
@@ -140,9 +142,9 @@ class Courier:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _converse(self, talk: _Talk) -> None:
-        for request in tuple(self._wants.values()):
-            await talk.ask(request)
         self._talk = talk
+        for type_url in tuple(self._wants):
+            await talk.ask(self._wants[type_url])  # as it is by now: it may have said something new meanwhile
         self._told(True)  # noqa: FBT003 - as below
         while True:
             await self._write(await talk.hear())
