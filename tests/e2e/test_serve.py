@@ -77,6 +77,15 @@ def test_a_policy_refuses_with_the_name_of_its_rule(mesh: Mesh, orders: Served, 
     assert refused.headers["x-masche-denied"] == "shop/no-secrets rules[0]"
     assert caller.call("orders", "/open").status == 200
     until(lambda: "shop/no-secrets rules[0]" in orders.text, "the log names the rule")
+
+    def is_counted() -> bool:
+        edges = mesh.client.edges(window=30).edges
+        return any(
+            each.denied_per_second > 0 and (each.source, each.destination) == ("shop/caller", "shop/orders")
+            for each in edges
+        )
+
+    until(is_counted, "the denial is counted on its edge")
     mesh.delete(Kind.AUTHORIZATION_POLICY, "no-secrets")
     assert caller.call("orders", "/secret").status == 200
 

@@ -50,21 +50,27 @@ class Guarded:
 
 
 class Mesh:
-    """A WSGI application in the mesh; ``port`` is where its server listens. It registers with its first request, or
-    with ``masche.library.gunicorn`` when a worker starts.
+    """A WSGI application in the mesh; ``port`` is where its server listens.
+
+    Call ``start`` in the process that serves, once it does (after any fork); ``masche.library.gunicorn`` does it all by
+    itself.
     """
 
     def __init__(self, app: WsgiApp, port: int | str | Port, *, resident: Resident | None = None) -> None:
-        self.port = read_port(port)
-        self.resident = resident or residents.resident()
-        self._guarded = Guarded(app, door(self.resident, self.port), self.resident.facade.identity)
+        self._port = read_port(port)
+        self._resident = resident or residents.resident()
+        self._guarded = Guarded(app, door(self._resident, self._port), self._resident.facade.identity)
 
     def __repr__(self) -> str:
-        return f"<Mesh {self.port.port} {self.resident!r}>"
+        return f"<Mesh {self._port.port} {self._resident!r}>"
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         return self._guarded(environ, start_response)
+
+    def start(self, *, probe: str = "tcp", host: str = "127.0.0.1") -> None:
+        """Register, and be called once ``probe`` (``tcp``, ``http:/path``, ``none``) succeeds at ``host``."""
+        self._resident.serve(self._port, probe=probe, host=host)
 
 
 class _Body:
