@@ -217,6 +217,28 @@ def test_a_client_that_joins_by_itself_finds_its_servers_by_xds(mesh: Mesh, web:
     until(lambda: not [each for each in mesh.status().proxies if "loner" in each.proxy], "it has left")
 
 
+PER_TRY = """
+apiVersion: masche.dev/v1
+kind: TrafficPolicy
+metadata: {name: per-try, namespace: shop}
+spec: {targetRefs: [{kind: Service, name: orders}], timeouts: {perTry: 1s, request: 9s}}
+"""
+
+
+def test_what_it_ignores_is_said_of_the_resource_while_it_is_there(mesh: Mesh, web: Program):
+    said = mesh.masche("apply", "-f", "-", stdin=PER_TRY)
+    try:
+        assert said.returncode == 0, said.stderr
+        told = " ".join(mesh.masche("describe", "trafficpolicy", "per-try", "-n", "shop").stdout.split())
+        for text in (said.stdout + said.stderr, told):
+            flat = " ".join(text.split())
+            assert "spec.timeouts.perTry" in flat
+            assert "a try has no time of its own" in flat
+            assert "timeouts.request" not in flat.replace("write timeouts.request", "")
+    finally:
+        mesh.delete(Kind.TRAFFIC_POLICY, "per-try")
+
+
 def test_status_shows_its_placement_and_that_it_is_in_sync(mesh: Mesh, web: Program, orders: Instance):
     found = orders.status()
     assert found

@@ -165,7 +165,7 @@ class Program:
             certificates=self._certificates / shown.CURRENT,
         )
         write_private(path, body)
-        environ = {BOOTSTRAP: str(path), "HOST": self._where.bind}
+        environ = {BOOTSTRAP: str(path), **({"HOST": self._where.bind} if self.seat.ports else {})}
         listens = tuple(f"{self.seat.bind}:{port.app_port}" for port in self.seat.ports)
         self._tell(local.Ready(workload=str(self.name), environment=environ, created=self._created, listens=listens))
 
