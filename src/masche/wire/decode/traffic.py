@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import msgspec
+from google.protobuf.json_format import Error as UnreadableError
 from google.protobuf.json_format import MessageToDict
 
 from masche.model.calling import UNSAID, Algorithm, CircuitBreaker, OutlierEjection, RetryBudget, Traffic
@@ -57,13 +58,13 @@ def _extended(packed: Any, where: str) -> Used:
     struct = unpacked(packed, _TYPED_STRUCT)
     if struct.type_url != TYPE_URL:
         raise WireError(f"{where} is a {struct.type_url!r}")
-    body = cast("dict[str, Any]", _whole(MessageToDict(struct.value)))
     try:
+        body = cast("dict[str, Any]", _whole(MessageToDict(struct.value)))
         traffic, protocol = body["traffic"], Protocol(body["protocol"])
         if missing := frozenset(Traffic.__dataclass_fields__) - traffic.keys():
             raise WireError(f"{where} says nothing of {min(missing)}")
         return Used(msgspec.convert(traffic, Traffic), protocol, bool(body.get("has_library")))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, UnreadableError) as error:
         raise WireError(f"{where} is not understood: {error}") from error
 
 
