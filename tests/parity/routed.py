@@ -15,7 +15,6 @@ from masche.compiler.envoy.listeners import listeners
 from masche.library.core import router
 from masche.library.core.exchange import Answer as Told
 from masche.library.core.ports import Known
-from masche.library.core.trace import Trace
 from masche.model.refs import Name
 from masche.model.told import Destination
 from masche.model.vantage import Dialect, Placement, Seat, Vantage
@@ -129,7 +128,7 @@ class Routed:
         """Everything that may come of it, by chance."""
         headers = tuple((name, value.strip(" \t")) for name, value in lower_names(case.request.headers))
         asked = replace(case.request, headers=(*headers, (CASE, str(index)), ASKED))
-        clean = router.tidied(asked, trace=_TRACE.headers, rng=Drawn(0))
+        clean = router.tidied(asked, trace=_TRACE)
         if isinstance(clean, Told):
             return {Outcome(status=clean.status)}
         found = self._index.find(clean.authority)
@@ -171,7 +170,7 @@ class Drawn:
         return 0
 
 
-_TRACE = Trace("00-1-1-00")
+_TRACE = (("traceparent", "00-1-1-00"), ("x-request-id", "1"))
 
 
 def _outcome(known: Known, request: Request, draw: int) -> Outcome:

@@ -152,6 +152,15 @@ class Breaker:
                 return Trial(endpoint=standing.name, is_copy=False)
         return None
 
+    @property
+    def has_out(self) -> bool:
+        """Is anybody out, so that there may be somebody to try?"""
+        return bool(self._out)
+
+    def is_due(self, *, now: float) -> bool:
+        """Has ``check`` something to do ``now``?"""
+        return self._check_at <= now
+
     def next_deadline(self) -> float | None:
         """When ``check`` has something to do next; None while nothing is going on."""
         return None if self._check_at == inf else self._check_at

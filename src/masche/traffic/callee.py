@@ -115,8 +115,7 @@ class Callee:
 
     def check(self, *, now: float) -> None:
         """Do what is due by time alone, whether or not calls are made."""
-        due = self.breaker.next_deadline()
-        if due is not None and due <= now:
+        if self.breaker.is_due(now=now):
             self._events += self.breaker.check(now=now)
 
     # What a call asks for
@@ -133,23 +132,25 @@ class Callee:
 
         Who was tried already comes last, before those who are shunned; these are called rather than nobody.
         """
-        self.check(now=now)
-        risk = self.breaker.trial(can_copy=is_idempotent(method), now=now)
+        breaker = self.breaker
+        if breaker.is_due(now=now):
+            self._events += breaker.check(now=now)
+        risk = breaker.trial(can_copy=is_idempotent(method), now=now) if breaker.has_out else None
         if risk is not None and not risk.is_copy and risk.endpoint not in tried:
             made = self._at(risk, now=now)
             if made is not None:
                 return made
-        shunned = self.breaker.shunned(now=now)
+        shunned = breaker.shunned(now=now)
         claim = (
             self.balancer.claim(now=now, rng=rng, key=key, exclude=shunned.union(tried) if tried else shunned)
             or self.balancer.claim(now=now, rng=rng, key=key, exclude=shunned)
             or self.balancer.claim(now=now, rng=rng, key=key)
         )
-        return None if claim is None else Try(claim, self.breaker.start(claim.endpoint.id, now=now))
+        return None if claim is None else Try(claim, breaker.start(claim.endpoint.id, now=now))
 
     def copy(self, *, now: float, method: str, tried: AbstractSet[str] = NOBODY) -> Try | None:
         """Begin a copy of a call at an instance that is out, when that is due: nobody waits for its answer."""
-        if not is_idempotent(method):
+        if not self.breaker.has_out or not is_idempotent(method):
             return None
         trial = self.breaker.trial(can_copy=True, now=now)
         if trial is None or not trial.is_copy or trial.endpoint in tried:

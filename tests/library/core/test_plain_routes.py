@@ -30,7 +30,7 @@ from masche.model.view import (
 from masche.traffic.request import Request
 
 PATHS = st.sampled_from(["/", "/a", "/a/", "/a/b", "/ab", "/A", "/a?x=1", "/a/b/c?x=1&y=2"])
-TRACE = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
+TRACE = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"), ("x-request-id", "the-id"))
 
 MATCHES = st.builds(
     RequestMatch,
@@ -91,10 +91,10 @@ def known(*routes: Route) -> Known:
 @given(st.lists(ROUTES, max_size=4), REQUESTS, st.integers())
 def test_what_is_found_is_what_the_router_decides(routes: list[Route], request: Request, seed: int) -> None:
     table = known(*routes)
-    added = additions(request, trace=TRACE, rng=Random(seed))
+    added = additions(request, trace=TRACE)
     assert added is not None
     found = PlainRoutes(table).find(request)
-    tidy = tidied(request, trace=TRACE, rng=Random(seed))
+    tidy = tidied(request, trace=TRACE)
     assert isinstance(tidy, Request)
     assert tidy.headers == request.headers + added
     if found is not None:
@@ -115,7 +115,6 @@ def test_strangers_are_for_the_router() -> None:
 
 
 def test_odd_requests_are_for_the_router() -> None:
-    rng = Random(1)
     odd = (
         Request(authority="orders", target="/a//b"),
         Request(authority="orders", target="/a/../b"),
@@ -128,4 +127,4 @@ def test_odd_requests_are_for_the_router() -> None:
         Request(authority="orders", headers=(("connection", "x-a"),)),
         Request(authority="orders", headers=(("x-a", "1\t"),)),
     )
-    assert [additions(each, trace=TRACE, rng=rng) for each in odd] == [None] * len(odd)
+    assert [additions(each, trace=TRACE) for each in odd] == [None] * len(odd)

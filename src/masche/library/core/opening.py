@@ -45,10 +45,10 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
     trace = tracing.onward(rng=rng, sampling=facade.options.trace_sampling)
     routes = facade.channels.routes(known, now=facade.now())
     # The usual request on the usual route needs no more than to be looked up.
-    added = additions(request, trace=trace, rng=rng) if request.scheme == "http" else None
+    added = additions(request, trace=trace) if request.scheme == "http" else None
     if added is not None and (send := routes.find(request)) is not None:
         return _opened(facade, send, request, request.headers + added)
-    tidy = tidied(request, trace=trace, rng=rng)
+    tidy = tidied(request, trace=trace)
     decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=rng)
     if isinstance(decision, Outside):
         return Outside(request)

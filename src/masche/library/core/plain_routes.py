@@ -40,6 +40,8 @@ class PlainRoutes:
                     continue
                 if entry.is_bare:
                     return entry.send
+            if entry.wants is not None and all(name != entry.wants for name, _ in request.headers):
+                continue
             if entry.match.share is not None:
                 return None
             if holds(entry.match, request):
@@ -51,9 +53,11 @@ _ENDS = ("", "/")
 
 
 class _Entry:
-    """One route. ``stem``: of its path, None where that is not compared simply; ``is_bare``: that is all it matches."""
+    """One route. ``stem``: of its path, None where that is not compared simply; ``is_bare``: that is all it matches;
+    ``wants``: a header without which it cannot match.
+    """
 
-    __slots__ = ("is_bare", "is_exact", "match", "send", "stem")
+    __slots__ = ("is_bare", "is_exact", "match", "send", "stem", "wants")
 
     def __init__(self, source: Route, known: Known) -> None:
         self.match = match = source.match
@@ -61,6 +65,8 @@ class _Entry:
         self.is_exact = match.path_kind is PathKind.EXACT
         self.stem = (match.path if self.is_exact else match.path.rstrip("/")) if is_simple else None
         self.is_bare = match == RequestMatch(path_kind=match.path_kind, path=match.path)
+        plain = (each for each in match.headers if not each.is_inverted and not each.is_missing_empty)
+        self.wants = next((each.name for each in plain if each.name != "host" and each.name[:1] != ":"), None)
         self.send = _always(source, known)
 
 

@@ -96,25 +96,25 @@ def is_never_ours(authority: str) -> bool:
     return _NEVER.fullmatch(authority) is not None
 
 
-def tidied(request: Request, *, trace: Headers, rng: Chance) -> Request | Answer:
-    """Bring a request into the one spelling in which it is matched and sent, let it go on in its ``trace``, and number
-    it.
+def tidied(request: Request, *, trace: Headers) -> Request | Answer:
+    """Bring a request into the one spelling in which it is matched and sent, let it go on in its ``trace`` (the last
+    of these headers is its id).
 
     What no proxy may guess about is answered at once, as the callee would. A trace of the request's own is left as it
     is. Most requests need nothing, which costs less to see than ``edge.received`` costs.
     """
-    added = additions(request, trace=trace, rng=rng)
+    added = additions(request, trace=trace)
     found: Request | Verdict = request
     if added is None:
         found = received(request)
         if isinstance(found, Verdict):
             return answers.answer(found.status, found.sentence, flag="", request=request)
         names = _Names.of(tuple(name for name, _ in found.headers))
-        added = _added(names, trace, rng)[1:]  # who received it has said by what it came
+        added = _added(names, trace)[1:]  # who received it has said by what it came
     return replace(found, headers=found.headers + added)
 
 
-def additions(request: Request, *, trace: Headers, rng: Chance) -> Headers | None:
+def additions(request: Request, *, trace: Headers) -> Headers | None:
     """Return what is added to the headers of a request that is to be changed in nothing else; None: it is not such."""
     if _PLAIN_TARGET.fullmatch(request.target) is None or request.method not in METHODS:
         return None
@@ -125,7 +125,7 @@ def additions(request: Request, *, trace: Headers, rng: Chance) -> Headers | Non
     values = "".join([value for _, value in headers])
     if not names.are_plain or not (values.isprintable() or not values) or len(values) > _FEW_BYTES:
         return None
-    return _added(names, trace, rng)
+    return _added(names, trace)
 
 
 class _Names:
@@ -163,24 +163,12 @@ ADDED = frozenset(("x-forwarded-proto", "x-request-id", "traceparent", "tracesta
 _PROTO = ("x-forwarded-proto", "http")
 
 
-def _added(names: _Names, trace: Headers, rng: Chance) -> Headers:
-    """The request's id and its trace, unless it has its own."""
-    if not names.have_trace:
-        ours = trace if not names.have_id else tuple(each for each in trace if each[0] != "x-request-id")
-    else:
-        ours = () if names.have_id else tuple(each for each in trace if each[0] == "x-request-id")
-    if names.have_id or (trace and trace[-1][0] == "x-request-id"):
-        return (_PROTO, *ours)
-    return (_PROTO, *ours, ("x-request-id", request_id(rng)))
-
-
-def request_id(rng: Chance) -> str:
-    """Return a new request id: a UUID of version 4 (RFC 9562), as Envoy makes them."""
-    bits = f"{rng.getrandbits(128):032x}"
-    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{_VARIANTS[bits[16]]}{bits[17:20]}-{bits[20:]}"
-
-
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+def _added(names: _Names, trace: Headers) -> Headers:
+    """The request's trace and its id, which is the last of ``trace``, unless it has its own."""
+    if not (names.have_id or names.have_trace):
+        return (_PROTO, *trace)
+    ours = () if names.have_trace else trace[:-1]
+    return (_PROTO, *ours) if names.have_id else (_PROTO, *ours, *trace[-1:])
 
 
 def route(known: Known, request: Request, *, rng: Chance) -> Decision:

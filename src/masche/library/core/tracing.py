@@ -13,6 +13,8 @@ from masche.library.core import trace
 from masche.traffic.chance import Chance
 from masche.traffic.request import Headers, Request
 
+REQUEST_ID = "x-request-id"
+
 
 class Span(Protocol):
     """What is used of an OpenTelemetry span."""
@@ -45,14 +47,25 @@ class _Api(Protocol):
 
 
 def onward(*, rng: Chance, sampling: float) -> Headers:
-    """Return the headers by which a call goes on in the trace of the request that led to it, its id last, or in a new
-    trace, of which the part ``sampling`` (0 to 1) is marked as recorded.
+    """Return the headers by which a call goes on in the trace of the request that led to it, or in a new trace, of
+    which the part ``sampling`` (0 to 1) is marked as recorded; the id of the request is the last of them.
     """
     current = trace.current()
     if current is not None:
-        return current.headers
-    bits = f"{rng.getrandbits(192):048x}"
-    return (("traceparent", f"00-{bits[:32]}-{bits[32:]}-{'01' if rng.random() < sampling else '00'}"),)
+        made = () if current.request_id else ((REQUEST_ID, request_id(f"{rng.getrandbits(128):032x}")),)
+        return current.headers + made
+    bits = f"{rng.getrandbits(320):080x}"
+    trace_id, span_id = bits[:32], bits[32:48]
+    parent = f"00-{trace_id}-{span_id}-01" if rng.random() < sampling else f"00-{trace_id}-{span_id}-00"
+    return (("traceparent", parent), (REQUEST_ID, request_id(bits[48:])))
+
+
+def request_id(bits: str) -> str:
+    """Return a new request id of 32 random hexadecimal digits: a UUID of version 4 (RFC 9562), as Envoy makes them."""
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{_VARIANTS[bits[16]]}{bits[17:20]}-{bits[20:]}"
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def begun(request: Request, headers: Headers) -> tuple[Span | None, Headers]:
