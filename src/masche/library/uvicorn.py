@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final, cast
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
@@ -36,27 +37,69 @@ IDLE_TIMEOUT: Final = 310
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 
+HEAD_WITHIN: Final = 10.0
+"""Seconds within which the head of a request has to come, as for our proxies (slow loris)."""
+
 GRACE: Final = 10.0
 """Seconds that requests under way have at the end."""
 
 
 @cache
 def introducing(kind: Any, identity: Identity) -> Any:
-    """Return uvicorn's protocol class ``kind`` (HTTP or WebSocket) so that its scopes say who the caller is."""
+    """Return uvicorn's protocol class ``kind`` (HTTP or WebSocket) so that its scopes say who the caller is.
 
+    It also ends connections on which nobody finishes the head of a request, which uvicorn alone would keep for ever.
+    """
     base: Any = kind
 
     class Introducing(base):
+        late: asyncio.TimerHandle | None = None
+        is_within_head = False
+
         def connection_made(self, transport: asyncio.Transport) -> None:
             base.connection_made(self, transport)
             tls = transport.get_extra_info("ssl_object")
             self.app = introduced(self.app, tls, identity)
+            self.wait(IDLE_TIMEOUT)
+
+        def data_received(self, data: bytes) -> None:
+            base.data_received(self, data)
+            if not (self.is_within_head or _is_within_head(self)):
+                self.wait(None)
+            elif self.late is None or self.late.when() > self.loop.time() + HEAD_WITHIN:
+                self.wait(HEAD_WITHIN)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self.wait(None)
+            base.connection_lost(self, error)
+
+        def on_message_begin(self) -> None:
+            """A parser's word that a head begins (httptools)."""
+            self.is_within_head = True
+            base.on_message_begin(self)
+
+        def on_headers_complete(self) -> None:
+            """Its word that it is there."""
+            self.is_within_head = False
+            base.on_headers_complete(self)
+
+        def wait(self, seconds: float | None) -> None:
+            """Close the connection then; None: not."""
+            if self.late is not None:
+                self.late.cancel()
+            self.late = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
 
         def send_400_response(self, _msg: str) -> None:
             """As our proxies say it."""
             base.send_400_response(self, "Bad Request")
 
     return Introducing
+
+
+def _is_within_head(protocol: Any) -> bool:
+    """Say whether h11 has the beginning of a request and waits for more."""
+    conn = getattr(protocol, "conn", None)
+    return isinstance(conn, h11.Connection) and conn.their_state is h11.IDLE and bool(conn.trailing_data[0])
 
 
 def config(app: App, identity: Identity, **options: Any) -> uvicorn.Config:

@@ -1,7 +1,9 @@
 """uvicorn in the mesh: who gets in, what the application is told, and what the caller gets back."""
 
 import json
+import socket
 import ssl
+import time
 from collections.abc import Iterator
 from itertools import product
 
@@ -9,7 +11,8 @@ import pytest
 
 from library.issuing import Issuing, bare_client
 from library.server.conftest import Caller
-from library.server.serving import LOOPS, PROTOCOLS, Served, serving
+from library.server.serving import LOOPS, PROTOCOLS, Served, connected, serving
+from masche.library import uvicorn
 from masche.library.core.tls import Certificates
 from masche.model.view import Attribute, Condition, Decision, MtlsMode, Pattern, PatternKind, Policy, Rule
 from masche.wire import stats
@@ -160,6 +163,31 @@ def test_bodies_pass_in_both_directions_and_are_counted(served: Served, caller: 
     _, _, body = served.ask("/", context=caller("web"), method="POST", body=sent)
     assert json.loads(body)["body"] == sent.decode()
     assert served.counts()[0].bytes_received == len(sent)
+
+
+def test_who_does_not_finish_the_head_of_a_request_is_cut_off_and_who_is_slow_later_is_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(uvicorn, "HEAD_WITHIN", 0.2)
+    served.told(mtls=MtlsMode.PERMISSIVE)
+    assert served.raw(b"GET / HTTP/1.1\r\nhost: ord") == b""
+    with connected(served.port, None) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nhost: orders\r\ncontent-length: 2\r\n\r\n")
+        time.sleep(0.5)  # longer than a head may take
+        connection.sendall(b"xy")
+        assert _answer(connection).startswith(b"HTTP/1.1 200")
+        time.sleep(0.5)  # nothing has begun
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n")
+        assert _answer(connection).startswith(b"HTTP/1.1 200")
+
+
+def _answer(connection: socket.socket) -> bytes:
+    found = b""
+    while not found.endswith(b"0\r\n\r\n"):
+        more = connection.recv(4096)
+        assert more, "cut off"
+        found += more
+    return found
 
 
 def test_the_server_leaves_before_it_closes(ours: Certificates):

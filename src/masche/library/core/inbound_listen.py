@@ -97,6 +97,8 @@ class Listener:
                 try:
                     connection, address = await loop.sock_accept(listening)
                 except OSError as error:
+                    if listening.fileno() < 0:
+                        return
                     if error.errno not in _EXHAUSTED:
                         continue  # the caller went away between its arrival and now
                     say(_log, logging.ERROR, f"cannot accept a caller: {error.strerror}")
@@ -118,9 +120,12 @@ class Listener:
             # Who goes away without a word is a probe, or nobody.
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.INFO
             say(_log, level, f"a caller did not get in: {_why(error)}", source=source, mode=str(self._mode()))
-        except BaseException:
+        except asyncio.CancelledError:
             connection.close()
             raise
+        except Exception:  # noqa: BLE001 - one connection ends by itself, whatever it met; others are accepted still
+            connection.close()
+            _log.exception("a connection could not be taken")
 
     async def _secured(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
