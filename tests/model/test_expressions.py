@@ -1,9 +1,12 @@
 """Regular expressions in RE2's spelling, carried out by Python's engine."""
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masche.model.automaton import automaton
 from masche.model.expressions import ExpressionError, check, compiled, full_match, replace_all
 
 
@@ -88,3 +91,44 @@ def test_any_text_is_an_expression_or_refused(pattern: str, text: str):
     except ExpressionError:
         found = None
     assert full_match(pattern, text) == (found is not None and found.fullmatch(text) is not None)
+
+
+SIGNS = st.sampled_from(["a", "b", "A", ".", "[ab]", "[^a]", r"\d", "(?i:a)", "^", "$", r"\S", "[^[:alpha:]]", "1"])
+EXPRESSIONS = st.recursive(
+    SIGNS,
+    lambda inner: (
+        st.tuples(inner, inner).map("".join)
+        | st.tuples(inner, inner).map(lambda two: f"({two[0]}|{two[1]})")
+        | st.tuples(inner, st.sampled_from(["*", "+", "?", "{2}", "{0,2}", "{1,}", "*?"])).map(
+            lambda two: f"({two[0]}){two[1]}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(EXPRESSIONS, st.lists(st.text(alphabet="abA1\n ", max_size=6), min_size=1, max_size=5))
+def test_the_automaton_says_what_pythons_engine_says(pattern: str, texts: list[str]):
+    for text in texts:
+        assert full_match(pattern, text) == (compiled(pattern).fullmatch(text) is not None)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "(a*)*b", "(.*a){12}b", "(([a-z])+.)+[A-Z]([a-z])+$"])
+def test_an_expression_over_which_engines_despair_takes_no_time(pattern: str):
+    assert not full_match(pattern, "a" * 3_000)
+
+
+def test_what_was_learnt_of_many_texts_is_bounded():
+    made = automaton(compiled("(.*[abc].{9})?x").pattern)
+    assert made is not None
+    rng = Random(1)
+    for _ in range(300):
+        text = "".join(rng.choice("abcdefgh") for _ in range(60))
+        assert made.fits(text) is False
+        assert made.fits(text[:-10] + "a" + text[-9:] + "x") is True
+    assert made.remembered <= 500
+
+
+def test_repeats_that_come_to_too_much_are_refused():
+    with pytest.raises(ExpressionError, match="too much"):
+        check("((a{100}){100}){100}")

@@ -8,6 +8,8 @@ out exactly is not carried out at all: it is reported where it is decoded, and m
 import re
 from functools import lru_cache
 
+from masche.model.automaton import Automaton, TooLargeError, automaton
+
 MAX_LENGTH = 4096
 """How long an expression may be, in characters."""
 
@@ -51,7 +53,13 @@ class ExpressionError(ValueError):
 
 
 def full_match(pattern: str, text: str) -> bool:
-    """Say whether the whole text matches; an expression that cannot be carried out matches nothing."""
+    """Say whether the whole text matches; an expression that cannot be carried out matches nothing.
+
+    In time that grows with the text alone, unless the expression asks for the edges of words or lines.
+    """
+    found = _lenient_automaton(pattern)
+    if found is not None:
+        return found.fits(text)
     compiled = _lenient(pattern)
     return compiled is not None and compiled.fullmatch(text) is not None
 
@@ -101,15 +109,25 @@ def _lenient(pattern: str) -> re.Pattern[str] | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def _lenient_automaton(pattern: str) -> Automaton | None:
+    try:
+        return automaton(compiled(pattern).pattern)
+    except (ExpressionError, TooLargeError):
+        return None
+
+
 @lru_cache(maxsize=4096)
 def compiled(pattern: str) -> re.Pattern[str]:
     """Return the expression in Python's engine; raises ExpressionError."""
     if len(pattern) > MAX_LENGTH:
         raise ExpressionError(f"an expression may have {MAX_LENGTH} characters, not {len(pattern)}")
     try:
-        return re.compile(_Translation(pattern).text(), re.ASCII)
-    except (re.error, OverflowError, RecursionError) as error:
+        found = re.compile(_Translation(pattern).text(), re.ASCII)
+        automaton(found.pattern)
+    except (re.error, OverflowError, RecursionError, TooLargeError) as error:
         raise ExpressionError(f"the expression {pattern!r} does not compile: {error}") from error
+    return found
 
 
 class _Translation:
