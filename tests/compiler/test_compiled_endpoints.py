@@ -48,6 +48,16 @@ def test_without_a_target_port_it_is_the_same_number():
     assert [each.port for each in found(mesh, port=PortRef("shop", "orders", 8080))] == [21000]
 
 
+@pytest.mark.parametrize(("state", "count"), [("", 1), ("READY", 0)])
+def test_who_was_written_down_without_ports_listens_where_the_service_says_and_who_registered_so_is_a_client(
+    state: str, count: int
+):
+    mesh = a_mesh(
+        service("orders", "[{port: 80, targetPort: 8080}]") + workload("orders-1", "orders", ", ports: []", state=state)
+    )
+    assert len(found(mesh)) == count
+
+
 def test_a_port_or_service_that_is_not_there_has_no_endpoints():
     mesh = a_mesh(service("orders") + workload("orders-1", "orders"))
     assert found(mesh, port=PortRef("shop", "orders", 81)) == []
