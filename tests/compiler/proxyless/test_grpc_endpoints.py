@@ -67,6 +67,20 @@ def test_an_address_is_named_once_for_who_is_well():
     assert [each.endpoints for each in localities] == [(instance(2),), (back,)]
 
 
+def test_instances_that_are_steered_are_localities_with_their_shares():
+    slow, quick, gone = instance(1, weight=10), instance(2, weight=90), instance(3, health=Health.UNHEALTHY)
+    steered = Locality(zone="a", priority=0, endpoints=(slow, quick, gone), weight=600)
+    other = Locality(zone="b", priority=0, endpoints=(instance(4), instance(5)), weight=400)
+    parts = grpc_endpoints.reachable(found(steered, other)).localities
+    assert [(each.zone, each.via, each.weight) for each in parts] == [
+        ("a", "shop/orders-1", 60_000),
+        ("a", "shop/orders-2", 540_000),
+        ("a", "shop/orders-3", 600_000),
+        ("b", "", 400_000),
+    ]
+    assert [each.endpoints for each in parts[:3]] == [(slow,), (quick,), (gone,)]
+
+
 def test_templates_of_paths_fit_what_policies_fit():
     templates = ("/a.B/{*}", "/{**}", "/{*}/C", "/a.B/{**}C", "/a.B/C", "/{*}/{*}", "/a.B/{**}")
     paths = ("/a.B/C", "/a.B/D", "/a.B/", "/x/C", "/aXB/C", "/a.B", "/a.B/CC", "/", "/a.B/D/C")

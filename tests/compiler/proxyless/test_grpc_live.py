@@ -26,8 +26,8 @@ from masche.identity import keys, shown
 from masche.identity.authority import Authority
 from masche.identity.spiffe import SpiffeId
 from masche.model.mesh import Mesh
-from masche.model.refs import Name
-from masche.model.steering import NO_STEERING
+from masche.model.refs import Name, PortRef
+from masche.model.steering import NO_STEERING, Steer, Steering
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort
 from masche.wire import grpc_bootstrap
 from masche.xds.wanted import Wanted
@@ -42,6 +42,7 @@ class World:
     stack: ExitStack
     authority: Authority
     programs: dict[str, int]
+    steering: Steering = NO_STEERING
 
     def show(self, workload: str, account: str) -> None:
         """Give a workload the certificate of an account."""
@@ -82,7 +83,7 @@ class World:
         port = self.programs.get(workload, 0)
         ports = (SeatPort(name="grpc", app_port=port, mesh_port=port),) if port else ()
         seat = Seat(workload=found.name, bind="127.0.0.1", ports=ports)
-        instances = (endpoints(mesh, NO_STEERING, each.service, "") for each in told.clusters)
+        instances = (endpoints(mesh, self.steering, each.service, "") for each in told.clusters)
         return Wanted.of((*grpc.blobs(told), *grpc.listeners(told, seat), *map(grpc_endpoints.blob, instances)))
 
     def mesh(self, more: str = "") -> Mesh:
@@ -298,6 +299,31 @@ def test_a_hash_keeps_equal_calls_at_one_instance(world: World, algorithm: str):
     }
     assert all(len(peers) == 1 for peers in found.values())
     assert len({peer for peers in found.values() for peer in peers}) > 1
+
+
+def test_measured_weights_of_instances_are_heeded_and_change_while_calls_go_on(world: World):
+    for number in range(1, 4):
+        world.start(f"orders-{number}", SERVER, port=free_port())
+    caller = world.start("web", CALLER)
+    serving(world)
+    assert caller.ask(target="orders:80")["code"] == "OK"
+
+    def measured() -> list[float]:
+        answers = caller.ask(target="orders:80", times=400, wait=False)
+        assert {each["code"] for each in answers} == {"OK"}, answers
+        peers = [each["peer"] for each in answers]
+        return [peers.count(f"orders-{number}") / len(peers) for number in range(1, 4)]
+
+    def come_to(weights: tuple[int, ...]) -> None:
+        """Shares are as the weights say, to 7 percent, once gRPC goes by them."""
+        named = tuple((f"shop/orders-{number}", weight) for number, weight in enumerate(weights, 1))
+        world.steering = Steering(steers={(PortRef("shop", "orders", 80), ""): Steer(weights=named)})
+        world.tell(world.mesh(), "web")
+        wanted = [weight / sum(weights) for weight in weights]
+        caller.until(lambda: all(abs(one - other) < 0.07 for one, other in zip(measured(), wanted, strict=True)))
+
+    for weights in ((20, 100, 80), (300, 50, 50), (100, 100, 100)):
+        come_to(weights)
 
 
 PEER_AUTHENTICATION = """
