@@ -156,3 +156,24 @@ def test_a_request_beyond_the_limits_ends_the_stream():
     assert no_type is not None
     assert lots is not None
     assert (no_type.blame, lots.blame) == (Blame.INVALID, Blame.EXHAUSTED)
+
+
+def test_a_client_that_refused_a_part_is_told_again_what_it_had_acknowledged_before():
+    client = Client(cluster("a"))
+    client.ask(CLUSTER)
+    client.settle()
+    client.want(cluster("a", "new"), cluster("b", "bad"))
+    client.answer("cluster b: no such policy")
+    assert names(client.want(cluster("a"))) == [("CDS", ["a"], [])], "it may have applied the new a"
+    client.settle()
+    assert client.stream.is_live(world(cluster("a")))
+
+
+def test_two_states_that_are_both_refused_are_not_sent_in_turns():
+    client = Client(cluster("a"))
+    client.ask(CLUSTER)
+    client.settle()
+    assert names(client.want(cluster("b", "bad"))) == [("CDS", ["a", "b"], [])], "removals come last"
+    assert names(client.answer("cluster b: no such policy")) == [("CDS", ["b"], [])]
+    assert client.answer("cluster b: no such policy") == []
+    assert names(client.want(cluster("b", "good"))) == [("CDS", ["a", "b"], [])]

@@ -344,3 +344,15 @@ def test_whatever_a_control_plane_sends_is_answered_once_and_ends_nothing(respon
         (answer,) = talk.said()
         assert answer.nonce == f"n{talk.nonce}"
         assert answer.names == ("a", "b")
+
+
+def test_what_is_given_up_while_its_request_is_written_and_asked_for_again_is_still_waited_for():
+    talk = Talk()
+    talk.subscriber.subscribe(ENDPOINTS, "a")
+    request = talk.subscriber.outgoing()
+    assert request is not None
+    talk.subscriber.unsubscribe(ENDPOINTS, "a")
+    talk.subscriber.wrote(request, now=0.0)
+    assert talk.ask(ENDPOINTS, "a") == []
+    assert talk.subscriber.next_deadline() == 15.0
+    assert talk.hear(ENDPOINTS, packed(ENDPOINTS, "a")) == ((ENDPOINTS, "a"),)

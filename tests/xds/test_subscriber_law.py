@@ -54,6 +54,7 @@ class Conversation(RuleBasedStateMachine):
         self.to_server: deque[SotwRequest] = deque()
         self.to_client: deque[SotwResponse] = deque()
         self.open: Incoming | None = None
+        self.writing: SotwRequest | None = None
         self.client.connect()
         self.take(self.server.want(self.wanted, now=self.now))
 
@@ -85,11 +86,18 @@ class Conversation(RuleBasedStateMachine):
         self.wanted = Wanted.of(named(kind, name, word) for (kind, name), word in world.items())
         self.take(self.server.want(self.wanted, now=self.now))
 
+    @precondition(lambda self: self.writing is None)
     @rule()
-    def it_writes(self) -> None:
-        if request := self.client.outgoing():
-            self.client.wrote(request, now=self.now)
-            self.to_server.append(request)
+    def it_begins_to_write(self) -> None:
+        self.writing = self.client.outgoing()
+
+    @precondition(lambda self: self.writing)
+    @rule()
+    def it_wrote(self) -> None:
+        assert self.writing is not None
+        self.client.wrote(self.writing, now=self.now)
+        self.to_server.append(self.writing)
+        self.writing = None
 
     @precondition(lambda self: self.to_server)
     @rule()
@@ -125,7 +133,7 @@ class Conversation(RuleBasedStateMachine):
         self.server = SotwStream(now=self.now)
         self.to_server.clear()
         self.to_client.clear()
-        self.open = None
+        self.open = self.writing = None
         self.client.connect(is_another=is_another)
         self.take(self.server.want(self.wanted, now=self.now))
 
@@ -138,9 +146,10 @@ class Conversation(RuleBasedStateMachine):
                 self.it_reads()
             elif self.to_server:
                 self.the_server_hears()
+            elif self.writing:
+                self.it_wrote()
             elif request := self.client.outgoing():
-                self.client.wrote(request, now=self.now)
-                self.to_server.append(request)
+                self.writing = request
             elif (deadline := self.client.next_deadline()) is not None:
                 assert deadline > self.now or self.now == 0.0 or deadline >= self.now - 20.0
                 self.now = max(self.now, deadline)

@@ -54,7 +54,7 @@ class _Book:
         self.nonce = ""
         self.is_owing = False
         self.held = _World()
-        self._refused: _World | None = None
+        self._refused: tuple[_World, ...] = ()
         self.rejections: tuple[Rejection, ...] = ()
 
     def target(self) -> _World:
@@ -89,7 +89,13 @@ class _Book:
     def _is_news(self, world: _World) -> bool:
         """Whether the client has to be told. After a refusal it may have applied what was good of it (gRFC A46), so
         that even the last state that it acknowledged must be sent again."""
-        return not world.is_same(self.held if self._refused is None else self._refused)
+        if self._refused:
+            return not any(world.is_same(refused) for refused in self._refused)
+        return not world.is_same(self.held)
+
+    def reconsider(self) -> None:
+        """Something else is wanted, or asked for: of all that was refused only the last tells what the client has."""
+        self._refused = self._refused[-1:]
 
     def send(self, world: _World, nonce: str) -> Send:
         self.is_owing = False
@@ -100,12 +106,14 @@ class _Book:
     def acknowledge(self) -> None:
         assert self.flight is not None, "only what is in flight can be answered"
         self.held, self.flight = _World(self.flight.blobs), None
-        self._refused, self.rejections = None, ()
+        self._refused, self.rejections = (), ()
 
     def ask(self, names: Iterable[str]) -> None:
         """Take the names of a request; what the client no longer asks for it has dropped by itself."""
         shift = self.subscription.replace(names)
         self.is_owing |= bool(shift.asked) or shift.opened
+        if shift.asked or shift.dropped or shift.opened or shift.closed:
+            self.reconsider()
         if not self.subscription.is_wild:
             self.held = _World(tuple(blob for blob in self.held.blobs if self.subscription.covers(blob.name)))
 
@@ -113,7 +121,7 @@ class _Book:
         """Book a refusal. The client's words tell which resources it means; if they name none, all may be meant."""
         assert self.flight is not None, "only what is in flight can be answered"
         sent, self.flight = self.flight.blobs, None
-        self._refused = _World(sent)
+        self._refused = (*self._refused, _World(sent))
         before = {blob.name: blob.version for blob in self.held.blobs}
         changed = [blob for blob in sent if before.get(blob.name) != blob.version]
         blamed = [blob for blob in changed if blob.name in why] or changed
@@ -172,7 +180,9 @@ class SotwStream:
         changed = [book for kind, book in self._books.items() if wanted.table(kind) is not book.table]
         is_first, self._wanted = self._wanted is None, wanted
         for book in changed:
-            book.table = wanted.table(book.type_url)
+            before, book.table = book.table, wanted.table(book.type_url)
+            if book.table.changed_since(before):
+                book.reconsider()
         return Decision(sends=tuple(self._sends()) if changed or is_first else ())
 
     def tick(self, *, now: float) -> Decision:  # noqa: ARG002 - the same call as a delta Stream's

@@ -68,6 +68,7 @@ class _Book:
         "entries",
         "is_busy",
         "is_stale",
+        "leaving",
         "nonce",
         "type_url",
         "version",
@@ -86,12 +87,21 @@ class _Book:
         """Forget what belonged to a stream."""
         self.nonce = ""
         self.asked: tuple[str, ...] | None = None
+        self.leaving: frozenset[str] = frozenset()
         self.written: frozenset[str] = frozenset()
         self.answer: str | None = None
         self.is_busy = False
         self.is_stale = bool(self.entries)
         for entry in self.entries.values():
             entry.is_sure = False
+
+    def send(self, names: tuple[str, ...]) -> None:
+        """A request with these names is on its way."""
+        self.asked, self.leaving, self.is_stale = names, frozenset(names), False
+
+    def may_come(self, name: str) -> bool:
+        """Whether the control plane may think that we want it, as far as our last requests say."""
+        return name in self.written or name in self.leaving
 
     def names(self) -> tuple[str, ...]:
         """What to ask for. An empty list would ask older control planes for everything: then we ask as before."""
@@ -131,7 +141,7 @@ class Subscriber:
         if not entry.count:
             book.is_stale = True
             book.wanted += 1
-            if name not in book.written:
+            if not book.may_come(name):
                 entry.is_sure = False
                 self._deadlines.pop((type_url, name), None)
         entry.count += 1
@@ -146,7 +156,7 @@ class Subscriber:
             return
         book.is_stale = True
         book.wanted -= 1
-        if name not in book.written:
+        if not book.may_come(name):
             self._deadlines.pop((type_url, name), None)
             del book.entries[name]
 
@@ -199,7 +209,7 @@ class Subscriber:
         for name in (book.written - before) & book.entries.keys():
             entry = book.entries[name]
             self._deadlines.pop((book.type_url, name), None)
-            if entry.count and entry.resource.standing is Standing.ASKED:
+            if entry.resource.standing is Standing.ASKED:
                 self._deadlines[book.type_url, name] = now + self._patience.absent
         for name in (before - book.written) & book.entries.keys():
             book.entries[name].is_sure = False
@@ -256,7 +266,7 @@ class Subscriber:
             del self._deadlines[key]
             book = self._books[key[0]]
             entry = book.entries[key[1]]
-            if not entry.count and key[1] not in book.written:
+            if not entry.count and not book.may_come(key[1]):
                 del book.entries[key[1]]
             elif entry.vanish() and entry.count:
                 gone.append(key)
@@ -305,7 +315,7 @@ class Subscriber:
         if book.asked is None:
             return self._first(book, names) if names else None
         why, book.answer = book.answer or "", None
-        book.asked, book.is_stale = names, False
+        book.send(names)
         return SotwRequest(
             type_url=book.type_url,
             version=book.version,
@@ -317,7 +327,7 @@ class Subscriber:
 
     def _first(self, book: _Book, names: tuple[str, ...]) -> SotwRequest:
         """Ask first on a stream, with the version that we hold if nothing is missing from it."""
-        book.asked, book.is_stale = names, False
+        book.send(names)
         for name in names:
             if name in book.entries:
                 book.entries[name].is_sure = True
@@ -338,7 +348,7 @@ class Subscriber:
     def _see(self, book: _Book, incoming: Incoming, *, now: float) -> None:
         for name in incoming.seen & book.entries.keys():
             entry = book.entries[name]
-            if entry.count or name in book.written:
+            if entry.count or book.may_come(name):
                 self._deadlines.pop((book.type_url, name), None)
             entry.is_sure |= name in book.written
         if book.type_url in _WHOLE and not incoming.errors:
@@ -349,7 +359,7 @@ class Subscriber:
         for name in [name for name in book.entries if name not in seen]:
             entry = book.entries[name]
             key = (book.type_url, name)
-            if not entry.count and name not in book.written:
+            if not entry.count and not book.may_come(name):
                 del book.entries[name]
                 self._deadlines.pop(key, None)
             elif self.ignores_deletion and entry.resource.standing is Standing.HELD:
