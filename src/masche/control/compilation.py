@@ -19,7 +19,7 @@ from masche.model.blob import Blob
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
 from masche.model.steering import NO_STEERING, Steering
-from masche.model.vantage import Seat, Vantage
+from masche.model.vantage import Dialect, Seat, Vantage
 from masche.model.view import Endpoints, View
 from masche.wire.types import CLUSTER, ROUTES
 from masche.xds.wanted import EMPTY, Table, Wanted
@@ -95,6 +95,9 @@ class Compilation:
     habits: Habits = field(default_factory=dict[Name, Given])
     _compiled: dict[Vantage, Compiled] = field(default_factory=dict[Vantage, Compiled])
     _endpoints: dict[EndpointKey, Assigned] = field(default_factory=dict[EndpointKey, Assigned])
+    _said: dict[tuple[Dialect, EndpointKey], tuple[Assigned, Blob]] = field(
+        default_factory=dict[tuple[Dialect, EndpointKey], tuple[Assigned, Blob]]
+    )
     _shared: dict[Vantage, Wanted] = field(default_factory=dict[Vantage, Wanted])
     _narrowed: dict[tuple[Vantage, Given], _Narrowed] = field(default_factory=dict[tuple[Vantage, Given], _Narrowed])
     _own: dict[Place, _Own] = field(default_factory=dict[Place, _Own])
@@ -144,6 +147,7 @@ class Compilation:
         self._shared = {vantage: made for vantage, made in self._shared.items() if vantage in vantages}
         keys = {key for vantage, made in self._compiled.items() for key in _endpoint_keys(vantage, made.view)}
         self._endpoints = {key: made for key, made in self._endpoints.items() if key in keys}
+        self._said = {said: made for said, made in self._said.items() if said[1] in keys}
 
     def view(self, vantage: Vantage) -> View:
         """The View from here."""
@@ -198,12 +202,19 @@ class Compilation:
         for key, held in list(self._endpoints.items()):
             self._endpoints[key] = self._assigned(key, held)
 
+    def _instances(self, dialect: Dialect, key: EndpointKey) -> Blob:
+        """The endpoints in a dialect; where it says them as a proxy's does it is the same Blob."""
+        assigned = self._endpoints_of(key)
+        before = self._said.get((dialect, key))
+        if before is None or before[0] is not assigned:
+            before = self._said[dialect, key] = (assigned, encode.instances(dialect, *assigned))
+        return before[1]
+
     def _shared_tables(self, vantage: Vantage) -> Wanted:
         if vantage in self._current and vantage in self._shared:
             return self._shared[vantage]
         compiled = self._compile(vantage)
-        found = (self._endpoints_of(key) for key in _endpoint_keys(vantage, compiled.view))
-        instances = (encode.instances(vantage.dialect, *each) for each in found)
+        instances = (self._instances(vantage.dialect, key) for key in _endpoint_keys(vantage, compiled.view))
         before = self._shared.get(vantage, Wanted({}))
         led_to = tunnels.tables(reach(self.mesh)) if vantage.is_east_west else ()
         made = Wanted.of((*compiled.blobs, *instances, *led_to))
