@@ -186,3 +186,24 @@ def test_what_the_library_may_call_is_never_narrowed_since_it_asks_by_name() -> 
     offered = compilation.wanted(((vantage, seat),)).table(CLUSTER)
     assert len(offered) == 62
     assert all(offered.offers(name) for name in offered)
+
+
+def test_a_program_that_uses_grpc_is_told_in_its_own_dialect_and_shares_what_is_the_same_in_both() -> None:
+    compilation = settled(SHOP + workload("orders-1", "orders"))
+    beside, seat = place(compilation, "web-1")
+    program = replace(beside, placement=Placement.LIBRARY, dialect=Dialect.GRPC)
+    own = replace(seat, proxy_port=0, ports=(SeatPort(name="grpc", app_port=50051, mesh_port=50051),))
+    proxied, told = compilation.wanted(((beside, seat),)), compilation.wanted(((program, own),))
+    assert {"orders", "orders:80", "orders.shop.svc.cluster.local:80"} <= told.table(LISTENER).keys()
+    assert "grpc/server?xds.resource.listening_address=0.0.0.0:50051" in told.table(LISTENER)
+    assert "proxy" not in told.table(LISTENER)
+    name = PortRef("shop", "orders", 80).path
+    assert told.table(CLUSTER)[name].version != proxied.table(CLUSTER)[name].version
+    assert told.table(ENDPOINTS)[name] is proxied.table(ENDPOINTS)[name]
+    weights = (("shop/orders-1", 10), ("shop/orders-2", 100))
+    compilation.settle(put(compilation.mesh, workload("orders-2", "orders", 21002)), endpoints_alone=True)
+    compilation.steer(Steering(steers={(PortRef("shop", "orders", 80), ""): Steer(weights=weights)}))
+    steered = compilation.wanted(((program, own),)).table(ENDPOINTS)[name]
+    assert steered.version != compilation.wanted(((beside, seat),)).table(ENDPOINTS)[name].version
+    compilation.settle(put(compilation.mesh, service("extra")), endpoints_alone=False)
+    assert compilation.wanted(((program, own),)).table(ENDPOINTS)[name] is steered
