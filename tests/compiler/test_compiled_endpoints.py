@@ -1,5 +1,6 @@
 """Which instances a caller is given."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,14 +49,12 @@ def test_without_a_target_port_it_is_the_same_number():
     assert [each.port for each in found(mesh, port=PortRef("shop", "orders", 8080))] == [21000]
 
 
-@pytest.mark.parametrize(("state", "count"), [("", 1), ("READY", 0)])
-def test_who_was_written_down_without_ports_listens_where_the_service_says_and_who_registered_so_is_a_client(
-    state: str, count: int
-):
-    mesh = a_mesh(
-        service("orders", "[{port: 80, targetPort: 8080}]") + workload("orders-1", "orders", ", ports: []", state=state)
-    )
-    assert len(found(mesh)) == count
+def test_who_registered_without_ports_is_a_client_whatever_service_selects_it():
+    mesh = a_mesh(service("orders", "[{port: 80, targetPort: 8080}]") + workload("orders-1", "orders", state="READY"))
+    [server] = mesh.workloads.values()
+    client = server.model_copy(update={"spec": server.spec.model_copy(update={"ports": ()})})
+    assert len(found(mesh)) == 1
+    assert found(replace(mesh, workloads={client.name: client})) == []
 
 
 def test_a_port_or_service_that_is_not_there_has_no_endpoints():

@@ -91,17 +91,8 @@ def _instances(mesh: Mesh, service: Service, target: ServicePort) -> Iterator[Pl
 
 
 def application_port(workload: Workload, target: int | str) -> WorkloadPort | None:
-    """Return the workload's port with this number, or this name; None when it has no such port.
-
-    A workload that somebody wrote down without ports is taken to listen where its Services say; one that registered
-    without any is a client.
-    """
-    for port in workload.spec.ports:
-        if target in {port.port, port.name}:
-            return port
-    if not workload.spec.ports and isinstance(target, int) and workload.status is None:
-        return WorkloadPort(port=target)
-    return None
+    """Return the workload's port with this number, or this name; None when it has none, as clients have not."""
+    return next((port for port in workload.spec.ports if target in {port.port, port.name}), None)
 
 
 def _of_workload(workload: Workload, port: WorkloadPort, *, is_mtls: bool) -> EndpointView:
