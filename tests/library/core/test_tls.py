@@ -217,19 +217,37 @@ def test_both_ends_speak_tls_1_3_and_http_1_unless_more_is_asked(mesh: Issuing, 
     assert peer_id(object()) == ""
 
 
-def test_no_session_is_resumed_under_another_identity(mesh: Issuing, ours: Certificates) -> None:
-    """Ours gives no tickets; where another server does, OpenSSL binds a session to the context it was made by."""
+def test_no_session_is_resumed(mesh: Issuing, ours: Certificates) -> None:
+    """Who resumes is not asked again who it is: ours gives no tickets, and takes none of another server's."""
     bare = bare_server(*mesh.pair("orders"), mesh.roots)
-    first = connected(ours.client_context((ORDERS.value,)), bare)
+    wanted = ours.client_context((ORDERS.value,))
+    first = connected(wanted, bare)
     assert first.session is not None
     assert first.session.has_ticket
-    with pytest.raises(ValueError, match="different SSLContext"):
-        connected(ours.client_context((mesh.name("carts"),)), bare, first.session)
-    again = connected(ours.client_context((ORDERS.value,)), bare, first.session)
-    assert again.session_reused
-    assert peer_id(again) == ORDERS.value
-    own = connected(ours.client_context((ORDERS.value,)), mesh.certificates("orders").server_context())
+    for context in (wanted, ours.client_context((mesh.name("carts"),))):
+        with pytest.raises(ssl.SSLError, match="resumes no session"):
+            connected(context, bare, first.session)
+    own = connected(wanted, mesh.certificates("orders").server_context())
     assert own.session is None or not own.session.has_ticket
+
+
+def test_a_connection_that_was_told_of_nobody_refuses_everybody(mesh: Issuing, ours: Certificates) -> None:
+    """What is behind a context has the certificate, and lets nobody in by itself."""
+    behind = connected(ours.client_context((ORDERS.value,)), mesh.certificates("orders").server_context()).context
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"expected nobody; .*orders answered"):
+        connected(behind, mesh.certificates("orders").server_context())
+    with pytest.raises(ssl.SSLError, match="serves nobody"):
+        ours.client_context((ORDERS.value,)).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+
+
+def test_nobody_on_the_way_learns_which_service_is_called(mesh: Issuing, ours: Certificates) -> None:
+    named: list[str | None] = []
+    bare = bare_server(*mesh.pair("orders"), mesh.roots)
+    bare.sni_callback = lambda _connection, name, _context: named.append(name)
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ours.client_context((ORDERS.value,)).wrap_bio(down, up, server_hostname="orders.shop")
+    shake(client, bare.wrap_bio(up, down, server_side=True))
+    assert named == [None]
 
 
 def test_contexts_are_kept_until_what_they_are_made_of_changes(mesh: Issuing) -> None:

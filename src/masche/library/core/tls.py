@@ -3,13 +3,13 @@
 ``ssl`` verifies the chain under the roots of our trust domain; then, still inside ``do_handshake``, the peer's one URI
 is compared with the identities that are expected, so that a wrong peer is refused before a byte of a request is sent,
 whatever carries the connection: a blocking socket, asyncio, uvloop, or a client that wraps a memory buffer.
-Invariants: a context belongs to one set of expected identities for ever, no TLS session is resumed under another, and
-nobody who is handed a context (urllib3 sets it up anew for each connection) can make it trust more than it did.
+Invariants: a context belongs to one set of expected identities for ever, no TLS session is resumed, and nobody who is
+handed a context (urllib3 sets it up anew for each connection) can make it trust more than it did.
 """
 
+import socket
 import ssl
 import threading
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -108,34 +108,19 @@ class Certificates:
 
 
 class Context(ssl.SSLContext):
-    """TLS 1.3 with one set of expected identities; once sealed it trusts nobody else, whatever is asked of it."""
+    """TLS of the mesh: once sealed it trusts nobody else and shows nobody else, whatever is asked of it."""
 
     is_sealed = False
-    trust_domain: str
-    expected: frozenset[str]
-    alpn: tuple[str, ...]
-
-    @classmethod
-    def of(cls, held: "_Held", protocol: int, expected: Iterable[str], alpn: tuple[str, ...]) -> "Context":
-        """Return a context, still to be sealed, that accepts ``expected``; nobody named: all of the trust domain."""
-        context = cls(protocol)
-        context.trust_domain, context.expected, context.alpn = held.identity.trust_domain, frozenset(expected), alpn
-        context.sslobject_class, context.sslsocket_class = _Buffered, _Socket
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # names of hosts say nothing here: the SPIFFE ID does, in ``_judge``
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_X509_STRICT  # the same on every Python; 3.13 begins to do it by itself
-        context.set_alpn_protocols(alpn)
-        held.load(context)
-        return context
 
     def seal(self) -> Self:
         """Refuse every change from now on; asking for what is so already stays allowed, as clients do it."""
+        self.sslobject_class, self.sslsocket_class = _Buffered, _Socket
+        self.minimum_version = self.maximum_version = ssl.TLSVersion.TLSv1_3
+        self.check_hostname = False  # names of hosts say nothing here: the SPIFFE ID does, in ``_judge``
+        self.verify_mode = ssl.CERT_REQUIRED
+        self.verify_flags |= ssl.VERIFY_X509_STRICT  # the same on every Python; 3.13 begins to do it by itself
         self.is_sealed = True
         return self
-
-    def __repr__(self) -> str:
-        return f"<TLS with {_listed(self.expected) or 'anybody of ' + self.trust_domain}>"
 
     def __setattr__(self, name: str, value: object) -> None:
         if self.is_sealed and getattr(self, name, value) != value:
@@ -163,13 +148,96 @@ class Context(ssl.SSLContext):
         super().load_cert_chain(*_args, **_kwargs)
 
 
+class _Shown(Context):
+    """Has our certificate and the roots. Its connections refuse everybody until they are told who is expected."""
+
+    trust_domain: str
+    alpn: tuple[str, ...]
+    takes_anybody = False
+
+    @classmethod
+    def of(cls, held: "_Held", protocol: int, alpn: tuple[str, ...]) -> Self:
+        """Return a context that is still to be sealed."""
+        context = cls(protocol)
+        context.trust_domain, context.alpn = held.identity.trust_domain, alpn
+        context.set_alpn_protocols(alpn)
+        held.load(context)
+        return context
+
+    def __repr__(self) -> str:
+        return f"<TLS with anybody of {self.trust_domain}>" if self.takes_anybody else "<TLS with nobody yet>"
+
+
+class _Expecting(Context):
+    """Makes connections of ``shown`` that expect certain identities; it holds no certificate itself, and is cheap.
+
+    No server is named (SNI): nobody on the way learns which service is called.
+    """
+
+    shown: _Shown
+    expected: frozenset[str]
+
+    @classmethod
+    def of(cls, shown: _Shown, identities: tuple[str, ...]) -> Self:
+        """Return a sealed context."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.shown, context.expected = shown, frozenset(identities)
+        return context.seal()
+
+    def __repr__(self) -> str:
+        return f"<TLS with {_listed(self.expected)}>"
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,  # noqa: ARG002 # see above
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Begin a connection over memory."""
+        _check_use(server_side, session)
+        made = self.shown.wrap_bio(incoming, outgoing)
+        cast("_Buffered", made).expected = self.expected
+        return made
+
+    def wrap_socket(  # noqa: PLR0917 # as ssl spells it
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,  # noqa: ARG002 # see above
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        """Begin a connection over a socket that is connected; the handshake is over when this returns, if asked for."""
+        _check_use(server_side, session)
+        made = self.shown.wrap_socket(sock, do_handshake_on_connect=False, suppress_ragged_eofs=suppress_ragged_eofs)
+        cast("_Socket", made).expected = self.expected
+        if do_handshake_on_connect:
+            try:
+                made.do_handshake(block=True)
+            except BaseException:
+                made.close()
+                raise
+        return made
+
+
+def _check_use(server_side: bool, session: object) -> None:
+    if server_side:
+        raise _sealed("of a caller serves nobody")
+    if session is not None:
+        raise _sealed("resumes no session: each connection is verified anew")
+
+
 class _Held:
     """One certificate with its key, the roots of its time, and the contexts made of them."""
 
     def __init__(self, chain: str, key: Secret, roots: str, owner: Certificates) -> None:
         self._chain, self._key, self._roots, self._owner = chain, key, roots, owner
-        self.clients: dict[tuple[tuple[str, ...], tuple[str, ...]], Context] = {}
-        self._servers: dict[tuple[str, ...], Context] = {}
+        self.clients: dict[tuple[tuple[str, ...], tuple[str, ...]], _Expecting] = {}
+        self._shown: dict[tuple[str, ...], _Shown] = {}
+        self._servers: dict[tuple[str, ...], _Shown] = {}
         try:
             leaf = x509.load_pem_x509_certificate(chain.encode())
             self.identity = svid.identity(leaf)
@@ -190,21 +258,23 @@ class _Held:
     def is_same(self, other: "_Held") -> bool:
         return (self._chain, self._key, self._roots) == (other._chain, other._key, other._roots)
 
-    def client(self, identities: tuple[str, ...], alpn: tuple[str, ...]) -> Context:
+    def client(self, identities: tuple[str, ...], alpn: tuple[str, ...]) -> _Expecting:
         """The context for ``identities``, made if need be; under the owner's lock."""
         if not identities:
             raise MeshError("nobody is expected at the other side: the control plane names no identity")
         found = self.clients.get((identities, alpn))
         if found is None:
-            made = Context.of(self, ssl.PROTOCOL_TLS_CLIENT, identities, alpn)
-            found = self.clients[identities, alpn] = made.seal()
+            if alpn not in self._shown:
+                self._shown[alpn] = _Shown.of(self, ssl.PROTOCOL_TLS_CLIENT, alpn).seal()
+            found = self.clients[identities, alpn] = _Expecting.of(self._shown[alpn], identities)
         return found
 
-    def server(self, alpn: tuple[str, ...]) -> Context:
+    def server(self, alpn: tuple[str, ...]) -> _Shown:
         """The context of our own port, made if need be; under the owner's lock."""
         found = self._servers.get(alpn)
         if found is None:
-            made = Context.of(self, ssl.PROTOCOL_TLS_SERVER, (), alpn)
+            made = _Shown.of(self, ssl.PROTOCOL_TLS_SERVER, alpn)
+            made.takes_anybody = True
             made.num_tickets = 0  # who resumes a session is not asked again whether its roots are still trusted
             made.sni_callback = partial(_newest, self._owner)
             found = self._servers[alpn] = made.seal()
@@ -226,7 +296,7 @@ class _Held:
 
 def _newest(owner: Certificates, connection: Any, _name: str | None, context: ssl.SSLContext) -> None:
     """Called by OpenSSL for each connection that is accepted, also where the caller names no server."""
-    assert isinstance(context, Context)
+    assert isinstance(context, _Shown)
     newest = owner.server_context(context.alpn)
     if newest is not context:
         connection.context = newest
@@ -235,21 +305,23 @@ def _newest(owner: Certificates, connection: Any, _name: str | None, context: ss
 class _Buffered(ssl.SSLObject):
     """TLS over memory: asyncio, uvloop, anyio."""
 
+    expected: frozenset[str] = frozenset()
     peer_id = ""
 
     def do_handshake(self) -> None:
         super().do_handshake()
-        self.peer_id = _judge(self)
+        self.peer_id = _judge(self, self.expected)
 
 
 class _Socket(ssl.SSLSocket):
     """TLS over a blocking socket: http.client, urllib3, httpcore's threads."""
 
+    expected: frozenset[str] = frozenset()
     peer_id = ""
 
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)
-        self.peer_id = _judge(self)
+        self.peer_id = _judge(self, self.expected)
 
 
 def peer_id(connection: object) -> str:
@@ -257,21 +329,22 @@ def peer_id(connection: object) -> str:
     return connection.peer_id if isinstance(connection, _Buffered | _Socket) else ""
 
 
-def _judge(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
+def _judge(connection: ssl.SSLObject | ssl.SSLSocket, expected: frozenset[str]) -> str:
     """Return who the peer is. Raises ssl.SSLCertVerificationError with a sentence when it is not who was expected."""
     context = connection.context
-    assert isinstance(context, Context)
+    assert isinstance(context, _Shown)
+    wanted = f"a workload of {context.trust_domain}" if context.takes_anybody else _listed(expected) or "nobody"
     shown = connection.getpeercert(binary_form=True)
     if shown is None:
-        raise _refused(context, "it showed no certificate")
+        raise _refused(wanted, "it showed no certificate")
     try:
         found = svid.identity(x509.load_der_x509_certificate(shown))
     except (SvidError, *MALFORMED) as error:
-        raise _refused(context, f"it showed {_names(connection)}: {error}") from error
+        raise _refused(wanted, f"it showed {_names(connection)}: {error}") from error
     if found.trust_domain != context.trust_domain:
-        raise _refused(context, f"{found} answered, and only the trust domain {context.trust_domain} is trusted")
-    if context.expected and str(found) not in context.expected:
-        raise _refused(context, f"{found} answered")
+        raise _refused(wanted, f"{found} answered, and only the trust domain {context.trust_domain} is trusted")
+    if str(found) not in expected and not context.takes_anybody:
+        raise _refused(wanted, f"{found} answered")
     return str(found)
 
 
@@ -282,8 +355,7 @@ def _names(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
     return ", ".join(f"{kind} {name!r}" for kind, name in names)[:500] or "no name"
 
 
-def _refused(context: Context, what_came: str) -> ssl.SSLCertVerificationError:
-    wanted = _listed(context.expected) or f"a workload of {context.trust_domain}"
+def _refused(wanted: str, what_came: str) -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, f"expected {wanted}; {what_came}")
     error.library, error.reason = "SSL", "CERTIFICATE_VERIFY_FAILED"
     error.verify_code, error.verify_message = 50, str(error.strerror)  # X509_V_ERR_APPLICATION_VERIFICATION
