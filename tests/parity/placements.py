@@ -29,7 +29,7 @@ from masche.testing.check_placement import Arrived, Asked, Seen
 from masche.testing.static_knowledge import StaticKnowledge, World
 from masche.wire import framing, types
 from masche.wire.decode import clusters, routes
-from parity.raw import Line
+from parity.raw import Line, octets
 
 TAG = "x-asked"
 FRESH = "{FRESH_UUID}"
@@ -133,7 +133,11 @@ class Libraries(Placed):
     def send(self, asked: Asked, headers: Pairs) -> Answer:
         host, _, port = asked.authority.partition(":")
         url = httpx.URL(scheme="http", host=host, port=int(port) if port else None, raw_path=asked.target.encode())
-        request = httpx.Request(asked.method, url, headers=[("host", asked.authority), *headers])
+        request = httpx.Request(
+            asked.method,
+            url,
+            headers=[(octets(name), octets(value)) for name, value in (("host", asked.authority), *headers)],
+        )
         try:
             response = self._client(asked.caller).handle_request(request)
             body = response.read()

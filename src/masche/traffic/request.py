@@ -84,6 +84,19 @@ def is_grpc(request: Request) -> bool:
     return found.startswith(_GRPC) and found[len(_GRPC) : len(_GRPC) + 1] in {"", "+"}
 
 
+def characters(value: bytes) -> str:
+    """Return the value of a header as text; bytes that are not UTF-8 are kept as lone surrogates (PEP 383).
+
+    What people wrote in a policy or a route is UTF-8 on the wire, so that both compare as bytes would.
+    """
+    return value.decode("utf-8", "surrogateescape")
+
+
+def octets(value: str) -> bytes:
+    """Return the bytes of a value that ``characters`` gave, or that somebody wrote."""
+    return value.encode("utf-8", "surrogateescape")
+
+
 def lower_names(headers: Headers) -> Headers:
     """Bring header names into the form that a Request wants."""
     return tuple((name.lower(), value) for name, value in headers)

@@ -15,7 +15,7 @@ from masche.library.core import trace
 from masche.library.core.inbound import Answer, Shown, silent
 from masche.library.core.inbound_door import Door, Passage, ended
 from masche.library.peer import Peer
-from masche.traffic.request import Connection, Headers, Request
+from masche.traffic.request import Connection, Headers, Request, characters, octets
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -138,7 +138,7 @@ def request_of(scope: Scope, port: int, shown: Shown | None) -> Request:
         if name == b"host":
             host.append(value.decode("latin-1"))
         else:
-            headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+            headers.append((name.decode("latin-1").lower(), characters(value)))
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw is not None else quote(scope["path"])
     query = scope.get("query_string", b"").decode("latin-1")
@@ -188,8 +188,8 @@ async def _answer(answer: Answer, scope: Scope, receive: Receive, send: Send) ->
 
 
 def _text(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs)
+    return tuple((name.decode("latin-1").lower(), characters(value)) for name, value in pairs)
 
 
 def _bytes(pairs: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    return [(name.encode("latin-1"), octets(value)) for name, value in pairs]

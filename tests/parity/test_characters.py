@@ -1,0 +1,58 @@
+"""What people write in any language is compared and sent as the same bytes in every placement."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from live.mesh import PROXIES, Live, here, living
+from masche.model.refs import Name
+from masche.testing.check_placement import Asked, check_placement
+from parity.placements import Libraries, Sidecars
+from parity.serving import SERVERS, serving
+from stories.loader import read_mesh
+
+MESH = """
+apiVersion: v1
+kind: Service
+metadata: {name: orders, namespace: shop}
+spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: masche.dev/v1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {address: 127.0.1.1, serviceAccount: web, ports: [{name: http, port: 8080, meshPort: 15006}]}
+---
+apiVersion: masche.dev/v1
+kind: Workload
+metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
+spec: {address: 127.0.1.2, serviceAccount: orders, ports: [{name: http, port: 8080, meshPort: 15006}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nowhere, namespace: shop}
+spec:
+  selector: {matchLabels: {app: orders}}
+  action: DENY
+  rules: [{when: [{key: "request.headers[x-from]", values: [Łódź, "Kö*", "*ń"]}]}]
+"""
+HEADERS = [
+    *(("x-city", "Zürich"), ("x-city", "Z\udcfcrich"), ("x-city", "ürich"), ("x-city", "\udcff"), ("x-city", "東京")),
+    *(("x-from", "Łódź"), ("x-from", "Köln"), ("x-from", "Poznań"), ("x-from", "K\udcf6ln"), ("x-from", "Lodz")),
+]
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with living() as running:
+        yield running
+
+
+def test_letters_of_all_languages_are_the_same_bytes_everywhere(live: Live):
+    live.load(read_mesh(here(MESH), file="mesh.yaml"), {Name("shop", "web-1")})
+    every = [Asked(caller="shop/web-1", authority="orders", headers=(header,)) for header in HEADERS]
+    with Sidecars(live) as sidecars:
+        assert sorted({sidecars.ask(asked).status for asked in every}) == [200, 403]
+        with Libraries(live) as calling:
+            check_placement(calling, sidecars, every)
+        with serving(live), Libraries(live, moved=(PROXIES, SERVERS)) as calling_and_called:
+            check_placement(calling_and_called, sidecars, every)
