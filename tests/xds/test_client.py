@@ -229,3 +229,36 @@ async def test_a_thousand_resources_and_a_large_one_hold_the_loop_for_less_than_
             turns.append(time.thread_time() - began)
         turns.sort()
         assert turns[-len(turns) // 100] < 0.005, f"the longest turns took {turns[-5:]} s of this thread"
+
+
+def pauses(client: XdsClient, *, served: bool, lived: float, times: int) -> list[float]:
+    """How long is waited after so many streams in a row that all ended alike."""
+    found: list[float] = []
+    for _ in range(times):
+        client._responded = served
+        found.append(client._next(client._planes[client._at], "it ended", lived=lived))
+    return found
+
+
+def idle(*targets: str) -> XdsClient:
+    return XdsClient([plane_at(each) for each in targets], node=bytes, decoders={}, rng=Random(7))
+
+
+def test_pauses_double_with_jitter_up_to_five_seconds():
+    found = pauses(idle("a:1"), served=False, lived=0.0, times=10)
+    for number, pause in enumerate(found):
+        ceiling = min(5.0, 0.2 * 2**number)
+        assert ceiling / 2 <= pause <= ceiling
+
+
+def test_a_stream_that_breaks_at_its_first_response_is_no_reason_to_try_faster():
+    found = pauses(idle("a:1"), served=True, lived=0.1, times=10)
+    assert found[-1] >= 2.5
+    client = idle("a:1", "b:1")
+    assert max(pauses(client, served=True, lived=60.0, times=10)) <= 0.2, "one that served for a while is different"
+    assert client._at == 0, "and is tried where it was"
+
+
+def test_every_control_plane_is_tried_before_there_is_a_pause():
+    client = idle("a:1", "b:1", "c:1")
+    assert [pause > 0 for pause in pauses(client, served=False, lived=0.0, times=6)] == [False, False, True] * 2

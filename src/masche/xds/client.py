@@ -194,8 +194,9 @@ class XdsClient:
             while True:
                 await self._asked()
                 plane = self._planes[self._at]
+                began = self._now()
                 why = await self._session(plane)
-                await asyncio.sleep(self._next(plane, why))
+                await asyncio.sleep(self._next(plane, why, lived=self._now() - began))
 
     async def _asked(self) -> None:
         """Wait until something is wanted: a stream on which nothing is said is ended by the control plane."""
@@ -205,23 +206,24 @@ class XdsClient:
 
     # What comes after a stream
 
-    def _next(self, plane: ControlPlane, why: str) -> float:
+    def _next(self, plane: ControlPlane, why: str, *, lived: float) -> float:
         """Choose the next control plane, and return how long to wait before.
 
         A stream that served and broke is tried again where it was; else the next in order, without a pause until none
-        is left that was not tried. The pause doubles, with jitter, so that a herd spreads.
+        is left that was not tried. The pause doubles, with jitter, so that a herd spreads; only a stream that served
+        and ``lived`` for a while begins the count anew, for one that breaks at its first response would be a storm.
         """
         self._trouble[plane.name] = why
         was_good, self._responded = self._responded, False
+        self._failures = 1 if was_good and lived >= LAST_PAUSE else self._failures + 1
         if was_good:
-            self._failures = 0
-            return FIRST_PAUSE * self._rng.uniform(0.5, 1.0)
-        self._failures += 1
+            return self._pause(self._failures)
         self._at = (self._at + 1) % len(self._planes)
         rounds, tried = divmod(self._failures, len(self._planes))
-        if tried:
-            return 0.0
-        return min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(rounds, 30)) * self._rng.uniform(0.5, 1.0)
+        return 0.0 if tried else self._pause(rounds)
+
+    def _pause(self, failures: int) -> float:
+        return min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 30)) * self._rng.uniform(0.5, 1.0)
 
     # One stream
 
@@ -279,7 +281,6 @@ class XdsClient:
             while isinstance(data := await call.read(), bytes):
                 response = await self._response(data)
                 self._responded = True
-                self._failures = 0
                 self._trouble.clear()
                 await self._take(response)
         except grpc.aio.AioRpcError as error:

@@ -366,7 +366,8 @@ class XdsKnowledge:
                 else:
                     _fail(future, tree.why_nothing if tree else "too many other hosts are called")
         self._missing = tuple(missing)
-        self._troubles = tuple({tree.why_nothing for tree in self._trees.values() if tree.why_nothing})[:_SAID]
+        troubles = dict.fromkeys(tree.why_nothing for tree in self._trees.values() if tree.why_nothing)
+        self._troubles = tuple(troubles)[-_SAID:]
 
     def _note_missing(self, tree: Tree, authority: str, missing: dict[Key, None]) -> None:
         if tree.index is None:
