@@ -25,7 +25,7 @@ from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
 from masche.library.peer import Peer
-from masche.traffic.request import Connection, Headers, Request
+from masche.traffic.request import Connection, Headers, Request, characters, octets
 
 _SOCKET = "gunicorn.socket"
 
@@ -160,9 +160,9 @@ def _headers(environ: Environ) -> Headers:
     found: list[tuple[str, str]] = []
     for key, value in environ.items():
         if key.startswith("HTTP_") and key != "HTTP_HOST":
-            found.append((key[5:].replace("_", "-").lower(), value))
+            found.append((key[5:].replace("_", "-").lower(), characters(value.encode("latin-1"))))
         elif key in WITHOUT_PREFIX and value:
-            found.append((WITHOUT_PREFIX[key], value))
+            found.append((WITHOUT_PREFIX[key], characters(value.encode("latin-1"))))
     return tuple(found)
 
 
@@ -171,7 +171,8 @@ def _with_headers(environ: Environ, request: Request) -> Environ:
     path, _, query = request.target.partition("?")
     kept = {key: value for key, value in environ.items() if not key.startswith("HTTP_")}
     told: Environ = {}
-    for name, value in request.headers:
+    for name, text in request.headers:
+        value = octets(text).decode("latin-1")  # PEP 3333: each character stands for one byte
         key = name.upper().replace("-", "_")
         key = key if key in WITHOUT_PREFIX else f"HTTP_{key}"
         told[key] = f"{told[key]},{value}" if key in told else value
