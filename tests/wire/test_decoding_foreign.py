@@ -574,3 +574,11 @@ def test_a_filter_that_is_not_known_is_refused_unless_it_may_be_left_out():
     with pytest.raises(WireError, match="'wasm' is not carried out"):
         server(chain(filter_))
     assert server(chain({**filter_, "is_optional": True})).inbound.policies == ()
+
+
+@pytest.mark.parametrize("field", ["xff_num_trusted_hops", "strip_any_host_port"])
+def test_what_would_change_whom_a_rule_sees_is_refused(field: str):
+    manager = packed(MANAGER, rds={"route_config_name": "t", "config_source": {"ads": {}}}, http_filters=[ROUTER])
+    body = {"name": "a", "api_listener": {"api_listener": {**manager, field: True if "strip" in field else 1}}}
+    with pytest.raises(WireError, match=field):
+        decoded(types.LISTENER, body)

@@ -1,4 +1,5 @@
 import lzma
+import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -38,3 +39,23 @@ def test_a_library_loads_only_the_messages_that_it_decodes() -> None:
     assert message_class("envoy.config.listener.v3.Listener", LIBRARY)
     with pytest.raises(KeyError):
         pool(LIBRARY).FindMessageTypeByName("envoy.config.bootstrap.v3.Bootstrap")
+
+
+_DECODING = """
+from masche.wire import types
+from masche.wire.decode.decoders import decoders
+from masche.wire.framing import WireError, field
+from masche.wire.pool import pool
+
+for type_url in decoders:
+    try:
+        decoders[type_url]("", field(1, b"a"))
+    except WireError:
+        pass
+print(pool.cache_info().currsize)
+"""
+
+
+def test_who_only_decodes_loads_the_librarys_subset_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", _DECODING], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

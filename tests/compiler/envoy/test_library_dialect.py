@@ -6,7 +6,7 @@ every request both make the same, and over many draws as often.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from random import Random
 
 import pytest
@@ -33,13 +33,15 @@ from masche.compiler.proxyless import library
 from masche.compiler.proxyless.library_clusters import cluster
 from masche.compiler.proxyless.library_servers import listener
 from masche.model.blob import Blob
-from masche.model.refs import Name, PortRef
+from masche.model.refs import Kind, Name, Origin, PortRef, Ref
 from masche.model.told import CLIENT_LISTENER, Destination, Table, Told, ToldServer
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort, Vantage
 from masche.model.view import (
+    Cluster,
     Decision,
     Endpoints,
     Forward,
+    HashOn,
     HeaderChange,
     Inbound,
     Mirror,
@@ -52,6 +54,7 @@ from masche.model.view import (
     Retry,
     RewriteKind,
     Route,
+    Traffic,
     View,
 )
 from masche.traffic.authorize import authorize
@@ -60,7 +63,10 @@ from masche.traffic.match import match
 from masche.traffic.request import Connection, Request
 from masche.traffic.virtual_hosts import HostIndex
 from masche.wire.decode.decoders import decoders
+from masche.wire.decode.traffic import EXTENSION, extension
 from masche.wire.framing import message_of
+from masche.wire.messages import encode
+from masche.wire.types import CLUSTER
 from stories.loader import names, story
 
 ORDERS = PortRef("shop", "orders", 80)
@@ -241,6 +247,39 @@ def test_a_cluster_is_read_back_as_it_was_with_its_whole_policy(source):
     assert isinstance(found, Destination)
     assert found.cluster == replace(source, origins=())
     assert (found.name, found.assignment, found.is_tls) == (source.service.path, source.service.path, True)
+
+
+VALUES = {
+    float: st.floats(0, 1e6),
+    int: st.integers(0, 2**31),
+    bool: st.booleans(),
+    str: TEXT,
+    int | None: st.none() | st.integers(0, 2**31),
+    HashOn | None: st.none() | st.sampled_from(HashOn),
+    tuple[tuple[str, Origin], ...]: some(
+        st.tuples(TEXT, st.builds(Origin, st.builds(Ref, st.sampled_from(Kind), TEXT, TEXT), TEXT))
+    ),
+}
+
+
+def any_of(kind: type) -> st.SearchStrategy:
+    """Every value that a field of this type may have."""
+    if kind in VALUES:
+        return VALUES[kind]
+    if is_dataclass(kind):
+        return st.builds(kind, **{each.name: any_of(each.type) for each in fields(kind)})
+    return st.sampled_from(kind)
+
+
+@RUN
+@given(any_of(Traffic))
+def test_every_value_of_a_policy_is_read_back(traffic: Traffic):
+    source = Cluster(service=ORDERS, protocol=Protocol.HTTP, identities=("spiffe://a/ns/b/sa/c",), traffic=traffic)
+    body = {"name": "c", "typed_extension_protocol_options": {EXTENSION: extension(source)}, "type": "EDS"}
+    told = encode("envoy.config.cluster.v3.Cluster", {**body, "eds_cluster_config": {"eds_config": {"ads": {}}}})
+    found = decoders[CLUSTER]("c", told)
+    assert isinstance(found, Destination)
+    assert found.cluster.traffic == traffic
 
 
 @RUN

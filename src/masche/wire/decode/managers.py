@@ -32,10 +32,10 @@ _SILENT = frozenset(
     {
         "codec_type", "stat_prefix", "http_protocol_options", "http2_protocol_options", "server_name", "tracing",
         "server_header_transformation", "max_request_headers_kb", "request_headers_timeout", "drain_timeout",
-        "delayed_close_timeout", "access_log", "access_log_options", "use_remote_address", "xff_num_trusted_hops",
+        "delayed_close_timeout", "access_log", "access_log_options", "use_remote_address",
         "skip_xff_append", "generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response",
         "upgrade_configs", "normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
-        "strip_any_host_port", "strip_matching_host_port", "strip_trailing_host_dot", "add_user_agent",
+        "strip_trailing_host_dot", "add_user_agent",
         "forward_client_cert_details", "set_current_client_cert_details", "internal_address_config", "via",
         "represent_ipv4_remote_address_as_ipv4_mapped_ipv6", "stream_error_on_invalid_http_message",
         "http3_protocol_options", "request_timeout", "scheme_header_transformation", "proxy_100_continue",
@@ -44,7 +44,10 @@ _SILENT = frozenset(
         "append_x_forwarded_port", "typed_header_validation_config",
     }
 )  # fmt: skip
-"""What a proxy between two connections needs. Who is no proxy has one spelling of a path, and limits, of its own."""
+"""What a proxy between two connections needs. Who is no proxy has one spelling of a path, and limits, of its own.
+
+What would change which address a caller has, or which authority is looked for, is not among these.
+"""
 
 
 def check(manager: Any, where: str) -> None:
