@@ -132,3 +132,34 @@ def test_nothing_is_kept_on_disk_unless_it_was_asked_for(own_mesh: Mesh, tmp_pat
     assert script.end() == 0, script.errors
     kept = {path.relative_to(tmp_path / "own").as_posix() for path in (tmp_path / "own").rglob("*") if path.is_file()}
     assert kept == {"machine/credential.json", "machine/lock"}
+
+
+DEFECTIVE = """
+from masche.library.life.life import Life
+whole, defects = Life._hear, []
+
+def defective(self, event):
+    whole(self, event)
+    if "Scope" in type(event).__name__ and not defects:
+        defects.append(event)
+        raise RuntimeError("a defect of ours")
+
+Life._hear = defective
+r = configure()
+waiting = facade().knowledge.want("stock")
+r.wait_ready(20)
+said("known", *waiting.result(20).destinations)
+said("defects", len(defects))
+"""
+
+
+def test_a_defect_of_the_resident_is_said_and_ends_nothing(own_mesh: Mesh) -> None:
+    own_mesh.up()
+    stock = own_mesh.script(STOCK, MASCHE_SERVICE="stock")
+    stock.line("serving")
+    script = own_mesh.script(DEFECTIVE, MASCHE_SERVICE_ACCOUNT="steady")
+    assert "outbound/default/stock/80" in script.line("known"), "who waited has gone on waiting"
+    assert script.line("defects") == "1"
+    assert script.end() == 0
+    assert any("begins again" in line for line in script.errors)
+    assert any("a defect of ours" in line for line in script.errors)

@@ -76,7 +76,7 @@ class Feeding:
         self._inbound: dict[int, Inbound] = {}
         self._waiting: dict[Future[Known], str] = {}
         self._asked: set[str] = set()
-        self._is_paused = False
+        self._is_paused = self._is_over = False
         self._before: tuple[XdsKnowledge, ...] = ()
 
     def __repr__(self) -> str:
@@ -144,7 +144,13 @@ class Feeding:
         """Answer questions, for as long as this runs; for a moment also with what the runs before knew."""
         assert self._knowledge is not None
         asyncio.get_running_loop().call_later(BOTH, self._settle)
-        await self._knowledge.run()
+        answering = asyncio.ensure_future(self._knowledge.run())
+        try:
+            await asyncio.shield(answering)
+        finally:
+            self._is_paused = not self._is_over
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
 
     def _settle(self) -> None:
         self._before = ()
@@ -154,9 +160,9 @@ class Feeding:
         assert self._client is not None
         await self._client.run()
 
-    def pause(self) -> None:
-        """The run is about to end, and another will begin: who waits goes on waiting."""
-        self._is_paused = True
+    def end(self) -> None:
+        """This run is the last: who waits is told so when it ends. Without this, who waits waits for the next run."""
+        self._is_over = True
 
     def listen(self, port: int) -> None:
         """Want to be told of a port of ours."""

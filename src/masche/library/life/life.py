@@ -23,7 +23,7 @@ from masche.library.life.outlet import Outlet
 from masche.library.life.presence import Presence, Serving
 from masche.library.life.reporter import Reporter
 from masche.link import address, backoff, probe
-from masche.link.client import Connected, Disconnected, Event, LinkClient
+from masche.link.client import LAST_CALLS, Connected, Disconnected, Event, LinkClient
 from masche.link.machine import Machine
 from masche.link.messages import (
     Accepted,
@@ -111,7 +111,6 @@ class Life:
 
     def pause(self) -> None:
         """End as if nothing happened: we are back in a moment. In the loop's thread."""
-        self._feed.pause()
         self._stop.set()
 
     def changed(self) -> None:
@@ -156,10 +155,12 @@ class Life:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
                     await self._drained.wait()
+                    await asyncio.sleep(LAST_CALLS)
         return self._drained.is_set()
 
     async def leave(self, drain_within: float) -> None:
         """Leave in order: out of traffic, the last Report, out of the mesh; then ``run`` ends."""
+        self._feed.end()
         if not self._presence.is_draining:
             await self.drain(drain_within)
         with suppress(TimeoutError):
@@ -180,7 +181,7 @@ class Life:
     # -- its run ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Live until stopped."""
+        """Live until stopped. Whatever else ends it, another run follows, and who waits goes on waiting."""
         living = asyncio.ensure_future(self._live())
         stopped = asyncio.ensure_future(self._stop.wait())
         try:
