@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from control.plant import Agent, Plant, eventually, plant, service, sidecar
-from masche.control import agents as module
-from masche.control.agents import Session
+from masche.control import sessions as module
+from masche.control.sessions import Session
 from masche.identity import keys
 from masche.identity.credential import Machines
 from masche.identity.join import Grant

@@ -282,7 +282,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
     real = aiohttp.ThreadedResolver.resolve
 
     async def resolve(self: aiohttp.ThreadedResolver, host: str, *rest: int, **named: int) -> object:
-        return await real(self, "127.0.0.1" if host == "outside.test" else host, *rest, **named)  # type: ignore[arg-type]
+        return await real(self, "127.0.0.1" if host == "outside.test" else host, *rest, **named)  # type: ignore[arg-type] # of any arguments
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
 

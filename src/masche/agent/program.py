@@ -25,7 +25,7 @@ from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity import shown
 from masche.identity.files import write_private
-from masche.link.client import Connected, Disconnected
+from masche.link.client import LAST_CALLS, Connected, Disconnected
 from masche.link.courier import STATE_OF_THE_WORLD
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope
 from masche.link.probe import Pulse
@@ -220,6 +220,7 @@ class Program:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAINED_WITHIN):
                     await self._drained.wait()
+                    await asyncio.sleep(LAST_CALLS)
         return self._drained.is_set()
 
     async def release(self) -> None:

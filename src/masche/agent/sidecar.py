@@ -30,7 +30,7 @@ from masche.agent.uplink import ForProxy, Uplink
 from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
-from masche.link.client import Connected, Disconnected
+from masche.link.client import LAST_CALLS, Connected, Disconnected
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
 from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
@@ -332,6 +332,7 @@ class Sidecar:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAINED_WITHIN):
                     await self._drained.wait()
+                    await asyncio.sleep(LAST_CALLS)
         await self.supervisor.drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(OPEN_REQUESTS_WITHIN):

@@ -7,7 +7,6 @@ then answered, so that an Accepted outlives a crash of either side.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from masche.control.enrolment import Enrolment, EnrolmentError, Origin, enrol
@@ -15,6 +14,8 @@ from masche.control.gate import Gate
 from masche.control.leases import Leases
 from masche.control.pace import Pace
 from masche.control.registrations import Registration
+from masche.control.scopes import Scopes
+from masche.control.sessions import Session
 from masche.control.world import World
 from masche.identity.authority import Authority
 from masche.identity.csr import CsrError
@@ -34,7 +35,6 @@ from masche.link.messages import (
     ReportReply,
     Roots,
     Scope,
-    ScopeService,
     SignReply,
     SignRequest,
     Synced,
@@ -43,16 +43,12 @@ from masche.link.messages import (
 from masche.link.service import Peer, RefusedError
 from masche.model.ports import Change, ConflictError, Delete, Edit, StoreError, Writer
 from masche.model.refs import Kind, Name, Ref
-from masche.model.vantage import Seat, Vantage
-from masche.model.view import View
 from masche.telemetry.events import Events
 
 DRAIN_PATIENCE = 10.0
 """Seconds that a leaving workload waits at the most for its callers to have heard of it."""
 
-OUTBOX_LIMIT = 1000
 TRIES = 50
-SCOPES_REMEMBERED = 4096
 REPORTS_PER_SECOND = 20
 """Of one process: one would do, but what many proxies saw comes in parts."""
 VERDICTS_PER_SECOND = 200
@@ -63,47 +59,6 @@ LOST_AFTER = 1.0
 """Seconds after which a process that did not come back is an event."""
 EPOCHS_REMEMBERED = 2 * PROCESSES_PER_MACHINE
 """Of one machine, whose Reports are counted once."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One connected agent, or process with the library: what it registered and what it is still to be told.
-
-    ``process`` tells those of one machine apart; "" is its agent.
-    """
-
-    peer: Peer
-    machine: str = ""
-    process: str = ""
-    agent_version: str = ""
-    proxies: set[str] = field(default_factory=set[str])
-    scopes: dict[Name, Scope] = field(default_factory=dict[Name, Scope])
-    draining: dict[str, int] = field(default_factory=dict[str, int])
-    outbox: "asyncio.Queue[FromControl | None]" = field(default_factory=lambda: asyncio.Queue(OUTBOX_LIMIT))
-
-    @property
-    def origin(self) -> Origin:
-        """Whose stream it is."""
-        return self.machine, self.process
-
-    def say(self, message: FromControl) -> None:
-        """Put a message into the outbox; an agent that does not read is cut off, and starts anew when it connects."""
-        try:
-            self.outbox.put_nowait(message)
-        except asyncio.QueueFull:
-            self.close()
-
-    def end(self, last: FromControl) -> None:
-        """Say a last word and end the stream."""
-        if not self.outbox.full():
-            self.outbox.put_nowait(last)
-        self.close()
-
-    def close(self) -> None:
-        """End the stream after what is in the outbox; one that is full is emptied, since nobody reads it."""
-        while self.outbox.full():
-            self.outbox.get_nowait()
-        self.outbox.put_nowait(None)
 
 
 class Agents:
@@ -143,7 +98,7 @@ class Agents:
         self._reported: dict[str, dict[str, int]] = {}
         self._reports = Pace(per_second=REPORTS_PER_SECOND, burst=5 * REPORTS_PER_SECOND)
         self._verdicts = Pace(per_second=VERDICTS_PER_SECOND, burst=VERDICTS_PER_SECOND)
-        self._scope_cache: dict[Vantage, tuple[View, tuple[ScopeService, ...]]] = {}
+        self._scopes = Scopes(world.compilation)
         world.settled_hooks += (self._tell_scopes, self._forget_gone)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
@@ -473,8 +428,6 @@ class Agents:
     # -- what follows ---------------------------------------------------------------------------------------------
 
     def _tell_scopes(self) -> None:
-        if len(self._scope_cache) > SCOPES_REMEMBERED:
-            self._scope_cache = {}
         for session in self._all_sessions():
             for proxy in session.proxies:
                 if (registration := self._world.registrations.get(proxy)) is not None:
@@ -485,26 +438,10 @@ class Agents:
         if registration is None:
             return
         for vantage, seat in self._world.places(registration):
-            scope = Scope(proxy=state.proxy, workload=seat.workload, services=self._services(vantage, seat))
+            scope = Scope(proxy=state.proxy, workload=seat.workload, services=self._scopes.services(vantage, seat))
             if session.scopes.get(seat.workload) != scope:
                 session.scopes[seat.workload] = scope
                 session.say(scope)
-
-    def _services(self, vantage: Vantage, seat: Seat) -> tuple[ScopeService, ...]:
-        """What a workload is given local ports for: all that it may call, or of very much what it is given unasked."""
-        every, given = self._every_service(vantage), self._world.compilation.given((vantage, seat))
-        return every if given is None else tuple(each for each in every if each.port.owner in given)
-
-    def _every_service(self, vantage: Vantage) -> tuple[ScopeService, ...]:
-        view = self._world.compilation.view(vantage)
-        cached = self._scope_cache.get(vantage)
-        if cached is None or cached[0] is not view:
-            services = tuple(
-                ScopeService(port=each.service, protocol=each.protocol, name=each.service.service, hosts=each.hosts)
-                for each in view.outbound
-            )
-            cached = self._scope_cache[vantage] = (view, services)
-        return cached[1]
 
     def _watch_drain(self, session: Session, state: ProxyState, revision: int) -> None:
         is_draining = bool(state.occupants) and all(each.state.phase == "DRAINING" for each in state.occupants)

@@ -45,6 +45,9 @@ from masche.model.refs import Name
 HEARTBEAT: Final = 5.0
 """Seconds; a third of a lease."""
 
+LAST_CALLS: Final = 0.3
+"""Seconds after Drained for which a workload still takes calls: a caller says that it knows, and its threads follow."""
+
 CALL_TIMEOUT: Final = 10.0
 EVENTS: Final = 10_000
 """So many events wait for the agent before the stream stops reading, and gRPC holds the control plane back."""
