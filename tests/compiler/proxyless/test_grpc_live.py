@@ -286,11 +286,12 @@ def test_every_policy_of_a_service_is_taken_by_the_client(world: World, algorith
 
 @pytest.mark.parametrize("algorithm", ["RingHash", "Maglev"])
 def test_a_hash_keeps_equal_calls_at_one_instance(world: World, algorithm: str):
-    for number in range(1, 4):
-        world.start(f"orders-{number}", SERVER, port=free_port())
+    servers = [world.start(f"orders-{number}", SERVER, port=free_port()) for number in range(1, 4)]
     caller = world.start("web", CALLER)
     spec = f"loadBalancing: {{algorithm: {algorithm}, hashOn: {{type: Header, name: x-user}}}}"
     serving(world)
+    for server in servers:
+        server.until(lambda server=server: server.said)
     assert caller.ask(target="orders:80")["code"] == "OK"
     world.tell(world.mesh(policy(spec)), "web")
 
@@ -305,10 +306,11 @@ def test_a_hash_keeps_equal_calls_at_one_instance(world: World, algorithm: str):
 
 
 def test_measured_weights_of_instances_are_heeded_and_change_while_calls_go_on(world: World):
-    for number in range(1, 4):
-        world.start(f"orders-{number}", SERVER, port=free_port())
+    servers = [world.start(f"orders-{number}", SERVER, port=free_port()) for number in range(1, 4)]
     caller = world.start("web", CALLER)
     serving(world)
+    for server in servers:
+        server.until(lambda server=server: server.said)
     assert caller.ask(target="orders:80")["code"] == "OK"
 
     def measured() -> list[float]:
