@@ -205,6 +205,15 @@ def test_a_redirect_to_a_scheme_goes_to_its_well_known_port(table) -> None:
     assert table.get("/old")[2]["location"] in {"https://127.0.0.1/old", "https://127.0.0.1:443/old"}
 
 
+def test_a_share_of_one_backends_requests_is_copied_whatever_the_backends_own_share(table) -> None:
+    """Envoy draws one number for the route, the backend and the copies of a request."""
+    copied = Backend(cluster=B, mirrors=(Mirror(cluster=A, numerator=40),))
+    table.use(route("r", action=forward(Backend(cluster=A), copied)))
+    answered = [table.get()[1]["name"] for _ in range(300)]
+    wait_until(lambda: len(table.a.seen) > answered.count("a") + 0.2 * answered.count("b"), "copies to arrive")
+    assert len(table.a.seen) - answered.count("a") < 0.6 * answered.count("b")
+
+
 def test_a_mirror_gets_a_copy_whose_answer_is_dropped(table) -> None:
     table.use(route("r", action=forward(A, mirrors=(Mirror(cluster=B),))))
     assert table.get("/copied")[1]["name"] == "a"
