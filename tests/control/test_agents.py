@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from control.plant import Agent, Plant, eventually, plant, service, sidecar
-from masche.control import sessions as module
-from masche.control.sessions import Session
+from masche.control import agents as module
+from masche.control.sessions import OUTBOX_LIMIT, Session
 from masche.identity import keys
 from masche.identity.credential import Machines
 from masche.identity.join import Grant
@@ -342,9 +342,9 @@ async def test_a_machine_that_was_revoked_is_sent_away_and_not_admitted_again(me
 
 async def test_an_agent_that_does_not_read_is_cut_off_and_nobody_else(mesh: Plant) -> None:
     session = Session(Peer(machine="m1"))
-    for _ in range(module.OUTBOX_LIMIT + 5):
+    for _ in range(OUTBOX_LIMIT + 5):
         session.say(Roots(trust_domain="mesh.local", roots=""))
-    assert session.outbox.qsize() <= module.OUTBOX_LIMIT
+    assert session.outbox.qsize() <= OUTBOX_LIMIT
     left = [session.outbox.get_nowait() for _ in range(session.outbox.qsize())]
     assert None in left, "its stream ends"
 
