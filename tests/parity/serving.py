@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from live.echo import Instance
 from live.mesh import BLOCK, PROXIES, Live, Standing
@@ -35,14 +36,14 @@ class Servers:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._loop = asyncio.new_event_loop()
-        self._servers: list[uvicorn.Server] = []
+        self._servers: list[_Server] = []
         for standing in live.standing.values():
             if standing.view.vantage.placement is not Placement.GATEWAY:
                 self._servers += self._of(standing)
         self._thread = threading.Thread(target=self._run, name="library servers")
         self._thread.start()
 
-    def _of(self, standing: Standing) -> Iterator[uvicorn.Server]:
+    def _of(self, standing: Standing) -> Iterator["_Server"]:
         mesh, workload, seat = self._live.mesh, standing.workload, standing.seat
         told = view(mesh, stand(mesh, workload, placement=Placement.LIBRARY, dialect=Dialect.LIBRARY))
         reception = StaticReception(told=dict(_received(blob) for blob in library.listeners(told, seat)))
@@ -60,7 +61,7 @@ class Servers:
             config = uvicorn.config(Guarded(application(instance), door), certificates, lifespan="off")
             address = SERVERS + seat.bind.removeprefix(PROXIES)
             listening = [bound(address, port.mesh_port)]
-            yield uvicorn.Server(config, listening, mode=door.mode, context=certificates.server_context, leave=_leave)
+            yield _Server(config, listening, mode=door.mode, context=certificates.server_context, leave=_leave)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -74,9 +75,21 @@ class Servers:
 
     def close(self) -> None:
         for server in self._servers:
-            server.should_exit = True
+            self._loop.call_soon_threadsafe(server.ended.set)
         self._thread.join(20)
         assert not self._thread.is_alive()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends as soon as it is told, and does not look every tenth of a second whether it was."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.ended.wait()
 
 
 async def _leave() -> None:
