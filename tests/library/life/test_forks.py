@@ -109,8 +109,10 @@ said("parent after", *me(r))
     assert [line for line in script.lines if line.startswith("ended")] == ["ended 0"] * 3, script.errors
     assert script.errors == []
     assert mesh.proxies("working") == []
-    counted = [e for e in mesh.api.edges(window=60).edges if e.source == "default/working"]
-    assert counted, "what they called is counted"
+    until(
+        lambda: [each for each in mesh.api.edges(window=60).edges if each.source == "default/working"],
+        "what they called is counted",
+    )
 
 
 def test_a_child_forked_before_anything_was_called_starts_by_itself(mesh: Mesh) -> None:

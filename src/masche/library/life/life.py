@@ -45,7 +45,7 @@ from masche.xds.client import MAX_RESPONSE_BYTES
 AGAIN: Final = 5.0
 """Seconds until a state that was refused is said again."""
 
-LAST_WORDS: Final = 2.0
+LAST_WORDS: Final = 4.0
 """Seconds that the end of a process waits for its last Report and the end of its stream."""
 
 _log = logging.getLogger("masche.library")
