@@ -170,6 +170,19 @@ async def test_what_a_control_plane_does_not_have_is_known_not_to_exist(served: 
         await until(lambda: late.resource.standing is Standing.ABSENT)
 
 
+async def test_a_process_that_stood_still_does_not_take_what_lies_before_it_for_absent(served: Served):
+    heard: list[Resource] = []
+    async with running(served.target) as client:
+        watch = client.watch(ENDPOINTS, "a", heard.append)
+        await until(lambda: client.subscriber.next_deadline() is not None)
+        served.plane.want("me", Wanted.of([blob(ENDPOINTS, "a")]))
+        time.sleep(1.0)
+        await until(lambda: watch.resource.value == "good")
+        assert [resource.standing for resource in heard] == [Standing.HELD]
+        late = client.watch(ENDPOINTS, "nobody")
+        await until(lambda: late.resource.standing is Standing.ABSENT)
+
+
 async def test_a_watch_that_was_closed_hears_nothing_and_is_asked_for_no_more(served: Served):
     plane = served.plane
     plane.want("me", Wanted.of([blob(ENDPOINTS, "a"), blob(ENDPOINTS, "b")]))

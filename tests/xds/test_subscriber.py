@@ -356,3 +356,20 @@ def test_what_is_given_up_while_its_request_is_written_and_asked_for_again_is_st
     assert talk.ask(ENDPOINTS, "a") == []
     assert talk.subscriber.next_deadline() == 15.0
     assert talk.hear(ENDPOINTS, packed(ENDPOINTS, "a")) == ((ENDPOINTS, "a"),)
+
+
+def test_what_is_asked_for_again_is_not_taken_for_gone_by_a_response_that_crossed():
+    talk = Talk()
+    talk.ask(CLUSTER, "a", "b")
+    both, one = (packed(CLUSTER, "a"), packed(CLUSTER, "b")), packed(CLUSTER, "b")
+    talk.hear(CLUSTER, *both)
+    talk.said()
+    assert talk.give_up(CLUSTER, "a")[0].names == ("b",)
+    assert talk.ask(CLUSTER, "a")[0].names == ("a", "b")
+    talk.hear(CLUSTER, *both)
+    talk.hear(CLUSTER, one)
+    assert talk.found(CLUSTER, "a").standing is Standing.HELD, "that answers what we said in between"
+    talk.hear(CLUSTER, *both)
+    assert talk.wait(2.0) == ()
+    talk.hear(CLUSTER, one)
+    assert talk.wait(1.0) == ((CLUSTER, "a"),)

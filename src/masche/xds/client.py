@@ -47,6 +47,9 @@ RETURN: Final = 60.0
 SLICE: Final = 0.002
 """Seconds of work after which the loop is given to others."""
 
+STANDSTILL: Final = 0.25
+"""Seconds by which a look comes too late when the loop, or the process, stood still."""
+
 LARGE: Final = 64 * 1024
 """Bytes of one message from which on it is decoded in a thread, because a slice cannot end within it."""
 
@@ -336,14 +339,24 @@ class XdsClient:
     # Time
 
     async def _keep_time(self) -> None:
-        """Look every so often whether something did not come that was asked for."""
+        """Look every so often whether something did not come that was asked for.
+
+        A process that stood still, or had no time for this loop, may have the answer lying before it: time in which it
+        could not look is not held against a control plane.
+        """
         while True:
+            self._alarm.clear()
             deadline = self.subscriber.next_deadline()
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._now())):
                     await self._alarm.wait()
-            self._alarm.clear()
-            await self._tell(self.subscriber.tick(now=self._now()))
+                continue
+            except TimeoutError:
+                late = self._now() - (deadline or 0.0)
+            if late > STANDSTILL:
+                self.subscriber.postpone(late + STANDSTILL)
+            else:
+                await self._tell(self.subscriber.tick(now=self._now()))
 
     async def _look_for_better(self) -> str:
         """Return when a control plane that is to be preferred to this one can be reached again."""

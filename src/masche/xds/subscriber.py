@@ -37,9 +37,10 @@ class _Entry:
     """One name that is asked for (``count`` times), or was and may still come (``count`` 0).
 
     ``is_sure``: the control plane has surely heard on this stream that we want it, so that its absence means something.
+    That cannot be known any more of what ``was_dropped`` on it: a response from before may still be on its way.
     """
 
-    __slots__ = ("count", "digest", "is_sure", "refused", "resource")
+    __slots__ = ("count", "digest", "is_sure", "refused", "resource", "was_dropped")
 
     def __init__(self) -> None:
         self.count = 0
@@ -47,6 +48,7 @@ class _Entry:
         self.digest = b""
         self.refused: tuple[bytes, str] = (b"", "")
         self.is_sure = False
+        self.was_dropped = False
 
     def knows(self, digest: bytes) -> bool:
         """Whether this came before, and what became of it still stands."""
@@ -93,7 +95,7 @@ class _Book:
         self.is_busy = False
         self.is_stale = bool(self.entries)
         for entry in self.entries.values():
-            entry.is_sure = False
+            entry.is_sure = entry.was_dropped = False
 
     def send(self, names: tuple[str, ...]) -> None:
         """A request with these names is on its way."""
@@ -212,7 +214,7 @@ class Subscriber:
             if entry.resource.standing is Standing.ASKED:
                 self._deadlines[book.type_url, name] = now + self._patience.absent
         for name in (before - book.written) & book.entries.keys():
-            book.entries[name].is_sure = False
+            book.entries[name].is_sure, book.entries[name].was_dropped = False, True
             if not book.entries[name].count:
                 self._deadlines[book.type_url, name] = now + self._patience.forgotten
 
@@ -275,6 +277,10 @@ class Subscriber:
     def next_deadline(self) -> float | None:
         """When to ``tick`` next."""
         return min(self._deadlines.values(), default=None)
+
+    def postpone(self, seconds: float) -> None:
+        """Wait so much longer for everything."""
+        self._deadlines = {key: at + seconds for key, at in self._deadlines.items()}
 
     def refusals(self) -> tuple[tuple[Key, str], ...]:
         """Return what of the control plane's resources is refused now, and why."""
@@ -350,7 +356,7 @@ class Subscriber:
             entry = book.entries[name]
             if entry.count or book.may_come(name):
                 self._deadlines.pop((book.type_url, name), None)
-            entry.is_sure |= name in book.written
+            entry.is_sure |= name in book.written and not entry.was_dropped
         if book.type_url in _WHOLE and not incoming.errors:
             self._miss(book, incoming.seen, now=now)
 

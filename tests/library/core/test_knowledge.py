@@ -355,7 +355,7 @@ async def test_readers_of_other_threads_never_see_half_of_a_change(tmp_path: Pat
             if known is None or known.destinations.keys() != known.endpoints.keys() or len(known.destinations) != 1:
                 wrong.append(known)
 
-    async with told(tmp_path, telling) as knowledge:
+    async with told(tmp_path, telling, patience=SLOW) as knowledge:
         await wanted(knowledge, "a")
         readers = [threading.Thread(target=read, args=(knowledge,)) for _ in range(2)]
         for reader in readers:
