@@ -1,5 +1,7 @@
 """A fork begins afresh in the child, and the parent goes on; also while calls are made, and more than once."""
 
+from pathlib import Path
+
 from e2e.waiting import until
 from library.life.mesh import Mesh
 
@@ -189,5 +191,32 @@ asyncio.run(main())
 """
     script = mesh.script(WAYS + forking, MASCHE_SERVICE_ACCOUNT="looping")
     assert float(script.line("took")) < 1.0
+    assert script.end() == 0
+    assert script.errors == []
+
+
+def test_a_fork_on_a_machine_that_joined_is_the_same_over_mutual_tls(mesh: Mesh, tmp_path: Path) -> None:
+    with_stock(mesh)
+    forking = """
+r = configure()
+r.wait_ready()
+facade().knowledge.want("forkstock").result(10)
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        child()
+        sys.exit(0)
+    said("ended", os.waitpid(pid, 0)[1])
+deadline = time.monotonic() + 10
+while not r.is_connected and time.monotonic() < deadline:
+    time.sleep(0.01)
+said("connected", r.is_connected)
+"""
+    token = str(mesh.token(tmp_path))
+    script = mesh.script(
+        WAYS + forking, data=tmp_path / "joined", MASCHE_SERVICE_ACCOUNT="abroad", MASCHE_TOKEN_FILE=token
+    )
+    assert script.line("connected", within=60) == "True"
+    assert [line for line in script.lines if line.startswith("ended")] == ["ended 0"] * 2, script.errors
     assert script.end() == 0
     assert script.errors == []
