@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -142,20 +143,35 @@ def test_certificates_rotate_under_load_without_a_restart_and_no_call_fails(orde
     assert caller.call("orders").seen["pid"] == pid
 
 
-def test_it_leaves_in_order_and_no_call_is_lost(mesh: Mesh, caller: Instance):
-    first, second = (serve(mesh, "other", name=f"other-{number}") for number in (1, 2))
+def by_uvicorn(mesh: Mesh, name: str) -> Served:
+    return serve(mesh, "other", name=name)
+
+
+def by_hypercorn(mesh: Mesh, name: str) -> Served:
+    return start(mesh, "other", [sys.executable, "served.py"], port=free_port(), name=name)
+
+
+def by_gunicorn(mesh: Mesh, name: str) -> Served:
+    port = free_port()
+    worker = ["-k", "masche.library.gunicorn.Worker", "--threads", "8", "--bind", f"0.0.0.0:{port}"]
+    return start(mesh, "other", [sys.executable, "-m", "gunicorn", *worker, "served:wsgi"], port=port, name=name)
+
+
+@pytest.mark.parametrize("serving", [by_uvicorn, by_hypercorn, by_gunicorn])
+def test_it_leaves_in_order_and_no_call_is_lost(mesh: Mesh, caller: Instance, serving: Callable[[Mesh, str], Served]):
+    names = {f"{serving.__name__}-{number}" for number in (1, 2)}
+    first, second = (serving(mesh, name) for name in sorted(names))
     first.await_ready()
     second.await_ready()
-    url = caller.url("other", "/slow/20")
-    until(lambda: {caller.call("other").seen["server"] for _ in range(8)} == {"other-1", "other-2"}, "both answer")
-    with Load(url, rate=100) as load:
+    until(lambda: {caller.call("other").seen["server"] for _ in range(8)} == names, "both answer")
+    with Load(caller.url("other", "/slow/20"), rate=100) as load:
         load.lasts(1.0)
         assert first.end() == 0
         left_at = time.monotonic()
         load.lasts(1.0)
     load.assert_none_failed()
     assert second.is_ready()
-    assert "other-1" not in {caller.call("other").seen["server"] for _ in range(8)}
+    assert first.name not in {caller.call("other").seen["server"] for _ in range(8)}
     assert load.made(left_at) > 50
     until(lambda: first.status() is None, "nobody knows it any more")
     assert second.end() == 0

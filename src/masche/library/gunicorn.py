@@ -10,17 +10,27 @@ import sys
 import threading
 from typing import Any, Final
 
+from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from masche.library import resident as residents
 from masche.library.asgi import door
 from masche.library.core.inbound_door import Door
 from masche.library.core.inbound_listen import HANDSHAKE, HANDSHAKE_TIMEOUT
-from masche.library.core.ports import Identity
+from masche.library.core.ports import Identity, MeshError
 from masche.library.life.options import Port
 from masche.library.life.residence import Resident
 from masche.library.wsgi import Guarded
 from masche.model.view import MtlsMode
+
+_LATER: Any = vars(gthread)["_DEFER"]
+"""gunicorn's word for a connection on which nothing came yet."""
+
+AT_ONCE: Final = 0.05
+"""Seconds that a thread waits for a connection before gunicorn's poller does."""
+
+IDLE_TIMEOUT: Final = 310
+"""Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
 
 BOOT_ERROR: Final = 3
 """gunicorn's word for a worker that cannot start: it ends and does not start it again and again."""
@@ -33,19 +43,26 @@ class Connection(TConn):
         super().__init__(*about)
         self._guard = guard
         self._identity = identity
+        self.is_open = False
 
-    def init(self) -> None:
-        """Take the handshake, in the thread that will serve the request. Raises OSError, which ends the connection."""
-        if not self.initialized and self._is_tls():
-            self.sock.settimeout(HANDSHAKE_TIMEOUT)
-            self.sock = self._identity.server_context().wrap_socket(self.sock, server_side=True)
-        super().init()
+    def open(self) -> bool:
+        """Take the handshake, and say whether a request follows at once. Raises OSError and MeshError.
+
+        Callers open connections ahead of need, and one on which nothing comes yet must not hold a thread.
+        """
+        self.is_open = True
+        if not self._is_tls():
+            return True
+        self.sock.settimeout(HANDSHAKE_TIMEOUT)
+        self.sock = self._identity.server_context().wrap_socket(self.sock, server_side=True)
+        self.data_ready = False
+        return self.wait_for_data(AT_ONCE)
 
     def _is_tls(self) -> bool:
         mode = self._guard.mode()
         if mode is MtlsMode.STRICT or mode is MtlsMode.DISABLE:
             return mode is MtlsMode.STRICT
-        return self.sock.recv(1, socket.MSG_PEEK) == bytes([HANDSHAKE])  # gunicorn has waited until there is something
+        return self.sock.recv(1, socket.MSG_PEEK) == bytes([HANDSHAKE])
 
 
 class Worker(ThreadWorker):
@@ -60,6 +77,7 @@ class Worker(ThreadWorker):
             why = "takes one worker (and --threads), and no certificate of gunicorn's own"
             self.log.error("masche.library.gunicorn.Worker %s", why)
             sys.exit(BOOT_ERROR)
+        self.cfg.set("keepalive", max(self.cfg.keepalive, IDLE_TIMEOUT))
         super().load_wsgi()
         at = Port(port=self.sockets[0].getsockname()[1])
         self.resident = residents.resident()
@@ -84,6 +102,16 @@ class Worker(ThreadWorker):
         accepted.setblocking(True)  # noqa: FBT003 - the standard library's own signature
         about = (self.cfg, accepted, source, listener.getsockname())
         self.enqueue_req(Connection(self.guard, self.resident.facade.identity, *about))
+
+    def handle(self, conn: Any) -> Any:
+        """Serve what a connection brings, in a thread; a new one is first taken as the mesh says."""
+        try:
+            if not conn.is_open and not (conn.wait_for_data(AT_ONCE) and conn.open()):
+                return _LATER
+        except (OSError, MeshError) as error:
+            self.log.debug("a caller did not get in: %s", error)
+            return False
+        return super().handle(conn)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """Leave the mesh, and then stop as gunicorn does: callers are told while requests still come in."""
