@@ -11,10 +11,6 @@ mesh is carried by ``outside``, the transport that the client would have had. In
 the identities that are expected of the peer, never by address alone.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from functools import lru_cache
-from importlib import import_module
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,10 +19,11 @@ from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
 from masche.library.core.httpcore_pools import AsyncPools, Kept, SyncPools
+from masche.library.core.httpx_modules import AsyncOnce, Module, SyncOnce, module
 from masche.library.core.ports import MeshError
 from masche.library.core.sync_driver import SyncDriver
 from masche.library.resident import facade as resident
-from masche.traffic.request import Headers, Request
+from masche.traffic.request import Headers, Request, characters, octets
 
 if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
@@ -54,37 +51,8 @@ _MEANING = {
 """What the client's exceptions mean; all others are not the peer's."""
 
 
-class _Module:
-    """One of the two modules, with the core that it stands on."""
-
-    def __init__(self, name: str) -> None:
-        self.client: Any = import_module(name)
-        self.core: Any = import_module(name.replace("httpx", "httpcore"))
-        names = (name for name in dir(self.core) if isinstance(getattr(self.core, name), type))
-        found = ((getattr(self.core, name), getattr(self.client, name, None)) for name in names)
-        self._errors: dict[type[Exception], type[Exception]] = {
-            each: theirs for each, theirs in found if theirs is not None and issubclass(each, Exception)
-        }
-        self.async_body: Any = type("_AsyncBody", (_AsyncBody, self.client.AsyncByteStream), {})
-        self.sync_body: Any = type("_SyncBody", (_SyncBody, self.client.SyncByteStream), {})
-
-    def error(self, error: Exception) -> Exception | None:
-        """Return the client's own exception for one of its core's; None when it is something else."""
-        for each in type(error).__mro__:
-            if each in self._errors:
-                made = self._errors[each](str(error))
-                made.__cause__ = error
-                return made
-        return None
-
-
-@lru_cache(maxsize=2)
-def _module(name: str) -> _Module:
-    return _Module(name)
-
-
-def _module_of(request: "HttpxRequest") -> _Module:
-    return _module(type(request).__module__.partition(".")[0])
+def _module_of(request: "HttpxRequest") -> Module:
+    return module(type(request).__module__.partition(".")[0])
 
 
 class AsyncTransport(AsyncBaseTransport):
@@ -129,13 +97,13 @@ class AsyncTransport(AsyncBaseTransport):
         if self._outside is not None:
             await self._outside.aclose()
 
-    def pools(self, module: _Module) -> AsyncPools:
+    def pools(self, module: Module) -> AsyncPools:
         """Return the connections into the mesh."""
         if self._pools is None:
             self._pools = AsyncPools(module.core, self._mesh())
         return self._pools
 
-    def outside(self, module: _Module) -> AsyncBaseTransport:
+    def outside(self, module: Module) -> AsyncBaseTransport:
         """Return the transport of what is not for the mesh."""
         if self._outside is None:
             made: AsyncBaseTransport = module.client.AsyncHTTPTransport()
@@ -185,13 +153,13 @@ class Transport(BaseTransport):
         if self._outside is not None:
             self._outside.close()
 
-    def pools(self, module: _Module) -> SyncPools:
+    def pools(self, module: Module) -> SyncPools:
         """Return the connections into the mesh."""
         if self._pools is None:
             self._pools = SyncPools(module.core, self._mesh())
         return self._pools
 
-    def outside(self, module: _Module) -> BaseTransport:
+    def outside(self, module: Module) -> BaseTransport:
         """Return the transport of what is not for the mesh."""
         if self._outside is None:
             made: BaseTransport = module.client.HTTPTransport()
@@ -204,9 +172,9 @@ class Transport(BaseTransport):
         return self._given
 
 
-def _asked(module: _Module, request: "HttpxRequest") -> Asked:
+def _asked(module: Module, request: "HttpxRequest") -> Asked:
     """What the user asked for, in the pipeline's words."""
-    pairs = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.raw)
+    pairs = ((name.decode("latin-1").lower(), characters(value)) for name, value in request.headers.raw)
     headers = tuple(
         pair for pair in pairs if pair[0] not in _LEFT_TO_THE_CLIENT and (pair[0], pair[1].lower()) != _KEEP_ALIVE
     )
@@ -229,12 +197,14 @@ def _asked(module: _Module, request: "HttpxRequest") -> Asked:
 
 
 class _Answer:
-    """An answer of the core's, and the pool that it is counted in until it has ended."""
+    """An answer of the core's, and the pool that it is counted in until it has ended. ``limits``: the core's timeouts,
+    which hold for its body from when that is begun.
+    """
 
-    __slots__ = ("_kept", "_pools", "core")
+    __slots__ = ("_kept", "_pools", "core", "limits")
 
-    def __init__(self, core: Any, pools: AsyncPools | SyncPools, kept: Kept) -> None:
-        self.core, self._kept = core, kept
+    def __init__(self, core: Any, pools: AsyncPools | SyncPools, kept: Kept, limits: dict[str, float | None]) -> None:
+        self.core, self._kept, self.limits = core, kept, limits
         self._pools: AsyncPools | SyncPools | None = pools
 
     async def aclose(self) -> None:
@@ -262,16 +232,14 @@ class _Exchange:
 
     __slots__ = ("_headers", "is_spent", "module", "request")
 
-    def __init__(self, module: _Module, request: "HttpxRequest") -> None:
+    def __init__(self, module: Module, request: "HttpxRequest") -> None:
         self.module, self.request = module, request
         self.is_spent = False
         self._headers: Headers = ()
 
     def head(self, raw: "_Answer") -> Head:
         """Return the head of an answer of the core's."""
-        self._headers = tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw.core.headers
-        )
+        self._headers = tuple((name.decode("latin-1").lower(), characters(value)) for name, value in raw.core.headers)
         return Head(raw.core.status, self._headers)
 
     def blame(self, error: Exception) -> Blame:
@@ -290,7 +258,7 @@ class _Exchange:
         made: Exception = self.module.client.ReadTimeout(why)
         return made
 
-    def core_request(self, target: Target, body: Any, *, blocks: bool) -> Any:
+    def core_request(self, target: Target, body: Any, limits: dict[str, float | None]) -> Any:
         """Make the request of the core's that goes to one instance."""
         core, sent = self.module.core, target.request
         framing = [each for each in self.request.headers.raw if each[0].lower() in _FRAMING]
@@ -301,7 +269,7 @@ class _Exchange:
             port=target.port,
             target=sent.target.encode("ascii"),
         )
-        extensions = {**self.request.extensions, "timeout": _limits(self.request, target, blocks=blocks)}
+        extensions = {**self.request.extensions, "timeout": limits}
         return core.Request(sent.method, url, headers=headers, content=body, extensions=extensions)
 
     def response(self, raw: "_Answer", headers: Headers, body: Any) -> "HttpxResponse":
@@ -319,7 +287,7 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return [(name.encode("latin-1"), octets(value)) for name, value in headers]
 
 
 def _limits(request: "HttpxRequest", target: Target, *, blocks: bool) -> dict[str, float | None]:
@@ -344,7 +312,7 @@ class _AsyncExchange(_Exchange):
 
     __slots__ = ("_transport",)
 
-    def __init__(self, transport: AsyncTransport, module: _Module, request: "HttpxRequest") -> None:
+    def __init__(self, transport: AsyncTransport, module: Module, request: "HttpxRequest") -> None:
         super().__init__(module, request)
         self._transport = transport
 
@@ -354,9 +322,10 @@ class _AsyncExchange(_Exchange):
         kept = pools.pool(target)
         body = self.request.stream
         if not isinstance(body, self.module.client.ByteStream):
-            body = _AsyncOnce(body, self)
+            body = AsyncOnce(body, self)
         try:
-            return _Answer(await pools.send(kept, self.core_request(target, body, blocks=False)), pools, kept)
+            limits = _limits(self.request, target, blocks=False)
+            return _Answer(await pools.send(kept, self.core_request(target, body, limits)), pools, kept, limits)
         except Exception as error:
             if (theirs := self.module.error(error)) is not None:
                 raise theirs from error
@@ -380,7 +349,7 @@ class _SyncExchange(_Exchange):
 
     __slots__ = ("_transport",)
 
-    def __init__(self, transport: Transport, module: _Module, request: "HttpxRequest") -> None:
+    def __init__(self, transport: Transport, module: Module, request: "HttpxRequest") -> None:
         super().__init__(module, request)
         self._transport = transport
 
@@ -390,9 +359,10 @@ class _SyncExchange(_Exchange):
         kept = pools.pool(target)
         body = self.request.stream
         if not isinstance(body, self.module.client.ByteStream):
-            body = _SyncOnce(body, self)
+            body = SyncOnce(body, self)
         try:
-            return _Answer(pools.send(kept, self.core_request(target, body, blocks=True)), pools, kept)
+            limits = _limits(self.request, target, blocks=True)
+            return _Answer(pools.send(kept, self.core_request(target, body, limits)), pools, kept, limits)
         except Exception as error:
             if (theirs := self.module.error(error)) is not None:
                 raise theirs from error
@@ -409,98 +379,3 @@ class _SyncExchange(_Exchange):
     def finished(self, raw: "_Answer", headers: Headers, ending: Ending) -> "HttpxResponse":
         """Make the user's answer."""
         return self.response(raw, headers, self.module.sync_body(self.module, raw, ending))
-
-
-class _AsyncOnce:
-    """A body that can be read only once, and says when that has begun."""
-
-    __slots__ = ("_exchange", "_stream")
-
-    def __init__(self, stream: Any, exchange: _Exchange) -> None:
-        self._stream, self._exchange = stream, exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self._exchange.is_spent = True
-        async for part in self._stream:
-            yield part
-
-
-class _SyncOnce:
-    """The same for threads."""
-
-    __slots__ = ("_exchange", "_stream")
-
-    def __init__(self, stream: Any, exchange: _Exchange) -> None:
-        self._stream, self._exchange = stream, exchange
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._exchange.is_spent = True
-        yield from self._stream
-
-
-class _AsyncBody:
-    """The body of an answer: within the whole call's time, and its end is told."""
-
-    def __init__(self, module: _Module, raw: "_Answer", ending: Ending) -> None:
-        self._module, self._raw, self._ending = module, raw, ending
-        self._received = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        parts = aiter(self._raw.core.stream)
-        try:
-            while (part := await self._next(parts)) is not None:
-                self._received += len(part)
-                yield part
-        except Exception as error:
-            self._ending.over(received=self._received, is_broken=True)
-            if (theirs := self._module.error(error)) is not None:
-                raise theirs from error
-            raise
-
-    async def _next(self, parts: AsyncIterator[bytes]) -> bytes | None:
-        left = self._ending.left()
-        if left == inf:
-            return await anext(parts, None)
-        try:
-            async with asyncio.timeout(left):
-                return await anext(parts, None)
-        except TimeoutError:
-            raise self._module.client.ReadTimeout(_TOO_LONG) from None
-
-    async def aclose(self) -> None:
-        """Close it, read or not."""
-        try:
-            await self._raw.aclose()
-        finally:
-            self._ending.over(received=self._received)
-
-
-class _SyncBody:
-    """The same for threads."""
-
-    def __init__(self, module: _Module, raw: "_Answer", ending: Ending) -> None:
-        self._module, self._raw, self._ending = module, raw, ending
-        self._received = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for part in self._raw.core.stream:
-                self._received += len(part)
-                yield part
-                if self._ending.left() <= 0:
-                    raise self._module.client.ReadTimeout(_TOO_LONG)
-        except Exception as error:
-            self._ending.over(received=self._received, is_broken=True)
-            if (theirs := self._module.error(error)) is not None:
-                raise theirs from error
-            raise
-
-    def close(self) -> None:
-        """Close it, read or not."""
-        try:
-            self._raw.close()
-        finally:
-            self._ending.over(received=self._received)
-
-
-_TOO_LONG = "the answer has begun, but was not complete within the timeout of the route"

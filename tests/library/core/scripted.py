@@ -326,6 +326,7 @@ def channel(facade: Facade, name: str = ORDERS.path) -> Channel:
 def under_way(facade: Facade) -> int:
     """Claims at balancers that nobody settled yet, and requests in gates."""
     here = channel(facade)
+    here.end_forgotten()
     balancer = here.callee.balancer
     loads = sum(balancer.gauge(each.id).outstanding for each in balancer.membership.endpoints)
     return loads + here.gate.active

@@ -6,9 +6,11 @@ nothing waits while it does.
 """
 
 import logging
+from collections import deque
 from collections.abc import Mapping
 from threading import Lock
 
+from masche.library.core.exchange import Over
 from masche.library.core.limits import Gate, LimitedBudget
 from masche.library.core.members import Place, members, places
 from masche.library.core.plain_routes import PlainRoutes
@@ -39,7 +41,18 @@ _log = logging.getLogger("masche.library")
 class Channel:
     """One service, as this process calls it. ``name`` is its cluster's."""
 
-    __slots__ = ("_source", "_spread", "callee", "destination", "gate", "lock", "name", "places", "repeats", "troubled")
+    __slots__ = (
+        "_source",
+        "callee",
+        "destination",
+        "forgotten",
+        "gate",
+        "lock",
+        "name",
+        "places",
+        "repeats",
+        "troubled",
+    )
 
     def __init__(self, destination: Destination, *, now: float) -> None:
         self.name = destination.name
@@ -49,7 +62,7 @@ class Channel:
         self.troubled = 0
         self.places: Mapping[str, Place] = {}
         self._source: tuple[object, ...] = ()
-        self._spread: tuple[int, str] = (0, "")
+        self.forgotten: deque[Over] = deque()
         self._build(destination.cluster.traffic, Membership(), now)
 
     def __repr__(self) -> str:
@@ -100,8 +113,15 @@ class Channel:
             events = self.callee.take_events()
         self.tell(events)
 
+    def end_forgotten(self) -> None:
+        """End the requests whose answers were neither read nor closed, and are gone."""
+        while self.forgotten:
+            over = self.forgotten.popleft()
+            over(0, False)  # noqa: FBT003 - an Over has no names
+
     def verdicts(self, *, caller: str, now: float) -> tuple[SharedVerdict, ...]:
         """Whom this process has ejected on its own evidence, or suspects."""
+        self.end_forgotten()
         with self.lock:
             return self.callee.verdicts(caller=caller, now=now)
 

@@ -96,17 +96,22 @@ class Blame(Enum):
     """The request itself is wrong, or the client is closed: neither repeated nor held against anybody."""
 
 
+Over = Callable[[int, bool], None]
+"""Takes how many bytes of a body were received, and whether it broke off."""
+
+
 class Ending:
     """The end of an answer's body, which the adapter tells: until then its request counts as active.
 
-    Nothing happens the second time. An answer that nobody reads or closes ends when it is forgotten.
+    Nothing happens the second time. An answer that nobody reads or closes ends when it is forgotten: then ``over`` is
+    only handed to ``forgotten``, for a finalizer may run anywhere, within whatever lock its thread holds.
     """
 
-    __slots__ = ("_left", "_over")
+    __slots__ = ("_forgotten", "_left", "_over")
 
-    def __init__(self, over: Callable[[int, bool], None], left: Callable[[], float]) -> None:
-        self._over: Callable[[int, bool], None] | None = over
-        self._left = left
+    def __init__(self, over: Over, left: Callable[[], float], forgotten: Callable[[Over], None]) -> None:
+        self._over: Over | None = over
+        self._left, self._forgotten = left, forgotten
 
     def __repr__(self) -> str:
         return f"<Ending {'to come' if self._over else 'over'}>"
@@ -122,7 +127,8 @@ class Ending:
         return self._left()
 
     def __del__(self) -> None:
-        self.over()
+        if self._over is not None:
+            self._forgotten(self._over)
 
 
 class Exchange(Protocol[Raw_contra, Final_co]):

@@ -128,6 +128,8 @@ def trouble(facade: Facade, opened: Opened) -> Generator[Trouble]:
 
 def entered(channel: Channel) -> Admission:
     """Let a request in, if the service's limits do."""
+    if channel.forgotten:
+        channel.end_forgotten()
     with channel.lock:
         return channel.gate.enter()
 

@@ -328,7 +328,7 @@ class Run(Generic[Raw, Final_co]):
         if is_spent:
             self._flag = "URX"
         headers = answer_headers(self.send, head.headers, is_spent=is_spent, cookie=self.sticks.cookie)
-        return self._exchange.finished(raw, headers, Ending(self.end, self._left))
+        return self._exchange.finished(raw, headers, Ending(self.end, self._left, self._channel.forgotten.append))
 
     def _mesh(self, status: int, why: str) -> Final_co:
         made: Answer = answers.answer(status, why, flag=self._flag, request=self._opened.request)
