@@ -15,7 +15,7 @@ from aiohttp import web
 
 from library.answering import hang_up
 from library.issuing import bare_client, bare_server
-from library.town import Town, changing, living, never_repeating, repeating, service, settled, within
+from library.town import Town, changing, living, never_idle, never_repeating, repeating, service, settled, within
 from masche.library.aiohttp import Connector, client_session, mesh
 from masche.model.calling import UNSAID, Hedging
 
@@ -223,6 +223,15 @@ async def test_a_routes_timeout_is_a_timeout_of_aiohttps(town: Town, session: ai
 async def test_a_routes_timeout_ends_a_body_that_does_not_end(town: Town, session: aiohttp.ClientSession) -> None:
     half = town.instance("orders", answer=lambda _head: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
     town.serve("orders", half, route=within("orders", 0.2))
+    async with session.get("http://orders/") as answer:
+        with pytest.raises(aiohttp.ServerTimeoutError):
+            await answer.read()
+    assert settled(town)
+
+
+async def test_a_body_in_which_nothing_moves_is_given_up(town: Town, session: aiohttp.ClientSession) -> None:
+    half = town.instance("orders", answer=lambda _head: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    town.serve("orders", half, route=never_idle("orders", 0.1))
     async with session.get("http://orders/") as answer:
         with pytest.raises(aiohttp.ServerTimeoutError):
             await answer.read()

@@ -95,6 +95,11 @@ def within(name: str, timeout: float) -> Route:
     return Route(name=name, match=RequestMatch(), action=to(name, timeout=timeout, retry=Retry(attempts=0)))
 
 
+def never_idle(name: str, seconds: float) -> Route:
+    """A route on whose requests something must move every so many seconds."""
+    return Route(name=name, match=RequestMatch(), action=to(name, idle_timeout=seconds))
+
+
 def repeating(name: str) -> Route:
     """A route whose idempotent requests are repeated when a try of 0.2 s was not answered."""
     return Route(name=name, match=RequestMatch(), action=to(name, per_try_timeout=0.2, retry=Retry(attempts=3)))

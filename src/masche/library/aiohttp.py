@@ -13,8 +13,10 @@ Invariant: the session's connector carries only what went through the middleware
 import asyncio
 import inspect
 from functools import partial
+from math import inf
 from types import CoroutineType
 from typing import Any, cast
+from weakref import ref
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
@@ -132,13 +134,14 @@ _UNSEEN = cast("Target", object())
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_connector", "_framing", "_handler", "_head", "_raw", "_request", "is_spent")
+    __slots__ = ("_connector", "_framing", "_handler", "_head", "_idle", "_raw", "_request", "is_spent")
 
     def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
         self._connector, self._request, self._handler = connector, request, handler
         self._raw: ClientResponse | None = None
         self._head = _NO_HEAD
         self._framing: list[tuple[str, str]] = []
+        self._idle = 0.0
         self.is_spent = False
 
     def asked(self) -> Asked:
@@ -161,7 +164,7 @@ class _Exchange:
         return Asked(asked, 0.0, isinstance(body, BytesPayload), body.size or 0) if body else Asked(asked)
 
     def attempt(self, target: Target) -> "CoroutineType[Any, Any, ClientResponse]":
-        body = self._request.body
+        body, self._idle = self._request.body, target.idle_timeout
         self.is_spent = bool(body) and not isinstance(body, BytesPayload)
         return cast("CoroutineType[Any, Any, ClientResponse]", self._handler(self._to(target)))
 
@@ -230,9 +233,13 @@ class _Exchange:
         if connection is None:
             ending.over(received=raw.content.total_bytes)
             return raw
+        protocol = connection.protocol
+        if self._idle and protocol is not None:
+            protocol.read_timeout = min(self._idle, protocol.read_timeout or inf)
+            protocol.start_timeout()
         left = ending.left()
-        cut = None if left == float("inf") else self._request.loop.call_later(left, _cut, raw)
-        connection.add_callback(partial(_over, raw.content, ending, cut))
+        cut = None if left == inf else self._request.loop.call_later(left, _cut, raw)
+        connection.add_callback(partial(_over, ref(raw), raw.content, ending, cut))
         return raw
 
     def answered(self, answer: Answer) -> ClientResponse:
@@ -245,11 +252,19 @@ class _Exchange:
 _NO_HEAD = Head(0, ())
 
 
-def _over(content: StreamReader, ending: Ending, cut: asyncio.TimerHandle | None) -> None:
-    """The connection is free again, or closed, whoever did it."""
+def _over(
+    answer: "ref[ClientResponse]", content: StreamReader, ending: Ending, cut: asyncio.TimerHandle | None
+) -> None:
+    """The connection is free again, or closed, whoever did it.
+
+    If the answer's finalizer did it, the answer is not closed yet, or gone; then nothing is told here, for that may be
+    within any lock: the ending goes with this callback, and sees to it itself.
+    """
     if cut is not None:
         cut.cancel()
-    ending.over(received=content.total_bytes, is_broken=content.exception() is not None)
+    raw = answer()
+    if raw is not None and raw.closed:
+        ending.over(received=content.total_bytes, is_broken=content.exception() is not None)
 
 
 def _cut(raw: ClientResponse) -> None:

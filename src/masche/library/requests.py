@@ -34,7 +34,7 @@ from masche.library.core.pool import Pools
 from masche.library.core.ports import MeshError
 from masche.library.core.sync_driver import SyncDriver
 from masche.library.resident import facade as resident
-from masche.traffic.request import Headers, Request
+from masche.traffic.request import Headers, Request, characters, octets
 
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
 """Headers that are the client's own business; all others pass the pipeline."""
@@ -168,7 +168,7 @@ class _Pool(urllib3.HTTPSConnectionPool):
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_adapter", "_carrier", "_connect", "_head", "_options", "_raw", "_read", "_request")
+    __slots__ = ("_adapter", "_carrier", "_connect", "_head", "_idle", "_options", "_raw", "_read", "_request")
 
     def __init__(
         self, adapter: Adapter, carrier: _Carrier, request: PreparedRequest, options: Mapping[str, Any]
@@ -177,6 +177,7 @@ class _Exchange:
         self._connect, self._read = _timeouts(options["timeout"])
         self._raw: Response | None = None
         self._head = Head(0, ())
+        self._idle = 0.0
 
     def asked(self) -> Asked:
         """What the user asked for."""
@@ -202,17 +203,19 @@ class _Exchange:
 
     def attempt(self, target: Target) -> Response:
         # A thread has no other clock: what is left for the head of the answer limits each read until it has come.
+        self._idle = target.idle_timeout
         timeout = _least(self._connect, target.connect_timeout, target.timeout), _least(self._read, target.timeout)
         return self._carrier.send(self._to(target), stream=True, timeout=timeout)
 
     def _to(self, target: Target) -> PreparedRequest:
         """A copy of the request, for one instance."""
         request, asked = self._request, target.request
-        headers: CaseInsensitiveDict[Any] = CaseInsensitiveDict({"Host": asked.authority})
+        told = {"Host": asked.authority}
         for name, value in asked.headers:  # requests knows one value for a name; lists may be joined (RFC 9110, 5.3)
-            headers[name] = (
-                value if name not in headers else f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
-            )
+            told[name] = value if name not in told else f"{told[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers = CaseInsensitiveDict[Any](
+            (name, value if value.isascii() else octets(value)) for name, value in told.items()
+        )
         for name in ("Content-Length", "Transfer-Encoding", "Connection"):
             if name in request.headers and name not in headers:
                 headers[name] = request.headers[name]
@@ -231,7 +234,8 @@ class _Exchange:
     def head(self, raw: Response) -> Head:
         if raw is not self._raw:
             self._raw = raw
-            self._head = Head(raw.status_code, tuple((name.lower(), value) for name, value in raw.raw.headers.items()))
+            pairs = ((name.lower(), _text(value)) for name, value in raw.raw.headers.items())
+            self._head = Head(raw.status_code, tuple(pairs))
         return self._head
 
     def blame(self, error: Exception) -> Blame:
@@ -258,7 +262,7 @@ class _Exchange:
             ending.over(received=body.tell())
             return raw
         # Until the answer began, no longer than the mesh allows; from now on the client's own patience counts again.
-        connection.sock.settimeout(_least(self._read, ending.left()))
+        connection.sock.settimeout(_least(self._read, self._idle or inf, ending.left()))
         body.__class__ = _Watched
         cast("_Watched", body).ending = ending
         return raw
@@ -273,22 +277,26 @@ class _Exchange:
 
 
 class _Watched(urllib3.HTTPResponse):
-    """An answer that tells when its body has ended, was closed or was forgotten."""
+    """An answer that tells when its body has ended or was closed; if it was forgotten, its ending sees to that."""
 
-    ending: Ending
+    ending: Ending | None = None
+
+    def __del__(self) -> None:
+        self.ending = None  # a finalizer may run within any lock, so nothing is told from here
+        super().__del__()
 
     def release_conn(self) -> None:
         super().release_conn()
-        missing = self._missing()
-        said = self.headers.get("content-length", "")
-        self.ending.over(
-            received=int(said) - missing if said.isdecimal() else self.tell(),
-            is_broken=bool(missing),
-        )
+        if self.ending is not None:
+            missing = self._missing()
+            said = self.headers.get("content-length", "")
+            received = int(said) - missing if said.isdecimal() else self.tell()
+            self.ending.over(received=received, is_broken=bool(missing))
 
     def close(self) -> None:
         super().close()
-        self.ending.over(received=self.tell())
+        if self.ending is not None:
+            self.ending.over(received=self.tell())
 
     def _missing(self) -> int:
         """How many bytes of the body were announced and have not come; urllib3's own count is behind here."""
@@ -298,12 +306,13 @@ class _Watched(urllib3.HTTPResponse):
 def _replace_headers(raw: Response, request: PreparedRequest, headers: Headers) -> None:
     """Show other headers in all places where requests, and its cookies, look for them."""
     body = raw.raw
-    body.headers = urllib3.HTTPHeaderDict(headers)
+    shown = [(name, _shown(value)) for name, value in headers]
+    body.headers = urllib3.HTTPHeaderDict(shown)
     raw.headers = CaseInsensitiveDict(body.headers)
     message = body._original_response.msg
     for name in set(message):
         del message[name]
-    for name, value in headers:
+    for name, value in shown:
         message[name] = value
     raw.cookies.clear()
     extract_cookies_to_jar(raw.cookies, request, body)
@@ -339,4 +348,12 @@ def _is_unsent(error: BaseException) -> bool:
 
 
 def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("latin-1")
+    """A value as the pipeline reads it; on the wire http.client makes Latin-1 of text."""
+    if isinstance(value, str):
+        return value if value.isascii() else characters(value.encode("latin-1"))
+    return characters(value)
+
+
+def _shown(value: str) -> str:
+    """The same backwards: as http.client would have read it."""
+    return value if value.isascii() else octets(value).decode("latin-1")
