@@ -17,7 +17,7 @@ from masche.testing.check_placement import Asked, check_placement
 from parity.placements import Libraries, Sidecars
 from parity.serving import SERVERS, serving
 
-ROUNDS = 30
+ROUNDS = 15
 HTTP_PORTS = {"http": 80, "http2": 85, "grpc": 7070}
 """Istio's ports that take requests; the others take bytes."""
 
