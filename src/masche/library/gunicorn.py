@@ -123,6 +123,13 @@ class Worker(ThreadWorker):
         stop = super().handle_exit
         threading.Thread(target=leave, name="masche-leaves").start()
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """At the end wait as little for connections that never brought a request as for those that may again."""
+        base: Any = super()
+        base._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout or deadline, deadline)
+
     def run(self) -> None:
         """Serve until told to stop, and be gone from the mesh."""
         super().run()
