@@ -1,6 +1,5 @@
 """Real messages of Envoy, from plain dictionaries, and free ports for them."""
 
-
 from google.protobuf import json_format
 
 from masche.model.blob import Blob
