@@ -103,6 +103,22 @@ def test_a_heartbeat_lifts_the_mark():
     assert verdict.decisions == (Restore(workload=late, reason="heard of again"),)
 
 
+def test_who_appears_in_the_store_has_a_whole_lease_before_its_agent_was_heard():
+    """It is committed first and counted then; a look in between, long after our start, removes nobody."""
+    leases, before = Leases(lease=LEASE), shop(orders=2)
+    heard(leases, before, now=1100)
+    assert leases.tick(now=1100, synced_since=1000, census=before).decisions == ()
+    after = shop(orders=3)
+    starting = replace(after, ready=after.ready - {instance("orders", 2)})
+    assert leases.tick(now=1100.1, synced_since=1000, census=starting).decisions == ()
+    heard(leases, before, now=1115)
+    assert leases.tick(now=1115, synced_since=1000, census=starting).decisions == ()
+    heard(leases, before, now=1131)
+    (gone,) = leases.tick(now=1131, synced_since=1000, census=starting).decisions
+    assert gone.workload == instance("orders", 2)
+    assert isinstance(gone, Remove)
+
+
 def test_nothing_is_counted_before_one_whole_lease_of_being_up_and_synced():
     leases, world = Leases(lease=LEASE), shop(orders=3)
     heard(leases, world, now=1014, silent={instance("orders", 0)})

@@ -129,6 +129,9 @@ def census(mesh: Mesh) -> Census:
 
 @dataclass(slots=True)
 class _Lease:
+    """``seen_at`` is when it appeared in the store, if we were there: that is before its agent's words are counted."""
+
+    seen_at: float = -inf
     heard_at: float = -inf
     vouched_at: float = -inf
     marked_at: float | None = None
@@ -141,6 +144,7 @@ class Leases:
     def __init__(self, *, lease: float = 15.0) -> None:
         self.lease = lease
         self._leases: dict[Name, _Lease] = {}
+        self._has_looked = False
         self._removed: dict[Name, tuple[float, tuple[Name, ...]]] = {}
 
     def __repr__(self) -> str:
@@ -190,7 +194,9 @@ class Leases:
     def _keep_up(self, census: Census, now: float) -> None:
         """Adopt what the store knows, forget what it lost, and remember since when a mark stands."""
         for workload in census.leased:
-            self._leases.setdefault(workload, _Lease())
+            if workload not in self._leases:
+                self._leases[workload] = _Lease(seen_at=now if self._has_looked else -inf)
+        self._has_looked = True
         for workload, lease in list(self._leases.items()):
             if workload not in census.leased and self._last(lease) + self.lease < now:
                 del self._leases[workload]
@@ -208,10 +214,14 @@ class Leases:
     def _last(lease: _Lease) -> float:
         return max(lease.heard_at, lease.vouched_at)
 
+    def _counted_from(self, lease: _Lease, synced_since: float) -> float:
+        return max(self._last(lease), lease.seen_at, synced_since)
+
     def _silent(self, census: Census, now: float, synced_since: float) -> frozenset[Name]:
         if now < synced_since + self.lease:
             return frozenset()
-        return frozenset(name for name in census.leased if self._last(self._leases[name]) + self.lease <= now)
+        leases = ((name, self._leases[name]) for name in census.leased)
+        return frozenset(name for name, each in leases if self._counted_from(each, synced_since) + self.lease <= now)
 
     def _restored(self, census: Census, silent: frozenset[Name]) -> dict[Name, Restore]:
         """Marks to lift: of what was heard again, and of all of a Service that has nobody else left."""
@@ -259,7 +269,7 @@ class Leases:
         """One lease after the mark, or after the lease of what was not serving anyway."""
         if lease.marked_at is not None:
             return max(lease.marked_at, synced_since) + self.lease
-        return max(self._last(lease), synced_since) + 2 * self.lease
+        return self._counted_from(lease, synced_since) + 2 * self.lease
 
     def _next(self, census: Census, silent: frozenset[Name], now: float, synced_since: float) -> float | None:
         """The first instant after ``now`` at which time alone could change the answer."""
@@ -267,7 +277,7 @@ class Leases:
         for name in census.leased:
             lease = self._leases[name]
             if name not in silent:
-                deadlines.add(max(self._last(lease), synced_since) + self.lease)
+                deadlines.add(self._counted_from(lease, synced_since) + self.lease)
             else:
                 deadlines.add(self._removal_at(lease, synced_since))
         return min((deadline for deadline in deadlines if deadline > now), default=None)
