@@ -178,7 +178,7 @@ def _outcome(known: Known, request: Request, draw: int) -> Outcome:
     if isinstance(decided, Told):
         return Outcome(status=decided.status, **_told(Answer(status=decided.status, headers=decided.headers)))
     assert isinstance(decided, router.Sent), decided
-    answered = router.answer_headers(decided.send, ECHOED, is_spent=False)
+    answered = router.answer_headers(decided.send, ECHOED, dict(ECHOED), is_spent=False)
     sent = decided.request
     return Outcome(
         status=200,

@@ -34,7 +34,7 @@ TRACE = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"), ("x-request-id", "the-
 
 MATCHES = st.builds(
     RequestMatch,
-    path_kind=st.sampled_from([PathKind.EXACT, PathKind.PREFIX, PathKind.STARTS, PathKind.REGEX]),
+    path_kind=st.sampled_from([PathKind.EXACT, PathKind.PREFIX, PathKind.STARTS, PathKind.REGEX, PathKind.CONNECT]),
     path=st.sampled_from(["/", "/a", "/a/", "/a/b", "/ab"]),
     method=st.sampled_from(["", "GET", "POST"]),
     headers=st.sampled_from(
@@ -42,12 +42,27 @@ MATCHES = st.builds(
             (),
             (ValueMatch(name="x-a", kind=ValueKind.EXACT, value="1"),),
             (ValueMatch(name="x-forwarded-proto", kind=ValueKind.EXACT, value="http"),),
+            (ValueMatch(name=":method", kind=ValueKind.REGEX, value="GET|PUT"),),
+            (ValueMatch(name=":method", kind=ValueKind.EXACT, value="GET", is_inverted=True),),
+            (ValueMatch(name="upgrade", kind=ValueKind.PRESENT, value=""),),
+            (ValueMatch(name="upgrade", kind=ValueKind.PRESENT, value="", is_inverted=True),),
+            (ValueMatch(name="upgrade", kind=ValueKind.EXACT, value="", is_missing_empty=True),),
+            (ValueMatch(name="host", kind=ValueKind.EXACT, value="orders"),),
         ]
     ),
+    is_grpc=st.sampled_from([False, False, True]),
     path_ignores_case=st.booleans(),
     share=st.sampled_from([None, None, None, (1, 2)]),
 )
-CHANGES = st.sampled_from([HeaderChange(), HeaderChange(), HeaderChange(set=(("x-set", "1"),))])
+CHANGES = st.sampled_from(
+    [
+        HeaderChange(),
+        HeaderChange(remove=("x-envoy-internal", "x-masche-unreached")),
+        HeaderChange(remove=("x-a",)),
+        HeaderChange(remove=("x-request-id",)),
+        HeaderChange(set=(("x-set", "1"),)),
+    ]
+)
 BACKENDS = st.sampled_from(
     [
         (Backend(cluster=ORDERS),),
@@ -77,10 +92,12 @@ ROUTES = st.builds(
 )
 REQUESTS = st.builds(
     Request,
-    method=st.sampled_from(["GET", "POST"]),
+    method=st.sampled_from(["GET", "POST", "CONNECT"]),
     target=PATHS,
     authority=st.just("orders"),
-    headers=st.sampled_from([(), (("x-a", "1"),), (("x-a", "2"), ("accept", "*/*"))]),
+    headers=st.sampled_from(
+        [(), (("x-a", "1"),), (("x-a", "2"), ("accept", "*/*")), (("content-type", "application/grpc"),)]
+    ),
 )
 
 
@@ -108,6 +125,35 @@ def test_a_plain_route_is_found() -> None:
     found = PlainRoutes(known(rules)).find(Request(target="/a/b?c=d", authority="orders"))
     assert found is not None
     assert (found.rule, found.rules.timeout, found.destination.name) == ("rule", 3.0, ORDERS.path)
+
+
+def test_the_table_that_proxies_are_given_is_looked_up_whatever_the_method() -> None:
+    """A route for tunnels, one for other protocols, one for what may be made twice, one for gRPC, and one for the rest;
+    all take off what only proxies say.
+    """
+    to = Forward(backends=(Backend(cluster=ORDERS),), retry=Retry(any_method=True))
+    twice = ValueMatch(name=":method", kind=ValueKind.REGEX, value="DELETE|GET|HEAD")
+    matches = {
+        "tunnels": RequestMatch(path_kind=PathKind.CONNECT, path=""),
+        "upgrades": RequestMatch(
+            path_kind=PathKind.STARTS, headers=(ValueMatch(name="upgrade", kind=ValueKind.PRESENT, value=""),)
+        ),
+        "twice": RequestMatch(path_kind=PathKind.STARTS, headers=(twice,)),
+        "grpc": RequestMatch(path_kind=PathKind.STARTS, is_grpc=True),
+        "rest": RequestMatch(path_kind=PathKind.STARTS),
+    }
+    without = HeaderChange(remove=("x-envoy-internal",))
+    table = PlainRoutes(
+        known(
+            *(Route(name=name, match=each, action=to, request_headers=without) for name, each in matches.items()),
+        )
+    )
+    grpc = (("content-type", "application/grpc"),)
+    found = [
+        table.find(Request(method=method, target="/a", authority="orders", headers=headers))
+        for method, headers in (("GET", ()), ("POST", ()), ("POST", grpc), ("HEAD", ()))
+    ]
+    assert [each and each.rule for each in found] == ["twice", "rest", "grpc", "twice"]
 
 
 def test_strangers_are_for_the_router() -> None:

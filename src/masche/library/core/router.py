@@ -7,6 +7,7 @@ sidecar had sent it, and nobody but the mesh speaks in the mesh's headers.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -65,14 +66,16 @@ class Outside:
 class Send:
     """How requests go to an instance of ``destination``: the same for all that a plain route takes.
 
-    ``rule`` names the route. ``response_changes`` are made to the answer in order, then ``told`` is added. ``mirrors``
-    are the clusters that get a copy; ``hashes`` what it sticks by. ``idle_timeout`` in seconds, 0 for none.
+    ``rule`` names the route. The headers ``hidden`` are taken off the answer, ``response_changes`` are made to it in
+    order, then ``told`` is added. ``mirrors`` are the clusters that get a copy; ``hashes`` what it sticks by.
+    ``idle_timeout`` in seconds, 0 for none.
     """
 
     destination: Destination
     rule: str
     rules: CallRules
     idle_timeout: float
+    hidden: frozenset[str]
     response_changes: tuple[HeaderChange, ...]
     mirrors: tuple[Destination, ...]
     hashes: tuple[Hashed, ...]
@@ -135,7 +138,7 @@ class _Names:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.have_id, self.have_trace = "x-request-id" in names, "traceparent" in names
-        self.are_plain = len(set(names)) == len(names) < MAX_HEADERS // 2 and all(map(_is_plain_name, names))
+        self.are_plain = len(set(names)) == len(names) < MAX_HEADERS // 2 and all(map(is_plain_name, names))
 
     @classmethod
     def of(cls, names: tuple[str, ...]) -> "_Names":
@@ -146,7 +149,8 @@ class _Names:
 _names_of = lru_cache(maxsize=1024)(_Names)
 
 
-def _is_plain_name(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
+    """May the name be among the headers of a request that needs no change?"""
     return _PLAIN_NAME.fullmatch(name) is not None and name not in _SPECIAL_NAMES
 
 
@@ -209,12 +213,14 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
     if destination is None:
         why = f"the control plane has no cluster {name}"
         return answers.answer(sending.absent_status, why, flag="NC", request=request)
+    hidden, changes = _hidden(sending.response_changes)
     send = Send(
         destination,
         sending.rule,
         _rules(sending.timeout, sending.per_try_timeout, sending.retry),
         sending.idle_timeout,
-        tuple(each for each in sending.response_changes if not each.is_empty),
+        hidden,
+        changes,
         tuple(found for each in sending.mirrors if (found := known.destinations.get(each.path)) is not None)
         if sending.mirrors
         else (),
@@ -223,6 +229,14 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
         cors.told(chosen.cors, request) if chosen.cors is not None else (),
     )
     return Sent(send, sending.request)
+
+
+def _hidden(changes: tuple[HeaderChange, ...]) -> tuple[frozenset[str], tuple[HeaderChange, ...]]:
+    """Tell what is only taken off from what is changed: whether there is anything to take off is cheaper to see."""
+    is_removal = all(not (each.set or each.add or each.set_present or each.set_absent) for each in changes)
+    if is_removal:
+        return _HIDDEN.union(*(each.remove for each in changes)), ()
+    return _HIDDEN, tuple(each for each in changes if not each.is_empty)
 
 
 _RULES: dict[tuple[float, float, int], tuple[Retry | None, CallRules]] = {}
@@ -241,14 +255,15 @@ def _rules(timeout: float, per_try_timeout: float, retry: Retry | None) -> CallR
     return found[1]
 
 
-def answer_headers(send: Send, headers: Headers, *, is_spent: bool, cookie: str = "") -> Headers:
-    """Return the headers of an instance's answer as the application sees them.
+def answer_headers(send: Send, headers: Headers, said: Collection[str], *, is_spent: bool, cookie: str = "") -> Headers:
+    """Return the headers of an instance's answer as the application sees them: the very same where nothing changes.
 
-    ``is_spent``: repeats were of no avail, and nobody above should try again. ``cookie`` is to be set.
+    ``said``: their names. ``is_spent``: repeats were of no avail, and nobody above should try again. ``cookie`` is to
+    be set.
     """
     found = headers
-    if not _HIDDEN.isdisjoint(dict(headers)):
-        found = tuple(each for each in headers if each[0] not in _HIDDEN)
+    if not send.hidden.isdisjoint(said):
+        found = tuple(each for each in headers if each[0] not in send.hidden)
     if send.response_changes:
         found = _changed(found, send.response_changes)
     if is_spent:

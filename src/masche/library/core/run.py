@@ -8,6 +8,7 @@ Invariants: whatever a driver does, every attempt is settled once, the request l
 record of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from typing import Generic
@@ -57,7 +58,7 @@ class Run(Generic[Raw, Final_co]):
         self._facade, self._channel, self._exchange, self.send = facade, channel, exchange, send
         self._opened, self._span = opened, opened.span
         self._started_at = now
-        self._answers: dict[int, tuple[Raw, Head]] = {}
+        self._answers: dict[int, tuple[Raw, Head, Mapping[str, str]]] = {}
         self._drops: list[Raw] = []
         self._errors: dict[int, Exception] = {}
         self._starts: dict[int, tuple[Start, float]] = {}
@@ -128,7 +129,7 @@ class Run(Generic[Raw, Final_co]):
         if found is None or found[0].is_copy or not self._call.is_under_way(number):
             self._drops.append(raw)
         else:
-            self._answers[number] = (raw, head)
+            self._answers[number] = (raw, head, said)
         now = self._facade.now()
         self._tried(number, attempted, now, outcomes.service_seconds(said))
         return self._told(number, attempted, now)
@@ -217,7 +218,7 @@ class Run(Generic[Raw, Final_co]):
 
     def rest(self) -> list[Raw]:
         """Take all answers that were not given to anybody: to be dropped."""
-        found = [*self._drops, *(raw for raw, _ in self._answers.values())]
+        found = [*self._drops, *(raw for raw, _, _ in self._answers.values())]
         self._drops, self._answers = [], {}
         return found
 
@@ -322,12 +323,12 @@ class Run(Generic[Raw, Final_co]):
         )
 
     def _answer(self, number: int, finish: Finish) -> Final_co:
-        raw, head = self._answers.pop(number)
+        raw, head, said = self._answers.pop(number)
         self._status = head.status
         is_spent = finish.forbids_repeats and finish.outcome.is_fault
         if is_spent:
             self._flag = "URX"
-        headers = answer_headers(self.send, head.headers, is_spent=is_spent, cookie=self.sticks.cookie)
+        headers = answer_headers(self.send, head.headers, said, is_spent=is_spent, cookie=self.sticks.cookie)
         return self._exchange.finished(raw, headers, Ending(self.end, self._left, self._channel.forgotten.append))
 
     def _mesh(self, status: int, why: str) -> Final_co:
