@@ -7,7 +7,8 @@ has no TLS, or keeps the connection to itself, every connection counts as plaint
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 from masche.library import peer as peers
 from masche.library import resident as residents
 from masche.library.asgi import door
-from masche.library.core import trace
+from masche.library.core import context, trace
 from masche.library.core.inbound import Answer, Shown
 from masche.library.core.inbound_door import Door, Passage, ended
 from masche.library.core.inbound_wsgi import PEER, WITHOUT_PREFIX, Environ, StartResponse, Write, WsgiApp
@@ -84,7 +85,7 @@ class _Body:
         self._received = int(environ.get("CONTENT_LENGTH") or 0)
         self._said: Iterable[bytes] = ()
         try:
-            with peers.calling(self._caller), trace.within(self._trace):
+            with self._around():
                 self._said = app(environ, self._start)
         except Exception:
             passage.end(is_broken=True)
@@ -94,7 +95,7 @@ class _Body:
         chunks = iter(self._said)
         while True:
             try:
-                with peers.calling(self._caller), trace.within(self._trace):
+                with self._around():
                     chunk = next(chunks, None)
             except Exception:
                 self._passage.end(sent=self._sent, received=self._received, is_broken=True)
@@ -103,6 +104,12 @@ class _Body:
                 return
             self._sent += len(chunk)
             yield chunk
+
+    @contextmanager
+    def _around(self) -> Generator[None]:
+        """What the application finds around its work."""
+        with peers.calling(self._caller), trace.within(self._trace), context.until(self._passage.deadline):
+            yield
 
     def close(self) -> None:
         """PEP 3333: "the server or gateway must call that method upon completion of the current request"."""

@@ -18,6 +18,7 @@ from masche.identity import keys, tls
 from masche.identity.spiffe import SpiffeId
 from masche.identity.tls import Presented
 from masche.library import peer as peers
+from masche.library.core import context as contexts
 from masche.library.core import trace
 from masche.library.core.inbound_door import Door
 from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge, Visible
@@ -52,6 +53,9 @@ class Sync:
     def who(self, _request: bytes, _context: Any) -> bytes:
         return _said()
 
+    def left(self, _request: bytes, _context: Any) -> bytes:
+        return str(contexts.current().at).encode()
+
     def echo(self, requests: Any, _context: Any) -> Iterator[bytes]:
         for each in requests:
             yield each + b" to " + _said()
@@ -74,6 +78,9 @@ class Async:
     async def who(self, _request: bytes, _context: Any) -> bytes:
         return _said()
 
+    async def left(self, _request: bytes, _context: Any) -> bytes:
+        return str(contexts.current().at).encode()
+
     async def echo(self, requests: Any, context: Any) -> None:
         async for each in requests:
             await context.write(each + b" to " + _said())
@@ -95,6 +102,7 @@ def handlers(made: Any) -> Any:
     library: Any = grpc
     methods = {
         "Who": library.unary_unary_rpc_method_handler(made.who),
+        "Left": library.unary_unary_rpc_method_handler(made.left),
         "Echo": library.stream_stream_rpc_method_handler(made.echo),
         "Total": library.stream_unary_rpc_method_handler(made.total),
         "Count": library.unary_stream_rpc_method_handler(made.count),
@@ -277,15 +285,28 @@ def test_nobody_comes_in_before_it_is_known_who_may(served: Served):
 
 def test_what_grpc_does_not_show_widens_no_policy(served: Served):
     """gRPC for Python says neither the host that was asked for, nor its own headers."""
-    for attribute, name in ((Attribute.HOST, ""), (Attribute.HEADER, "grpc-timeout"), (Attribute.HEADER, "host")):
+    for attribute, name in (
+        (Attribute.HOST, ""),
+        (Attribute.HEADER, "grpc-timeout"),
+        (Attribute.HEADER, "host"),
+        (Attribute.HEADER, "token-bin"),
+    ):
         conditions = _on(attribute, "orders", name)
         by_operation = Rule(name="shop/one rules[0]", operations=(conditions,))
         by_when = Rule(name="shop/one rules[0]", when=conditions)
         for rule in (by_operation, by_when):
             for decision in (Decision.ALLOW, Decision.DENY):
                 served.told(_policy(decision, rule))
-                error: Any = code_of(lambda: served.call("Who"))
+                error: Any = code_of(lambda: served.call("Who", metadata=(("token-bin", b"x"),)))
                 assert error.code() is grpc.StatusCode.PERMISSION_DENIED, (rule, decision)
+
+
+def test_a_call_that_is_made_for_another_has_only_what_is_left_of_its_time(served: Served):
+    before = time.monotonic()
+    left = float(served.call("Left")) - before
+    assert 5 < left <= time.monotonic() - before + 10
+    channel: Any = served.channel("web")
+    assert float(channel.unary_unary("/tests.Greeter/Left")(b"")) > before + 1e6, "nothing was said of its time"
 
 
 def test_a_caller_without_a_certificate_is_refused_in_the_handshake(served: Served):

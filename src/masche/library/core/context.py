@@ -1,8 +1,9 @@
 """Until when the work that is being done here is of use: the deadline of a request that came in holds for what it leads
 to, too.
 
-Held in a context variable, so it follows tasks and is taken along by ``asyncio.to_thread``. Invariant: within a block
-the deadline can only become earlier.
+Held in a context variable, so it follows tasks and is taken along by ``asyncio.to_thread``. It holds until the request
+is answered: what goes on after that (a mail to be sent, a cache to be filled) nobody waits for. Invariant: within a
+block the deadline can only become earlier, and outside of it no task that was begun there is bound any more.
 """
 
 from collections.abc import Generator
@@ -11,19 +12,44 @@ from contextvars import ContextVar
 
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 
-_current: ContextVar[Deadline] = ContextVar("masche_deadline", default=NO_DEADLINE)
+
+class Bound:
+    """What binds the work for one request. It is shared by all tasks of that work, so that it can be taken off them."""
+
+    __slots__ = ("_deadline", "_outer")
+
+    def __init__(self, deadline: Deadline, outer: "Bound | None") -> None:
+        self._deadline, self._outer = deadline, outer
+
+    def __repr__(self) -> str:
+        return f"<Bound {self.deadline!r}>"
+
+    @property
+    def deadline(self) -> Deadline:
+        """The earliest that holds still."""
+        return self._deadline if self._outer is None else min(self._deadline, self._outer.deadline)
+
+    def lift(self) -> None:
+        """The request is answered: its deadline binds nobody any more."""
+        self._deadline = NO_DEADLINE
+
+
+_current: ContextVar[Bound | None] = ContextVar("masche_deadline", default=None)
 
 
 def current() -> Deadline:
     """Return until when the work that is done here is of use; ``NO_DEADLINE`` outside of requests."""
-    return _current.get()
+    bound = _current.get()
+    return NO_DEADLINE if bound is None else bound.deadline
 
 
 @contextmanager
-def until(deadline: Deadline) -> Generator[None]:
-    """Let calls within the block end by then."""
-    token = _current.set(min(deadline, _current.get()))
+def until(deadline: Deadline) -> Generator[Bound]:
+    """Let calls within the block end by then, or until what is given is lifted."""
+    bound = Bound(deadline, _current.get())
+    token = _current.set(bound)
     try:
-        yield
+        yield bound
     finally:
         _current.reset(token)
+        bound.lift()

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from masche.library import peer as peers
-from masche.library.core import trace
+from masche.library.core import context, trace
+from masche.library.core.context import Bound
 from masche.library.core.inbound import Answer, Shown, silent
 from masche.library.core.inbound_door import Door, Passage, ended
 from masche.library.peer import Peer
@@ -65,7 +66,11 @@ class Guarded:
         caller = Peer.of(passage.shown.peer) if passage.shown else None
         inside = {**scope, **_as_passed_on(passage.request, request), PEER: caller}
         try:
-            with peers.calling(caller), trace.within(trace.of(passage.request.headers)):
+            with (
+                peers.calling(caller),
+                trace.within(trace.of(passage.request.headers)),
+                context.until(passage.deadline) as body.bound,
+            ):
                 async with asyncio.timeout(passage.idle_timeout or None) as body.patience:
                     await self._app(inside, body.receive, body.send)
         except TimeoutError:
@@ -87,13 +92,14 @@ class Guarded:
 class _Body:
     """What goes in and out of one request, on its way."""
 
-    __slots__ = ("_passage", "_receive", "_send", "is_read", "patience", "received", "sent")
+    __slots__ = ("_passage", "_receive", "_send", "bound", "is_read", "patience", "received", "sent")
 
     def __init__(self, passage: Passage, receive: Receive, send: Send) -> None:
         self._passage, self._receive, self._send = passage, receive, send
         self.sent = self.received = 0
         self.is_read = False
         self.patience: asyncio.Timeout | None = None
+        self.bound: Bound | None = None
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -120,10 +126,18 @@ class _Body:
                 self.sent += _length(message)
         await self._send(message)
         self._moved()
+        if self.bound is not None and _is_answered(message):
+            self.bound.lift()
 
     def _begun(self, message: Message, status: int) -> Message:
         headers = self._passage.begin(status, _text(message.get("headers", ())))
         return {**message, "headers": _bytes(headers)}
+
+
+def _is_answered(message: Message) -> bool:
+    """Has the caller all that it waits for? A conversation has no end that it waits for."""
+    kind = message["type"]
+    return kind == "websocket.accept" or (kind == "http.response.body" and not message.get("more_body", False))
 
 
 def _length(message: Message) -> int:

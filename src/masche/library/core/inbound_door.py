@@ -18,7 +18,9 @@ from masche.library.core.ports import Counter, Now, Received, Reception
 from masche.model.calling import UNLIMITED
 from masche.model.view import Inbound, MtlsMode
 from masche.telemetry.logs import say
+from masche.traffic import deadline as deadlines
 from masche.traffic.concurrency import Concurrency, ConcurrencyRules, Slot
+from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.outcome import Outcome
 from masche.traffic.request import Headers, Request
 
@@ -83,7 +85,9 @@ class Door:
         started = self._now()
         decided, room = self._decide(request, shown)
         if isinstance(decided, Admitted):
-            return Passage(self, decided, shown, room, started)
+            # Only who proved who it is may say how long its answer is of use: the word is one between proxies.
+            deadline = deadlines.incoming(request.headers, now=started) if shown else NO_DEADLINE
+            return Passage(self, decided, shown, room, started, deadline)
         self._tell(request, decided, shown)
         peer, seconds = shown.peer if shown else "", self._now() - started
         self._counter.received(
@@ -169,14 +173,25 @@ _Room = tuple[Concurrency, Slot]
 class Passage:
     """One request in the application, which gets ``request``. Call ``begin`` with its answer and ``end`` after it.
 
-    ``idle_timeout`` is how long nothing may move on it, 0 for ever; ``flag`` Envoy's response flag, when it has one.
+    ``idle_timeout`` is how long nothing may move on it, 0 for ever; ``deadline`` until when its caller waits; ``flag``
+    Envoy's response flag, when it has one.
     """
 
-    __slots__ = ("_door", "_is_over", "_room", "flag", "idle_timeout", "request", "shown", "started", "status")
+    __slots__ = (
+        "_door", "_is_over", "_room", "deadline", "flag", "idle_timeout", "request", "shown", "started", "status",
+    )  # fmt: skip
 
-    def __init__(self, door: Door, admitted: Admitted, shown: Shown | None, room: _Room | None, started: float) -> None:
+    def __init__(  # noqa: PLR0917 # made in one place, for every request
+        self,
+        door: Door,
+        admitted: Admitted,
+        shown: Shown | None,
+        room: _Room | None,
+        started: float,
+        deadline: Deadline,
+    ) -> None:
         self._door, self._room, self._is_over = door, room, False
-        self.request, self.shown, self.started = admitted.request, shown, started
+        self.request, self.shown, self.started, self.deadline = admitted.request, shown, started, deadline
         self.idle_timeout = admitted.idle_timeout
         self.status, self.flag = 0, ""
 

@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 
 from masche.library import peer as peers
+from masche.library.core import context as contexts
 from masche.library.core import trace
 from masche.library.core.inbound import Answer, Shown
 from masche.library.core.inbound_door import Door, Passage
@@ -26,6 +27,7 @@ from masche.library.core.outcomes import GRPC_AS_HTTP
 from masche.library.core.ports import Reception
 from masche.library.peer import Peer
 from masche.model.view import Attribute, Condition, Decision, Inbound, Policy, Rule
+from masche.traffic.deadline import SHORTEST, Deadline
 from masche.traffic.request import Connection, Headers, Request
 
 _UNKNOWN_HOST: Final = "unknown.invalid"
@@ -34,6 +36,9 @@ _UNKNOWN_HOST: Final = "unknown.invalid"
 _HEADERS: Final = frozenset({"host", "te", "content-type"})
 _OWN: Final = ("grpc-", ":")
 """Headers, and beginnings of headers, that gRPC keeps to itself."""
+
+_BINARY: Final = "-bin"
+"""The end of names whose values gRPC decodes from base64, which policies and proxies compare as they came."""
 
 _CODES: Final = {
     400: grpc.StatusCode.INTERNAL,
@@ -96,7 +101,8 @@ def _kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
 
 def _is_unseen(condition: Condition) -> bool:
     if condition.attribute is Attribute.HEADER:
-        return condition.name in _HEADERS or condition.name.startswith(_OWN)
+        name = condition.name
+        return name in _HEADERS or name.startswith(_OWN) or name.endswith(_BINARY)
     return condition.attribute in {Attribute.HOST, Attribute.SNI}
 
 
@@ -177,13 +183,23 @@ def _within(passage: Passage, context: Any) -> Generator[None]:
     caller = Peer.of(passage.shown.peer) if passage.shown else None
     is_broken = True
     try:
-        with peers.calling(caller), trace.within(trace.of(passage.request.headers)):
+        with (
+            peers.calling(caller),
+            trace.within(trace.of(passage.request.headers)),
+            contexts.until(_deadline(passage, context)),
+        ):
             yield
         is_broken = False
     finally:
         if not passage.status:
             passage.begin(_status(context.code(), is_broken=is_broken), ())
         passage.end(is_broken=is_broken)
+
+
+def _deadline(passage: Passage, context: Any) -> Deadline:
+    """Until when gRPC itself lets the call go on; it keeps the header that said so to itself."""
+    left = context.time_remaining()
+    return passage.deadline if left is None else passage.deadline.within(max(left, SHORTEST), now=passage.started)
 
 
 def _status(code: Any, *, is_broken: bool) -> int:

@@ -109,9 +109,13 @@ class _Exchange(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read some of the body, waiting for it."""
+        """Read some of the body, waiting for it. Raises ConnectionAbortedError when the caller goes before its end:
+        half a body must not be taken for a whole one.
+        """
         while not self._buffer and self._has_more:
             message: Message = self._await(self._receive())
+            if message["type"] == "http.disconnect":
+                raise ConnectionAbortedError("the caller went away before the end of its request")
             self._buffer = message.get("body", b"")
             self._has_more = message.get("more_body", False)
         part, self._buffer = self._buffer[: len(buffer)], self._buffer[len(buffer) :]
