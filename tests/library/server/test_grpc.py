@@ -293,8 +293,9 @@ def test_what_grpc_does_not_show_widens_no_policy(served: Served):
     ):
         conditions = _on(attribute, "orders", name)
         by_operation = Rule(name="shop/one rules[0]", operations=(conditions,))
+        by_source = Rule(name="shop/one rules[0]", sources=(conditions,))
         by_when = Rule(name="shop/one rules[0]", when=conditions)
-        for rule in (by_operation, by_when):
+        for rule in (by_operation, by_source, by_when):
             for decision in (Decision.ALLOW, Decision.DENY):
                 served.told(_policy(decision, rule))
                 error: Any = code_of(lambda: served.call("Who", metadata=(("token-bin", b"x"),)))
@@ -307,6 +308,21 @@ def test_a_call_that_is_made_for_another_has_only_what_is_left_of_its_time(serve
     assert 5 < left <= time.monotonic() - before + 10
     channel: Any = served.channel("web")
     assert float(channel.unary_unary("/tests.Greeter/Left")(b"")) > before + 1e6, "nothing was said of its time"
+
+
+def test_a_rule_on_methods_is_carried_out_as_it_comes_by_xds(served: Served):
+    """There a method is a header, ``:method``, and every call of gRPC is a POST."""
+    for method, decision, passes in (
+        ("POST", Decision.ALLOW, True),
+        ("GET", Decision.ALLOW, False),
+        ("POST", Decision.DENY, False),
+        ("GET", Decision.DENY, True),
+    ):
+        served.told(_policy(decision, Rule(name="one", operations=(_on(Attribute.HEADER, method, ":method"),))))
+        if passes:
+            assert served.call("Who")
+        else:
+            assert code_of(lambda: served.call("Who")).code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_a_caller_without_a_certificate_is_refused_in_the_handshake(served: Served):

@@ -37,6 +37,9 @@ _HEADERS: Final = frozenset({"host", "te", "content-type"})
 _OWN: Final = ("grpc-", ":")
 """Headers, and beginnings of headers, that gRPC keeps to itself."""
 
+_SEEN: Final = frozenset({":method", ":path"})
+"""What HTTP/2 writes as a header and gRPC says otherwise; by xDS a rule on methods is one on ``:method``."""
+
 _BINARY: Final = "-bin"
 """The end of names whose values gRPC decodes from base64, which policies and proxies compare as they came."""
 
@@ -55,6 +58,9 @@ _UNIMPLEMENTED: Final = "Method not found!"
 
 
 # --------------------------------------------------------------------------------------------- what is known of a call
+
+
+_Alternatives = tuple[tuple[Condition, ...], ...]
 
 
 class Visible:
@@ -86,13 +92,24 @@ def _without_unseen(policy: Policy) -> Policy:
 
 
 def _seen(rule: Rule, *, is_deny: bool) -> Rule | None:
-    """None: it can never match. An operation that is forgotten whole is any operation."""
-    when, operations = _kept(rule.when), tuple(map(_kept, rule.operations))
+    """None: it can never match. An alternative that is forgotten whole is any source, or any operation."""
+    when = _kept(rule.when)
     if is_deny:
-        return replace(rule, when=when, operations=() if () in operations else operations)
-    seen = tuple(each for each, before in zip(operations, rule.operations, strict=True) if each == before)
-    is_possible = when == rule.when and (seen or not rule.operations)
-    return replace(rule, operations=seen) if is_possible else None
+        return replace(rule, when=when, sources=_wider(rule.sources), operations=_wider(rule.operations))
+    sources, operations = _narrower(rule.sources), _narrower(rule.operations)
+    is_possible = when == rule.when and bool(sources or not rule.sources) and bool(operations or not rule.operations)
+    return replace(rule, sources=sources, operations=operations) if is_possible else None
+
+
+def _wider(alternatives: _Alternatives) -> _Alternatives:
+    """What is denied: without what is not seen."""
+    kept = tuple(map(_kept, alternatives))
+    return () if () in kept else kept
+
+
+def _narrower(alternatives: _Alternatives) -> _Alternatives:
+    """What is allowed: only what is seen whole."""
+    return tuple(each for each in alternatives if _kept(each) == each)
 
 
 def _kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
@@ -102,7 +119,7 @@ def _kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
 def _is_unseen(condition: Condition) -> bool:
     if condition.attribute is Attribute.HEADER:
         name = condition.name
-        return name in _HEADERS or name.startswith(_OWN) or name.endswith(_BINARY)
+        return name not in _SEEN and (name in _HEADERS or name.startswith(_OWN) or name.endswith(_BINARY))
     return condition.attribute in {Attribute.HOST, Attribute.SNI}
 
 
