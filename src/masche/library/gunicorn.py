@@ -8,6 +8,7 @@ workers of one gunicorn share their port. It leaves in order: callers are told b
 import socket
 import sys
 import threading
+import time
 from typing import Any, Final
 
 from gunicorn.workers import gthread
@@ -16,6 +17,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from masche.library import resident as residents
 from masche.library.asgi import door
 from masche.library.core.inbound_door import Door
+from masche.library.core.inbound_introduced import last_until
 from masche.library.core.inbound_listen import HANDSHAKE, HANDSHAKE_TIMEOUT
 from masche.library.core.ports import Identity, MeshError
 from masche.library.life.options import Port
@@ -44,6 +46,7 @@ class Connection(TConn):
         self._guard = guard
         self._identity = identity
         self.is_open = False
+        self.last_until = last_until()
 
     def open(self) -> bool:
         """Take the handshake, and say whether a request follows at once. Raises OSError and MeshError.
@@ -112,6 +115,12 @@ class Worker(ThreadWorker):
             self.log.debug("a caller did not get in: %s", error)
             return False
         return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Serve one request; on an old connection it is the last, and its caller is told so."""
+        if time.monotonic() > conn.last_until:
+            req.force_close()
+        return super().handle_request(req, conn)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """Leave the mesh, and then stop as gunicorn does: callers are told while requests still come in."""

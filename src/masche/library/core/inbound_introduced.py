@@ -26,6 +26,11 @@ _CIPHERS = {
 }
 
 
+def last_until() -> float:
+    """Until when a connection that begins now takes requests, in monotonic seconds. It varies, to spread reconnects."""
+    return time.monotonic() + MAX_CONNECTION_AGE * (1 - random.random() / 10)  # noqa: S311 - no secret
+
+
 class Introduced:
     """The application as one connection calls it: scopes say who the caller is."""
 
@@ -33,7 +38,7 @@ class Introduced:
         self._app = app
         self._shown = shown
         self._extension = _extension(tls)
-        self._until = time.monotonic() + MAX_CONNECTION_AGE * (1 - random.random() / 10)  # noqa: S311 - spreads reconnects
+        self._until = last_until()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope of this connection."""

@@ -25,11 +25,11 @@ class Admission(Enum):
 class Waiter:
     """A request that waits; ``admit`` is called once, by whatever thread, when it has entered."""
 
-    __slots__ = ("admit", "has_entered", "is_gone")
+    __slots__ = ("admit", "has_entered")
 
     def __init__(self, admit: Callable[[], None]) -> None:
         self.admit = admit
-        self.has_entered = self.is_gone = False
+        self.has_entered = False
 
 
 class Gate:
@@ -49,7 +49,7 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many wait for a connection."""
-        return sum(not each.is_gone for each in self._waiting)
+        return len(self._waiting)
 
     def enter(self) -> Admission:
         """Count a request as active, if there is a connection for it; else say what it can do."""
@@ -65,18 +65,22 @@ class Gate:
         self._waiting.append(waiter)
 
     def forgo(self, waiter: Waiter) -> Waiter | None:
-        """Wait no longer; who has entered in the meantime leaves, and whoever enters instead is returned."""
-        waiter.is_gone = True
-        return self.leave() if waiter.has_entered else None
+        """Wait no longer; who has entered in the meantime leaves, and whoever enters instead is returned.
+
+        Nothing of it is left in the queue: where nobody leaves, for nobody answers, it would grow for ever.
+        """
+        if waiter.has_entered:
+            return self.leave()
+        self._waiting.remove(waiter)
+        return None
 
     def leave(self) -> Waiter | None:
         """End a request; return who enters in its place, to be admitted without the lock."""
         rules = self.rules
-        while self._waiting and self.active <= min(rules.max_connections, rules.max_requests):
+        if self._waiting and self.active <= min(rules.max_connections, rules.max_requests):
             waiter = self._waiting.popleft()
-            if not waiter.is_gone:
-                waiter.has_entered = True
-                return waiter
+            waiter.has_entered = True
+            return waiter
         self.active -= 1
         return None
 
