@@ -17,7 +17,8 @@ import grpc
 from masche.identity.tls import mutual_server_credentials
 from masche.library import resident as residents
 from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge, Visible
+from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge
+from masche.library.core.inbound_grpc_seen import Visible
 from masche.library.core.ports import MeshError
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port

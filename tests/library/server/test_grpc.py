@@ -21,7 +21,8 @@ from masche.library import peer as peers
 from masche.library.core import context as contexts
 from masche.library.core import trace
 from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge, Visible
+from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge
+from masche.library.core.inbound_grpc_seen import Visible
 from masche.model.view import (
     AdaptiveConcurrency,
     Attribute,

@@ -1,8 +1,7 @@
 """The door in front of a grpcio server: every call is judged before its handler, in sync and in asyncio servers alike.
 
-gRPC shows a handler who called and with which metadata, but not which host was asked for, nor what it keeps to itself;
-a policy that asks for that is read as where it cannot be seen: an ALLOW rule never matches, a DENY rule forgets that
-part of itself. Invariant: each call is ended exactly once, and one whose method does not exist is judged all the same.
+What gRPC does not show a handler, its door asks of no call (``inbound_grpc_seen``). Invariant: each call is ended
+exactly once, and one whose method does not exist is judged all the same.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import inspect
 import ssl
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -24,24 +23,12 @@ from masche.library.core import trace
 from masche.library.core.inbound import Answer, Shown
 from masche.library.core.inbound_door import Door, Passage
 from masche.library.core.outcomes import GRPC_AS_HTTP
-from masche.library.core.ports import Reception
 from masche.library.peer import Peer
-from masche.model.view import Attribute, Condition, Decision, Inbound, Policy, Rule
 from masche.traffic.deadline import SHORTEST, Deadline
 from masche.traffic.request import Connection, Headers, Request
 
 _UNKNOWN_HOST: Final = "unknown.invalid"
 """The host of every call: gRPC for Python does not say which one was asked for."""
-
-_HEADERS: Final = frozenset({"host", "te", "content-type"})
-_OWN: Final = ("grpc-", ":")
-"""Headers, and beginnings of headers, that gRPC keeps to itself."""
-
-_SEEN: Final = frozenset({":method", ":path"})
-"""What HTTP/2 writes as a header and gRPC says otherwise; by xDS a rule on methods is one on ``:method``."""
-
-_BINARY: Final = "-bin"
-"""The end of names whose values gRPC decodes from base64, which policies and proxies compare as they came."""
 
 _CODES: Final = {
     400: grpc.StatusCode.INTERNAL,
@@ -58,69 +45,6 @@ _UNIMPLEMENTED: Final = "Method not found!"
 
 
 # --------------------------------------------------------------------------------------------- what is known of a call
-
-
-_Alternatives = tuple[tuple[Condition, ...], ...]
-
-
-class Visible:
-    """A Reception whose policies ask for nothing that gRPC does not show."""
-
-    def __init__(self, reception: Reception) -> None:
-        self._reception = reception
-
-    def inbound(self, port: int) -> Inbound | None:
-        """See Reception."""
-        told = self._reception.inbound(port)
-        return _visible(told) if told else None
-
-    def waiting_for(self) -> str:
-        """See Reception."""
-        return self._reception.waiting_for()
-
-
-@lru_cache(maxsize=64)
-def _visible(told: Inbound) -> Inbound:
-    policies = tuple(_without_unseen(each) for each in told.policies)
-    return told if policies == told.policies else replace(told, policies=policies)
-
-
-def _without_unseen(policy: Policy) -> Policy:
-    is_deny = policy.decision is Decision.DENY
-    rules = (_seen(each, is_deny=is_deny) for each in policy.rules)
-    return replace(policy, rules=tuple(each for each in rules if each is not None))
-
-
-def _seen(rule: Rule, *, is_deny: bool) -> Rule | None:
-    """None: it can never match. An alternative that is forgotten whole is any source, or any operation."""
-    when = _kept(rule.when)
-    if is_deny:
-        return replace(rule, when=when, sources=_wider(rule.sources), operations=_wider(rule.operations))
-    sources, operations = _narrower(rule.sources), _narrower(rule.operations)
-    is_possible = when == rule.when and bool(sources or not rule.sources) and bool(operations or not rule.operations)
-    return replace(rule, sources=sources, operations=operations) if is_possible else None
-
-
-def _wider(alternatives: _Alternatives) -> _Alternatives:
-    """What is denied: without what is not seen."""
-    kept = tuple(map(_kept, alternatives))
-    return () if () in kept else kept
-
-
-def _narrower(alternatives: _Alternatives) -> _Alternatives:
-    """What is allowed: only what is seen whole."""
-    return tuple(each for each in alternatives if _kept(each) == each)
-
-
-def _kept(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
-    return tuple(each for each in conditions if not _is_unseen(each))
-
-
-def _is_unseen(condition: Condition) -> bool:
-    if condition.attribute is Attribute.HEADER:
-        name = condition.name
-        return name not in _SEEN and (name in _HEADERS or name.startswith(_OWN) or name.endswith(_BINARY))
-    return condition.attribute in {Attribute.HOST, Attribute.SNI}
 
 
 @lru_cache(maxsize=4096)
