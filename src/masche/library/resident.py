@@ -24,7 +24,8 @@ def facade() -> Facade:
 
     Raises OptionsError when neither arguments nor the environment say who this process is.
     """
-    return resident().facade
+    one = _the_one  # read once, and never unmade again: most questions need no lock
+    return one.facade if one is not None else resident().facade
 
 
 def resident() -> Resident:

@@ -182,8 +182,8 @@ class Breaker:
             return attempt
         self._started += 1
         self._copies.earn(now=now)
-        if not standing.waiting:
-            self._shunned_until = min(self._shunned_until, now + standing.limits.overdue)
+        if not standing.waiting and now + standing.limits.overdue < self._shunned_until:
+            self._shunned_until = now + standing.limits.overdue
         standing.start(attempt)
         self._busy[endpoint] = standing
         return attempt
@@ -197,13 +197,15 @@ class Breaker:
         if attempt.is_trial:
             return self._settle_trial(standing, attempt, outcome, now)
         standing.settle(attempt, outcome, now=now)
-        if outcome is not Outcome.CANCELLED:
+        if not outcome.is_cancelled:
             self._recent_calls.add(1.0, now=now)
         if outcome.is_fault:
             self._recent_faults.add(1.0, now=now)
-        overdue_at = standing.oldest() + standing.limits.overdue
-        self._shunned_until = -inf if standing.name in self._held else min(self._shunned_until, overdue_at)
-        if standing.state is not State.ADMITTED or not outcome.is_fault:
+        if standing.name in self._held:
+            self._shunned_until = -inf
+        elif standing.waiting:
+            self._shunned_until = min(self._shunned_until, standing.oldest() + standing.limits.overdue)
+        if not outcome.is_fault or standing.state is not State.ADMITTED:
             return ()
         return self._judge_faults(standing, now)
 

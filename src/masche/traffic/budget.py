@@ -102,6 +102,8 @@ class RetryBudget:
         """Count how an attempt, first or repeated, was answered. Attempts that never reached anybody are not for here:
         they "do not count as failures when deciding whether to throttle retry attempts" (gRFC A6).
         """
+        if outcome.is_success and not self._deficit:
+            return  # the usual case: nothing is to be made good
         deficit = self._deficit_at(now)
         if outcome.is_fault:
             deficit = min(deficit + 1.0, self._capacity(now))

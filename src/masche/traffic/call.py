@@ -140,7 +140,9 @@ class Call:
         """Start; to be called once, before everything else."""
         self._callee.count(now=now)
         steps = self._round(now)
-        if self.is_over or (made := self._callee.copy(now=now, method=self._method, tried=self._tried)) is None:
+        if self.is_over or not self._callee.breaker.has_out:
+            return steps
+        if (made := self._callee.copy(now=now, method=self._method, tried=self._tried)) is None:
             return steps
         return (*steps, self._run(made, now=now, place=None))
 
@@ -179,7 +181,8 @@ class Call:
         if made is None:
             return self._finish(None, Outcome.REFUSED, NO_INSTANCE)
         self._race = None
-        delay = self._callee.hedger.delay(method=self._method, now=now)
+        hedger = self._callee.hedger
+        delay = hedger.delay(method=self._method, now=now) if hedger.is_on else None
         self._hedge_at = inf if delay is None else now + delay
         return (self._run(made, now=now, place=_FIRST),)
 
@@ -201,7 +204,9 @@ class Call:
         """Note an attempt; ``place``: its number in the race, None when it is a copy and takes no part."""
         self._number += 1
         self._tried.add(made.endpoint.id)
-        timeout = self._deadline.per_try(self._rules.per_try_timeout, now=now)
+        timeout = self._rules.per_try_timeout
+        if self._deadline.at != inf or not timeout:
+            timeout = self._deadline.per_try(timeout, now=now)
         self._running[self._number] = _Running(self._number, made, due_at=now + timeout, place=place)
         return Start(
             number=self._number, endpoint=made.endpoint, timeout=timeout, is_hedge=bool(place), is_copy=place is None
@@ -212,8 +217,11 @@ class Call:
         if run.place is None or self.is_over:
             return ()
         if self._race is None:  # the usual case: a race of one
-            is_good = attempted.outcome is Outcome.SUCCESS
-            return self._finish(run.number, attempted.outcome) if is_good else self._failed(run, attempted, now)
+            if not attempted.outcome.is_success:
+                return self._failed(run, attempted, now)
+            self.is_over = True
+            self._hedge_at = inf
+            return (Finish(number=run.number, outcome=attempted.outcome),)
         step = self._race.settle(run.place, attempted.outcome)
         losers = [number for number, each in self._running.items() if each.place in step.cancel]
         steps: Steps = tuple(self._abandon(each, now) for each in self._take(losers))

@@ -123,7 +123,8 @@ class Callee:
     def count(self, *, now: float) -> None:
         """Count a call: repeats and hedges are a share of the calls."""
         self.budget.call(now=now)
-        self.hedger.call(now=now)
+        if self.hedger.is_on:
+            self.hedger.call(now=now)
 
     def start(
         self, *, now: float, rng: Chance, method: str, key: int | None = None, tried: AbstractSet[str] = NOBODY
@@ -161,12 +162,14 @@ class Callee:
         """End an attempt. ``reached``: may an application have seen it? Only then it counts against the budget."""
         made.is_settled = True
         made.claim.settle(outcome, now=now)
-        self._events += self.breaker.settle(made.attempt, outcome, now=now)
+        if events := self.breaker.settle(made.attempt, outcome, now=now):
+            self._events += events
         if made.attempt.is_trial and made.attempt.is_copy:
             return
         if reached:
             self.budget.settle(outcome, now=now)
-        self.hedger.settle(outcome, now - made.attempt.started_at, now=now)
+        if self.hedger.is_on:
+            self.hedger.settle(outcome, now - made.attempt.started_at, now=now)
 
     def _at(self, trial: Trial, *, now: float) -> Try | None:
         """Begin a trial; None when its instance may not be called for another reason (its health check, it leaves)."""

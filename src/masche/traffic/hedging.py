@@ -48,12 +48,13 @@ class HedgeRules:
 class Hedger:
     """The hedges of one caller to one callee: ``call`` each first try, ``settle`` each attempt, ``take`` to hedge."""
 
-    __slots__ = ("_allowance", "_delay", "_delay_until", "_sketch", "rules")
+    __slots__ = ("_allowance", "_delay", "_delay_until", "_sketch", "is_on", "rules")
 
     _REFRESH = 0.1
 
     def __init__(self, rules: HedgeRules | None = None) -> None:
         self.rules = rules or HedgeRules()
+        self.is_on = self.rules.max_extra_percent > 0
         self._allowance = Allowance(ratio=self.rules.max_extra_percent / 100, ttl=self.rules.window)
         self._sketch = Sketch(self.rules.window)
         self._delay: float | None = None

@@ -27,6 +27,11 @@ class Outcome(Enum):
     is_fault: bool
     """Does it speak against the instance? Neither a success nor a cancellation does."""
 
+    is_cancelled: bool
+    """Was it given up? These three are attributes because each is asked several times for every call, and a member of
+    an Enum is dear to look up."""
+
     def __init__(self, word: str) -> None:
         self.is_success = word == "success"
+        self.is_cancelled = word == "cancelled"
         self.is_fault = word not in {"success", "cancelled"}

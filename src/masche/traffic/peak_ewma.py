@@ -46,7 +46,7 @@ class PeakEwma:
     """
 
     __slots__ = (
-        "_fresh", "_gauges", "bound", "calls", "ceiling", "limit", "outstanding", "penalty", "probe", "probe_limit",
+        "_gauges", "bound", "calls", "ceiling", "fresh", "limit", "outstanding", "penalty", "probe", "probe_limit",
         "reference", "settled", "tau", "tolerance",
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ class PeakEwma:
         self.tau, self.tolerance, self.penalty = tau, tolerance, penalty
         self.probe, self.probe_limit = probe, probe_limit
         self._gauges: dict[int, PeakGauge] = {}
-        self.calls = self.outstanding = self.settled = self._fresh = 0
+        self.calls = self.outstanding = self.settled = self.fresh = 0
         self.reference, self.limit, self.ceiling, self.bound = 0.0, inf, inf, RECORD_ROOM
 
     def __repr__(self) -> str:
@@ -91,16 +91,10 @@ class PeakEwma:
         """Is it of the group still?"""
         return id(gauge) in self._gauges
 
-    def count(self, *, now: float) -> None:
-        """Count an answer; once in a round look again at what is typical."""
-        self.settled += 1
-        self._fresh -= 1
-        if self._fresh <= 0:
-            self._look(now)
-
-    def _look(self, now: float) -> None:
+    def look(self, *, now: float) -> None:
+        """Look again at what is typical: once in a round of answers, of which ``fresh`` are left."""
         size = len(self._gauges)
-        self._fresh = max(size, 8) if self.settled >= 2 * size else 1
+        self.fresh = max(size, 8) if self.settled >= 2 * size else 1
         if not size or self.settled < 2 * size:
             return
         gauges = self._gauges.values()
@@ -205,19 +199,22 @@ class PeakGauge:
         self.outstanding -= 1
         if self in group:
             group.outstanding -= 1
-        if outcome is Outcome.CANCELLED:
+        if outcome.is_cancelled:
             if latency > group.limit and latency > self.latency:
                 self.latency, self._seen_at = latency, now
                 self.judge(now=now)
             return
-        latency = max(latency, TINY)
-        if outcome is Outcome.SUCCESS:
+        latency = latency if latency > TINY else TINY
+        if outcome.is_success:
             self._learn(latency, now)
         else:
             self._blame(latency, now)
         self._seen_at = now
         self.judge(now=now)
-        group.count(now=now)
+        group.settled += 1
+        group.fresh -= 1
+        if group.fresh <= 0:
+            group.look(now=now)
 
     def _learn(self, latency: float, now: float) -> None:
         """Peaks at once, decline in time; an avoided instance that answers well declines by the square root."""

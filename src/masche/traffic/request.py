@@ -26,9 +26,13 @@ class Connection:
     sni: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, unsafe_hash=True)
 class Request:
-    """One HTTP request. ``target`` is the path with its query (``/a/b?c=d``), ``authority`` the host it names."""
+    """One HTTP request. Never changed, and so it may be hashed; not frozen because two are made for every call, and
+    freezing would treble what that costs.
+
+    ``target`` is the path with its query (``/a/b?c=d``), ``authority`` the host it names.
+    """
 
     method: str = "GET"
     target: str = "/"

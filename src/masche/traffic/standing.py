@@ -109,7 +109,7 @@ class Standing:
             return
         latency = now - attempt.started_at
         was_waiting = self.waiting.pop(attempt, attempt) is None
-        if outcome is Outcome.CANCELLED:
+        if outcome.is_cancelled:
             self._abandoned += was_waiting and latency > self.limits.overdue
             return
         self._calls.add(1.0, now=now)
@@ -118,10 +118,11 @@ class Standing:
             self.in_row += 1
         else:
             self.in_row = 0
-            self._suspected.clear()
-        if outcome is Outcome.SUCCESS or outcome is Outcome.TIMEOUT:
+            if self._suspected:
+                self._suspected.clear()
+        if outcome.is_success or outcome is Outcome.TIMEOUT:
             self._sketch.record(latency, now=now)
-        if outcome is Outcome.SUCCESS and latency <= self.limits.overdue:
+        if outcome.is_success and latency <= self.limits.overdue:
             self._overtake(attempt.started_at)
 
     def suspect(self, caller: str, faults: int, *, until: float) -> None:
@@ -178,5 +179,6 @@ class Standing:
 
     def _overtake(self, started_at: float) -> None:
         self._abandoned = 0
-        while (oldest := next(iter(self.waiting), None)) is not None and oldest.started_at < started_at:
-            del self.waiting[oldest]
+        waiting = self.waiting
+        while waiting and (oldest := next(iter(waiting))).started_at < started_at:
+            del waiting[oldest]

@@ -15,12 +15,14 @@ _SMALLEST = 1e-6
 class Sum:
     """The sum of what was added in the last ``window`` seconds; it forgets a tenth of the window at a time."""
 
-    __slots__ = ("_at", "_slots", "_total", "_width")
+    __slots__ = ("_at", "_index", "_slots", "_total", "_until", "_width")
 
     def __init__(self, window: float) -> None:
         self._width = window / _SLOTS
         self._slots = [0.0] * _RING
         self._at = -1
+        self._index = _SLOTS
+        self._until = 0.0
         self._total = 0.0
 
     def __repr__(self) -> str:
@@ -28,17 +30,15 @@ class Sum:
 
     def add(self, amount: float, *, now: float) -> None:
         """Count ``amount``."""
-        slot = int(now / self._width)
-        if slot > self._at:
-            self._slide(slot)
-        self._slots[self._at % _RING] += amount
+        if now >= self._until:
+            self._slide(int(now / self._width))
+        self._slots[self._index] += amount
         self._total += amount
 
     def total(self, *, now: float) -> float:
         """The sum over the window; what is older than the window and one slot is never in it."""
-        slot = int(now / self._width)
-        if slot > self._at:
-            self._slide(slot)
+        if now >= self._until:
+            self._slide(int(now / self._width))
         return self._total
 
     def clear(self) -> None:
@@ -47,15 +47,17 @@ class Sum:
         self._total = 0.0
 
     def _slide(self, slot: int) -> None:
+        """Begin a slot, which lasts until ``_until``: within it nothing has to be divided to find it again."""
         for stale in range(max(self._at + 1, slot - _RING + 1), slot + 1):
             self._slots[stale % _RING] = 0.0
-        self._at = slot
+        self._at, self._index = slot, slot % _RING
+        self._until = (slot + 1) * self._width
         self._total = sum(self._slots)
 
 
 def bucket(seconds: float) -> int:
     """The index of the bucket of a duration; durations under a microsecond count as one."""
-    fraction, exponent = frexp(max(seconds, _SMALLEST))
+    fraction, exponent = frexp(seconds if seconds > _SMALLEST else _SMALLEST)
     return exponent * _STEPS + int((fraction - 0.5) * 2 * _STEPS)
 
 
@@ -85,7 +87,8 @@ class Sketch:
 
     def record(self, seconds: float, *, now: float) -> None:
         """Count one duration."""
-        self.slide(now=now)
+        if self._since is None or now - self._since >= self._half:
+            self.slide(now=now)
         index = bucket(seconds)
         self._new[index] = self._new.get(index, 0) + 1
         self.count += 1

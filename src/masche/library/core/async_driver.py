@@ -18,8 +18,12 @@ from masche.library.core.opening import FacadeOf, Opened
 from masche.library.core.ports import Known
 from masche.library.core.router import Outside
 from masche.library.core.run import Run
+from masche.library.core.time_limits import TimeLimits
 from masche.traffic.call import Abandon, Finish, Start, Steps
 from masche.traffic.deadline import Deadline
+
+ENTERED = Admission.ENTERED
+"""The usual case, looked up once: members of an Enum are dear to look up."""
 
 
 class _GoneError(Exception):
@@ -33,11 +37,12 @@ class _OutOfTimeError(Exception):
 class AsyncDriver:
     """The calls of one client of one event loop. ``close`` it with the client."""
 
-    __slots__ = ("_beside", "_facade_of")
+    __slots__ = ("_beside", "_facade_of", "_limits")
 
     def __init__(self, facade_of: FacadeOf) -> None:
         self._facade_of = facade_of
         self._beside: Beside | None = None
+        self._limits: TimeLimits | None = None
 
     async def call(self, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Final_co:
         """Make a call. Raises the client's own exceptions, or NotReadyError when too little is known."""
@@ -56,48 +61,48 @@ class AsyncDriver:
         if opened.send.fault is not None and (refused := await _fault(facade, opened, deadline)) is not None:
             return exchange.answered(refused)
         admission = opening.entered(opened.channel)
-        if admission is Admission.WAITING:
-            admission = await _queued(facade, opened, deadline, exchange)
-        if admission is Admission.OVERFLOW:
-            return exchange.answered(opening.overflow(facade, opened))
-        return await self._admitted(facade, opened, exchange, asked, deadline)
-
-    async def close(self) -> None:
-        """End what still runs beside the calls."""
-        if self._beside is not None:
-            await self._beside.close()
-
-    async def _admitted(
-        self,
-        facade: Facade,
-        opened: Opened,
-        exchange: AsyncExchange[Raw, Final_co],
-        asked: Asked,
-        deadline: Deadline,
-    ) -> Final_co:
-        """A request that has entered the gate: from here on the Run leaves it."""
+        if admission is not ENTERED:
+            if admission is Admission.WAITING:
+                admission = await _queued(facade, opened, deadline, exchange)
+            if admission is Admission.OVERFLOW:
+                return exchange.answered(opening.overflow(facade, opened))
+        # The request has entered the gate: from here on the Run leaves it.
         run = Run(facade, opened, exchange, deadline=deadline, can_repeat=asked.can_repeat, bytes_sent=asked.sent_bytes)
         if opened.send.mirrors and asked.can_repeat:
             self._mirror(facade, opened, exchange)
-        carrier = _Carrier(run, exchange, facade, self._aside(facade))
         try:
-            await carrier.carry()
+            await _Carrier(run, exchange, facade, self._aside(facade), self._time_limits()).carry()
             return run.final()
         except BaseException:
             run.end()
             raise
+
+    async def close(self) -> None:
+        """End what still runs beside the calls."""
+        if self._limits is not None:
+            self._limits.close()
+        if self._beside is not None:
+            await self._beside.close()
 
     def _aside(self, facade: Facade) -> Beside:
         if self._beside is None:
             self._beside = Beside(facade.options.max_beside)
         return self._beside
 
+    def _time_limits(self) -> TimeLimits:
+        """Those of the loop that runs now: whoever calls from one loop after the other has others in each."""
+        loop, limits = asyncio.get_running_loop(), self._limits
+        if limits is None or limits.loop is not loop:
+            limits = self._limits = TimeLimits(loop)
+        return limits
+
     def _mirror(self, facade: Facade, opened: Opened, exchange: AsyncExchange[Raw, Final_co]) -> None:
         """Send copies to the mirrors of a route, once each; their answers are dropped, and count for nothing."""
         beside = self._aside(facade)
         for mirrored in opening.mirrors(facade, opened, lambda: beside.has_room):
             run = Run(facade, mirrored, exchange, is_counted=False)
-            beside.start(_mirrored(_Carrier(run, exchange, facade, beside), run), run.end)
+            carrier = _Carrier(run, exchange, facade, beside, self._time_limits())
+            beside.start(_mirrored(carrier, run), run.end)
 
 
 async def _known(facade: Facade, authority: str) -> Known:
@@ -150,12 +155,18 @@ async def _mirrored(carrier: "_Carrier[Raw, Final_co]", run: Run[Raw, Final_co])
 class _Carrier(Generic[Raw, Final_co]):
     """Carries out the steps of one Run."""
 
-    __slots__ = ("_beside", "_exchange", "_facade", "_run", "_tasks")
+    __slots__ = ("_beside", "_exchange", "_facade", "_limits", "_run", "_tasks")
 
     def __init__(
-        self, run: Run[Raw, Final_co], exchange: AsyncExchange[Raw, Final_co], facade: Facade, beside: Beside
+        self,
+        run: Run[Raw, Final_co],
+        exchange: AsyncExchange[Raw, Final_co],
+        facade: Facade,
+        beside: Beside,
+        limits: TimeLimits,
     ) -> None:
         self._run, self._exchange, self._facade, self._beside = run, exchange, facade, beside
+        self._limits = limits
         self._tasks: dict[asyncio.Task[Raw], Start] = {}
 
     async def carry(self) -> None:
@@ -167,7 +178,10 @@ class _Carrier(Generic[Raw, Final_co]):
                 await self._together(steps)
             else:
                 while not run.is_over:
-                    steps = await self._alone(steps)
+                    first = self._first_of(steps)
+                    if losers := run.losers():
+                        await self.drop(losers)
+                    steps = await self._pause() if first is None else await self._alone(first)
             if losers := run.losers():
                 await self.drop(losers)
         except BaseException:
@@ -180,9 +194,8 @@ class _Carrier(Generic[Raw, Final_co]):
         for raw in answers:
             await self._exchange.drop(raw)
 
-    async def _alone(self, steps: Steps) -> Steps:
-        """One attempt after the other, awaited here; copies run beside."""
-        run = self._run
+    def _first_of(self, steps: Steps) -> Start | None:
+        """The attempt that is to be awaited here; copies run beside it."""
         first: Start | None = None
         for step in steps:
             if isinstance(step, Start):
@@ -190,20 +203,34 @@ class _Carrier(Generic[Raw, Final_co]):
                     self._copy(step)
                 else:
                     first = step
-        if losers := run.losers():
-            await self.drop(losers)
-        if first is None:
-            await asyncio.sleep(max(0.0, run.wake_at - self._facade.now()))
-            return run.wake()
+        return first
+
+    async def _pause(self) -> Steps:
+        """Wait until there is something to do."""
+        await asyncio.sleep(max(0.0, self._run.wake_at - self._facade.now()))
+        return self._run.wake()
+
+    async def _alone(self, start: Start) -> Steps:
+        """One attempt, awaited here: what ``_attempt`` does, with a limit that costs less."""
+        run, number = self._run, start.number
+        target = run.target(start)
+        if target is None:
+            return run.gone(start)
+        limit = self._limits.begin(start.timeout)
         try:
-            raw = await self._attempt(first)
-        except _GoneError:
-            return run.gone(first)
-        except _OutOfTimeError:
-            return run.timed_out(first.number)
+            raw = await self._exchange.attempt(target)
+        except asyncio.CancelledError:
+            if limit.end():
+                return run.timed_out(number)
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
-            return run.failed(first.number, error)
-        return run.answered(first.number, raw)
+            limit.end()
+            return run.failed(number, error)
+        except BaseException:
+            limit.end()
+            raise
+        limit.end()
+        return run.answered(number, raw)
 
     async def _attempt(self, start: Start) -> Raw:
         target = self._run.target(start)

@@ -20,9 +20,9 @@ Final_co = TypeVar("Final_co", covariant=True)
 """What the client's user gets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """What a client's user asked for.
+    """What a client's user asked for. Never changed; not frozen because one is made for every call.
 
     ``request`` has header names in lower case and no ``host`` among them; the authority is as the user wrote it.
     ``timeout``: seconds for which the client itself would wait for an answer to begin, 0 for ever. ``can_repeat``: the

@@ -76,9 +76,11 @@ class Identity(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Tried:
-    """One attempt that ended. ``address`` is ``host:port``; ``seconds`` until the first byte of the answer.
+    """One attempt that ended. Never changed; not frozen because one is made for every attempt.
+
+    ``address`` is ``host:port``; ``seconds`` until the first byte of the answer.
 
     ``service_seconds`` is what the callee said of its own part, negative when it said nothing.
     """
@@ -90,9 +92,12 @@ class Tried:
     service_seconds: float = -1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Called:
-    """One call that ended. ``status`` 0: no answer came. ``flag`` is Envoy's response flag for why (``UH``, ``UT``)."""
+    """One call that ended. Never changed; not frozen because one is made for every call.
+
+    ``status`` 0: no answer came. ``flag`` is Envoy's response flag for why (``UH``, ``UT``).
+    """
 
     cluster: str
     rule: str

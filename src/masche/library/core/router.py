@@ -94,6 +94,7 @@ class Sent:
 Decision = Sent | Answer | Outside
 
 
+@lru_cache(maxsize=4096)
 def is_never_ours(authority: str) -> bool:
     """Does this authority mean this very host, or its link? It goes out as it is; nobody is asked about it."""
     return _NEVER.fullmatch(authority) is not None

@@ -76,7 +76,7 @@ class Run(Generic[Raw, Final_co]):
         rules = send.rules
         if not can_repeat and rules.retry is not None and rules.retry.any_method:
             rules = replace(rules, retry=replace(rules.retry, any_method=False))
-        self._call = Call(
+        call = Call(
             channel.callee,
             # Who cannot be sent again is treated as what must not be sent again.
             method=opened.request.method if can_repeat else "POST",
@@ -86,6 +86,7 @@ class Run(Generic[Raw, Final_co]):
             key=self.sticks.key,
             rules=rules,
         )
+        self._call = call
 
     def __repr__(self) -> str:
         return f"<Run {self._opened.request.method} {self._channel.title}: {self._call!r}>"
@@ -292,7 +293,7 @@ class Run(Generic[Raw, Final_co]):
 
     def _tried(self, number: int, attempted: Attempted, now: float, service_seconds: float = -1.0) -> None:
         found = self._starts.pop(number, None)
-        if found is None or attempted.outcome is Outcome.CANCELLED or not self._is_counted:
+        if found is None or attempted.outcome.is_cancelled or not self._is_counted:
             return
         start, at = found
         tried = Tried(
