@@ -116,15 +116,23 @@ def test_a_port_of_its_own_mode_is_taken_as_it_says():
     assert "DISABLE" in repr(door)
 
 
-def test_nobody_comes_in_before_somebody_said_who_may():
-    counted = Counted()
-    door = a_door(StaticReception(), counted)
+def test_nobody_comes_in_before_somebody_said_who_may(caplog: pytest.LogCaptureFixture):
+    counted, reception = Counted(), StaticReception()
+    door = a_door(reception, counted)
     refused = door.enter(ASKED, WEB)
     assert isinstance(refused, Answer)
     assert refused.body == b"not ready: waiting for the control plane at 127.0.0.1:15012"
     grpc = door.enter(replace(ASKED, headers=(("content-type", "application/grpc"),)), WEB)
     assert isinstance(grpc, Answer)
     assert (grpc.status, dict(grpc.headers)["grpc-status"]) == (200, "14")
+    stranger = door.enter(ASKED, None)
+    assert isinstance(stranger, Answer)
+    assert (stranger.body, "127.0.0.1:15012" in stranger.why) == (b"not ready", True)
+    assert "127.0.0.1:15012" in caplog.text
+    reception.waits_for = "an answer\nof \u00fcs: 100%"
+    strange = door.enter(replace(ASKED, headers=(("content-type", "application/grpc"),)), WEB)
+    assert isinstance(strange, Answer)
+    assert dict(strange.headers)["grpc-message"] == "not ready: waiting for an answer%0Aof %C3%BCs: 100%25"
     assert door.mode() is None
 
 

@@ -32,11 +32,15 @@ def served(request: pytest.FixtureRequest, ours: Certificates) -> Iterator[Serve
         yield running
 
 
-def test_until_somebody_says_who_may_come_in_everybody_is_told_what_is_waited_for(served: Served, caller: Caller):
-    for context in (caller("web"), None):
+def test_until_somebody_says_who_may_come_in_nobody_does_and_verified_callers_are_told_what_is_waited_for(
+    served: Served, caller: Caller
+):
+    for context, said in (
+        (caller("web"), b"not ready: waiting for the control plane at 127.0.0.1:15012"),
+        (None, b"not ready"),
+    ):
         status, headers, body = served.ask("/", context=context)
-        assert (status, headers["x-masche-unreached"]) == (503, "1")
-        assert body == b"not ready: waiting for the control plane at 127.0.0.1:15012"
+        assert (status, headers["x-masche-unreached"], body) == (503, "1", said)
 
 
 def test_the_application_sees_the_verified_caller_and_nothing_that_it_claims(served: Served, caller: Caller):

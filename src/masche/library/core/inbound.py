@@ -7,6 +7,7 @@ application has one spelling, and in headers of the mesh nobody speaks but the m
 """
 
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
 from masche.traffic import edge
@@ -30,6 +31,9 @@ UNMATCHED = "no ALLOW policy matches"
 _MAX_CONSIDERED = 20
 _GRPC_STATUS = {400: "13", 401: "16", 403: "7", 404: "12", 429: "14", 502: "14", 503: "14", 504: "14"}
 """How Envoy says an HTTP status of its own to a gRPC caller; what is not in here is UNKNOWN, 2."""
+
+_PLAIN = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+"""What a ``grpc-message`` may hold as it is (gRPC over HTTP2, "Percent-Encoded"), beside letters and digits."""
 
 _OURS = (DENIED, UNREACHED, stats.SERVICE_HEADER)
 _CODEC = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
@@ -124,11 +128,15 @@ def _refused_plaintext(spot: Spot) -> Answer:
     return Answer(status=403, headers=_text(), body=why.encode(), why=why, ends=True)
 
 
-def waiting(what: str, request: Request) -> Answer:
-    """Answer while nobody has said yet who may come in: never the application, whoever asks."""
+def waiting(what: str, request: Request, *, is_known: bool) -> Answer:
+    """Answer while nobody has said yet who may come in: never the application, whoever asks.
+
+    Where our control plane is, and what is wrong with it, is for callers that proved who they are, and for the log.
+    """
     why = f"not ready: waiting for {what or 'the control plane'}"
     headers = (*_text(), (UNREACHED, "1"))
-    return _said(Answer(status=503, headers=headers, body=why.encode(), why=why), request)
+    body = why if is_known else "not ready"
+    return _said(Answer(status=503, headers=headers, body=body.encode(), why=why), request)
 
 
 def overloaded(request: Request) -> Answer:
@@ -222,7 +230,7 @@ def _said(answer: Answer, request: Request) -> Answer:
         return answer
     kept = tuple(pair for pair in answer.headers if pair[0] != "content-type")
     status = (("content-type", "application/grpc"), ("grpc-status", _GRPC_STATUS.get(answer.status, "2")))
-    message = (("grpc-message", answer.body.decode()),) if answer.body else ()
+    message = (("grpc-message", quote(answer.body, safe=_PLAIN)),) if answer.body else ()
     return replace(answer, status=200, headers=(*kept, *status, *message), body=b"")
 
 

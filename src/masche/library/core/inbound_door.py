@@ -105,7 +105,8 @@ class Door:
     def _decide(self, request: Request, shown: Shown | None) -> tuple[Admitted | Answer, "_Room | None"]:
         told = self._reception.inbound(self.port)
         if told is None:
-            return deciding.waiting(self._reception.waiting_for(), request), None
+            what = self._reception.waiting_for()
+            return deciding.waiting(what, request, is_known=shown is not None), None
         request_id = "" if request.values("x-request-id") else self._new_id()
         found = deciding.receive(told, request, spot=self.spot, shown=shown, request_id=request_id)
         if isinstance(found, Answer):
