@@ -27,8 +27,8 @@ from masche.link.messages import (
     Synced,
 )
 from masche.link.service import Peer, RefusedError
-from masche.model.ports import StoreError
-from masche.model.refs import Name
+from masche.model.ports import Delete, StoreError
+from masche.model.refs import Kind, Name, Ref
 from masche.model.resources.workload import WorkloadState
 from masche.registry.memory import MemoryStore
 
@@ -173,6 +173,18 @@ def scoped(agent: Agent) -> list[str]:
 
 
 # -- leaving --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_workload_that_runs_and_is_gone_from_the_store_is_registered_again(mesh: Plant) -> None:
+    async with mesh.agent() as agent:
+        await agent.enrols(sidecar("web"))
+        await mesh.store.commit([Delete(ref=Ref(Kind.WORKLOAD, *WEB))])
+        await eventually(lambda: WEB not in mesh.parts.world.mesh.workloads)
+        agent.say(Heartbeat())
+        await eventually(lambda: WEB in mesh.parts.world.mesh.workloads)
+    assert mesh.happened("workload-returned") == [
+        "shop/web was gone from the store while it runs: it is registered again"
+    ]
 
 
 async def test_an_orderly_leave_takes_the_workload_out_at_once(mesh: Plant) -> None:

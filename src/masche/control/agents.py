@@ -250,11 +250,25 @@ class Agents:
                 await self._forget_others(session)
             case Heartbeat():
                 self._renew(session)
+                await self._return(session)
             case Verdict():
                 if self._verdicts.keeps(f"{session.machine} {session.process}", now=self._world.now()):
                     self._judge(message, session.machine)
             case _:
                 assert_never(message)
+
+    async def _return(self, session: Session) -> None:
+        """Enrol again what is said to run and is not in the store any more, whoever took it away."""
+        here = self._world.newest.workloads
+        for proxy in sorted(session.proxies):
+            known = self._world.registrations.get(proxy)
+            is_leaving = self._world.proxy(proxy).is_leaving
+            if known is None or is_leaving or here.keys() >= set(known.workloads):
+                continue
+            lost = ", ".join(str(each) for each in known.workloads if each not in here)
+            what = f"{lost} was gone from the store while it runs: it is registered again"
+            self._events.add(kind="workload-returned", severity="warning", about=lost, message=what)
+            await self._enrol(session, known.state)
 
     def _greet(self, session: Session, hello: Hello) -> None:
         if session.peer.machine not in {None, hello.machine}:
