@@ -48,13 +48,15 @@ GRACE: Final = 10.0
 def introducing(kind: Any, identity: Identity) -> Any:
     """Return uvicorn's protocol class ``kind`` (HTTP or WebSocket) so that its scopes say who the caller is.
 
-    It also ends connections on which nobody finishes the head of a request, which uvicorn alone would keep for ever.
+    It also ends connections on which nobody finishes the head of a request, by taking long or by never coming to its
+    end, which uvicorn alone would keep for ever, and with httptools in memory.
     """
     base: Any = kind
 
     class Introducing(base):
         late: asyncio.TimerHandle | None = None
         is_within_head = False
+        head_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             base.connection_made(self, transport)
@@ -63,8 +65,14 @@ def introducing(kind: Any, identity: Identity) -> Any:
             self.wait(IDLE_TIMEOUT)
 
         def data_received(self, data: bytes) -> None:
+            is_more = self.is_within_head
             base.data_received(self, data)
-            if not (self.is_within_head or _is_within_head(self)):
+            # What the head began with may have come behind a body, so it is not counted.
+            self.head_bytes = self.head_bytes + len(data) if is_more and self.is_within_head else 0
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self.is_within_head = False
+                self.send_400_response("")
+            elif not (self.is_within_head or _is_within_head(self)):
                 self.wait(None)
             elif self.late is None or self.late.when() > self.loop.time() + HEAD_WITHIN:
                 self.wait(HEAD_WITHIN)

@@ -185,6 +185,24 @@ def test_who_does_not_finish_the_head_of_a_request_is_cut_off_and_who_is_slow_la
         assert _answer(connection).startswith(b"HTTP/1.1 200")
 
 
+def test_a_head_that_never_ends_is_refused_before_it_fills_the_memory(served: Served):
+    """It is not even known yet who may come in."""
+    with connected(served.port, None) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: orders\r\n")
+        assert _taken(connection, b"x: " + b"a" * 1000 + b"\r\n", times=100_000) < 20_000
+    assert served.ask("/")[0] == 503, "others are served"
+
+
+def _taken(connection: socket.socket, line: bytes, *, times: int) -> int:
+    """How often it could be sent before the other side closed."""
+    for number in range(times):
+        try:
+            connection.sendall(line)
+        except ConnectionError:
+            return number
+    return times
+
+
 def _answer(connection: socket.socket) -> bytes:
     found = b""
     while not found.endswith(b"0\r\n\r\n"):
