@@ -71,7 +71,7 @@ def received(request: Request) -> Request | Verdict:
     return Request(
         method=request.method,
         target=target,
-        authority=_without_final_dot(request.authority),
+        authority=without_final_dot(request.authority),
         scheme=request.scheme,
         headers=(*joined(_kept(request.headers)), ("x-forwarded-proto", request.scheme)),
         connection=request.connection,
@@ -160,8 +160,8 @@ def _nominated(headers: Headers) -> frozenset[str]:
     return frozenset(option for option in options if option)
 
 
-def _without_final_dot(authority: str) -> str:
-    """``orders.`` is ``orders``, and ``orders.:80`` is ``orders:80``."""
+def without_final_dot(authority: str) -> str:
+    """Return an authority as it is looked for: ``orders.`` is ``orders``, and ``orders.:80`` is ``orders:80``."""
     host, colon, port = authority.rpartition(":")
     if colon and port.isdecimal():
         return host.removesuffix(".") + colon + port

@@ -2,7 +2,8 @@
 
 "Exact domain names, then suffix domain wildcards, then prefix domain wildcards, then the special wildcard ``*``"; of
 two wildcards the longer wins, and case does not matter. An authority is looked for as it is written, with its port or
-without. Invariant: a search costs one look-up for each length of wildcard, however many virtual hosts there are.
+without, and without a final dot, which our proxies take off, too: ``orders.`` must not go out as a stranger's name, in
+plaintext. Invariant: a search costs one look-up for each length of wildcard, however many virtual hosts there are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from masche.model.told import Table
 from masche.model.view import Forward, PathKind, VirtualHost
+from masche.traffic.edge import without_final_dot
 
 
 class Found(NamedTuple):
@@ -41,7 +43,9 @@ class HostIndex:
 
     def find(self, authority: str) -> Found | None:
         """Return the virtual host of ``host`` or ``host:port``, or None: no route."""
-        wanted = without_port(authority.lower()) if self._ignores_port else authority.lower()
+        wanted = without_final_dot(authority.lower())
+        if self._ignores_port:
+            wanted = without_port(wanted)
         by_domain = self._by_domain
         if wanted in by_domain and "*" not in wanted:
             return Found(wanted, by_domain[wanted])
