@@ -16,10 +16,10 @@ from masche.testing.static_knowledge import StaticKnowledge, World
 from masche.traffic.request import Request
 
 ORDERS = "outbound/shop/orders/80"
-OTHERS = passthrough().host
+OTHERS = passthrough()
 WORLD = World(
-    table=Table(name="proxy", hosts=(VirtualHost(hosts=("orders", "orders:80"), routes=(route(ORDERS),)), OTHERS)),
-    destinations=(cluster(ORDERS),),
+    table=Table(name="proxy", hosts=(VirtualHost(hosts=("orders", "orders:80"), routes=(route(ORDERS),)), OTHERS.host)),
+    destinations=(cluster(ORDERS), *OTHERS.destinations.values()),
     endpoints={ORDERS: instances(ORDERS, "10.0.0.1")},
 )
 
