@@ -141,12 +141,28 @@ function Box({ placed: { node, x, y } }: { placed: Placed }) {
       <title>{node.id}</title>
       <rect width={WIDTH} height={HEIGHT} rx="10" />
       <text class="name" x="14" y="24">{clip(node.name)}</text>
-      <text class="dim" x="14" y="40">{node.kind === 'service' ? node.namespace : `${node.kind} · ${node.namespace}`}</text>
-      {dots.map((w, i) => <circle class={`dot ${dotTone(w)}`} cx={18 + i * 12.5} cy="52" r="4.2" key={w.workload}><title>{w.workload} {standings.value.get(w.workload)?.state ?? w.state}</title></circle>)}
+      <text class="dim" x="14" y="40">{subtitle(node)}</text>
+      {dots.map((w, i) => <Dot workload={w} x={18 + i * 12.5} key={w.workload} />)}
       {node.workloads.length > DOTS_SHOWN && <text class="dim" x={16 + DOTS_SHOWN * 12.5} y="56">+{node.workloads.length - DOTS_SHOWN}</text>}
       {!node.workloads.length && node.kind === 'service' && <text class="dim" x="14" y="57">no instances</text>}
     </g>
   );
+}
+
+// A circle with a proxy beside it, a square with the mesh in its own process.
+function Dot({ workload, x }: { workload: NodeWorkload; x: number }) {
+  const tone = `dot ${dotTone(workload)}`;
+  const title = <title>{workload.workload} {standings.value.get(workload.workload)?.state ?? workload.state}, {workload.placement}</title>;
+  return workload.placement === 'library'
+    ? <rect class={tone} x={x - 4} y="48" width="8" height="8" rx="1">{title}</rect>
+    : <circle class={tone} cx={x} cy="52" r="4.2">{title}</circle>;
+}
+
+function subtitle(node: Node): string {
+  const kind = node.kind === 'service' ? node.namespace : `${node.kind} · ${node.namespace}`;
+  const inside = node.workloads.filter((each) => each.placement === 'library').length;
+  if (!inside) return kind;
+  return inside === node.workloads.length ? `${kind} · library` : `${kind} · ${inside} of ${node.workloads.length} library`;
 }
 
 // Its own health, or what its callers make of it when that is worse.
