@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from masche.identity import authority as module
 from masche.identity import files, keys
-from masche.identity.authority import CONTROL_PLANE_NAME, DAY, Authority, Issuance, Refusal
-from masche.identity.bundle import BundleError, TrustBundle, fingerprint
+from masche.identity.authority import DAY, Authority, Issuance, Refusal
+from masche.identity.bundle import CONTROL_PLANE_NAME, BundleError, TrustBundle, fingerprint
 from masche.identity.csr import CsrError, public_key
 from masche.identity.files import UnsafeFileError
 from masche.identity.issuers import AuthorityError

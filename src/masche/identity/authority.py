@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from masche.identity import csr, issuers
-from masche.identity.bundle import TrustBundle
+from masche.identity.bundle import CONTROL_PLANE_NAME, TrustBundle
 from masche.identity.csr import CsrError, PublicKey
 from masche.identity.issuers import AuthorityError, Issuer, Root
 from masche.identity.spiffe import SpiffeId
@@ -36,9 +36,6 @@ MIN_LIFETIME: Final = 5.0
 MAX_LIFETIME: Final = 366 * DAY
 REMEMBERED_KEYS: Final = 200_000
 """So many public keys are remembered, to refuse one key for two identities; about 30 MB when full."""
-
-CONTROL_PLANE_NAME: Final = "control-plane.masche.internal"
-"""A DNS name in every control plane's certificate and in no other: what agents verify under the pinned root."""
 
 _SERVER_AND_CLIENT: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 _LEAF_USAGE: Final = x509.KeyUsage(

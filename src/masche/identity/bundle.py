@@ -7,12 +7,16 @@ bundle holds both, so that either end of a connection may be the first to change
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeId
+
+CONTROL_PLANE_NAME: Final = "control-plane.masche.internal"
+"""A DNS name in every control plane's certificate and in no other: what agents verify under the pinned root."""
 
 
 class BundleError(ValueError):

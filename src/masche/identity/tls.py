@@ -14,8 +14,7 @@ from typing import Any, Final, cast
 
 import grpc
 
-from masche.identity.authority import CONTROL_PLANE_NAME
-from masche.identity.bundle import TrustBundle, pinned_root
+from masche.identity.bundle import CONTROL_PLANE_NAME, TrustBundle, pinned_root
 from masche.identity.keys import Secret
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (

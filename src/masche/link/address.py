@@ -1,9 +1,14 @@
-"""Where other machines reach this one: the address from which it would talk to its control plane."""
+"""Where control planes are reached, and where other machines reach this one: the address from which it
+would talk to its control plane.
+"""
 
 import socket
 from collections.abc import Iterable
 
 LOOPBACK = "127.0.0.1"
+
+LINK_PORT = 15012
+"""Where a control plane is reached over mutual TLS, when it did not say."""
 
 
 def reachable(control_planes: Iterable[str]) -> str:

@@ -27,12 +27,10 @@ from masche.identity.rotation import Rotation
 from masche.identity.spiffe import SpiffeId
 from masche.identity.tls import Presented
 from masche.link import joining
+from masche.link.address import LINK_PORT
 from masche.link.client import Target
 from masche.link.messages import JoinReply, Roots
 from masche.link.service import RefusedError
-
-LINK_PORT = 15012
-"""Where a control plane is reached over mutual TLS, when it did not say."""
 
 
 class MachineError(Exception):

@@ -17,14 +17,13 @@ class CallOptions:
     """How calls are made, whatever they call.
 
     ``caller`` names this process to others (verdicts) and is what its calls stick by (``SourceIP``). ``patience``:
-    seconds for which a call waits until something is known of whom it calls. A body of up to ``repeatable_bytes`` that
-    is at hand is kept for repeats. At most ``max_beside`` copies and mirrored requests are under way at a time, more
-    are left out. ``trace_sampling``: the part (0 to 1) of the traces begun here that are marked as recorded.
+    seconds for which a call waits until something is known of whom it calls. At most ``max_beside`` copies and
+    mirrored requests are under way at a time, more are left out. ``trace_sampling``: the part (0 to 1) of the traces
+    begun here that are marked as recorded.
     """
 
     caller: str = ""
     patience: float = 10.0
-    repeatable_bytes: int = 1024 * 1024
     max_beside: int = 64
     trace_sampling: float = 0.01
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from masche.identity.places import default_data
 from masche.library.core.ports import MeshError
-from masche.link.machine import LINK_PORT
+from masche.link.address import LINK_PORT
 from masche.link.workloads import LABEL, NAME, UnfitError, port_names
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from masche.identity.tls import Presented
 from masche.library.core.channel import Channels
@@ -27,7 +27,6 @@ from masche.library.core.ports import Known, NotReadyError
 from masche.library.core.tls import HTTP_1, Certificates
 from masche.library.life import verdicts
 from masche.library.life.feeding import Feeding, node
-from masche.library.life.life import Life
 from masche.library.life.measures import Measures
 from masche.library.life.memory import Folder, Memory
 from masche.library.life.options import Options, OptionsError, Port, port
@@ -38,6 +37,9 @@ from masche.model.refs import Name
 from masche.model.view import Inbound
 from masche.telemetry.logs import say
 from masche.wire.discovery import Node
+
+if TYPE_CHECKING:
+    from masche.library.life.life import Life
 
 T = TypeVar("T")
 
@@ -284,6 +286,8 @@ class Resident:
                 return
 
     async def _main(self, begun: threading.Event) -> None:
+        from masche.library.life.life import Life
+
         life = Life(self._presence, self._feed, channels=lambda: self.facade.channels, on_change=self._on_change)
         self._loop, self._life = asyncio.get_running_loop(), life
         begun.set()
@@ -308,14 +312,14 @@ class Resident:
         with self._changed:
             self._changed.notify_all()
 
-    def _tell(self, what: Callable[[Life], None]) -> None:
+    def _tell(self, what: "Callable[[Life], None]") -> None:
         """Have something done in the thread's loop."""
         loop, life = self._loop, self._life
         if loop is not None and life is not None:
             with suppress(RuntimeError):  # it is closed
                 loop.call_soon_threadsafe(what, life)
 
-    def _ask(self, what: Callable[[Life], Coroutine[Any, Any, T]], *, within: float) -> T | None:
+    def _ask(self, what: "Callable[[Life], Coroutine[Any, Any, T]]", *, within: float) -> T | None:
         """Have something awaited in the thread's loop, and wait for it; None when it does not end in time."""
         loop, life, thread = self._loop, self._life, self._thread
         if loop is None or life is None or thread is None or not thread.is_alive():
