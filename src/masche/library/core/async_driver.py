@@ -13,7 +13,7 @@ from masche.library.core import context, opening
 from masche.library.core.beside import Beside
 from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw
 from masche.library.core.facade import Facade
-from masche.library.core.limits import Admission, Waiter
+from masche.library.core.limits import ENTERED, Admission, Waiter
 from masche.library.core.opening import FacadeOf, Opened
 from masche.library.core.ports import Known
 from masche.library.core.router import Outside
@@ -21,9 +21,6 @@ from masche.library.core.run import Run
 from masche.library.core.time_limits import TimeLimits
 from masche.traffic.call import Abandon, Finish, Start, Steps
 from masche.traffic.deadline import Deadline
-
-ENTERED = Admission.ENTERED
-"""The usual case, looked up once: members of an Enum are dear to look up."""
 
 
 class _GoneError(Exception):

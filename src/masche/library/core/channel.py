@@ -47,6 +47,7 @@ class Channel:
         "destination",
         "forgotten",
         "gate",
+        "is_sticky",
         "lock",
         "name",
         "places",
@@ -135,6 +136,7 @@ class Channel:
         budget = RetryBudget(BudgetRules.of(traffic.budget))
         self.repeats = None if limit is None else LimitedBudget(budget, limit)
         self.gate.rules = traffic.breaker
+        self.is_sticky = traffic.algorithm.is_hash
         self.callee = Callee(
             Balancer(membership, picker=_picker(traffic.algorithm), rules=_rules(traffic)),
             breaker=Breaker(EjectionRules.of(traffic.outlier), name=self.title),

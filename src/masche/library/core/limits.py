@@ -22,6 +22,10 @@ class Admission(Enum):
     OVERFLOW = "over the limit"
 
 
+ENTERED = Admission.ENTERED
+"""The usual case, looked up once: members of an Enum are dear to look up."""
+
+
 class Waiter:
     """A request that waits; ``admit`` is called once, by whatever thread, when it has entered."""
 
@@ -56,7 +60,7 @@ class Gate:
         active, rules = self.active, self.rules
         if active < rules.max_connections and active < rules.max_requests:
             self.active = active + 1
-            return Admission.ENTERED
+            return ENTERED
         is_full = active >= rules.max_requests or self.waiting >= rules.max_pending
         return Admission.OVERFLOW if is_full else Admission.WAITING
 

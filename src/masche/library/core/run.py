@@ -67,12 +67,7 @@ class Run(Generic[Raw, Final_co]):
         self._status, self._flag, self._bytes_sent, self._is_counted = 0, "", bytes_sent, is_counted
         self._round = self._released = 0
         self._repeats = channel.repeats
-        traffic = send.destination.cluster.traffic
-        self.sticks = (
-            sticking(send.hashes, traffic, opened.request, caller=facade.options.caller, rng=facade.rng)
-            if traffic.algorithm.is_hash
-            else _NOBODY
-        )
+        self.sticks = self._sticking() if channel.is_sticky else _NOBODY
         rules = send.rules
         if not can_repeat and rules.retry is not None and rules.retry.any_method:
             rules = replace(rules, retry=replace(rules.retry, any_method=False))
@@ -109,15 +104,14 @@ class Run(Generic[Raw, Final_co]):
     @property
     def can_hedge(self) -> bool:
         """May a second attempt begin beside the first?"""
-        return self._channel.callee.hedger.rules.max_extra_percent > 0
+        return self._channel.callee.hedger.is_on
 
     # What happens
 
     def begin(self) -> Steps:
-        """Start; the request has entered the gate."""
-        now = self._facade.now()
+        """Start; the request has entered the gate, and this Run was made for it just now."""
         with self._channel.lock:
-            steps = self._call.begin(now=now)
+            steps = self._call.begin(now=self._started_at)
         return self._noted(steps)
 
     def answered(self, number: int, raw: Raw) -> Steps:
@@ -273,6 +267,11 @@ class Run(Generic[Raw, Final_co]):
         )
 
     # Within
+
+    def _sticking(self) -> Sticking:
+        send, facade = self.send, self._facade
+        traffic = send.destination.cluster.traffic
+        return sticking(send.hashes, traffic, self._opened.request, caller=facade.options.caller, rng=facade.rng)
 
     def _told(self, number: int, attempted: Attempted, now: float) -> Steps:
         channel = self._channel

@@ -19,7 +19,7 @@ from typing import Generic
 from masche.library.core import context, opening
 from masche.library.core.exchange import Answer, Asked, Final_co, Raw, SyncExchange
 from masche.library.core.facade import Facade
-from masche.library.core.limits import Admission, Waiter
+from masche.library.core.limits import ENTERED, Admission, Waiter
 from masche.library.core.opening import FacadeOf, Opened
 from masche.library.core.ports import Known
 from masche.library.core.router import Outside
@@ -88,10 +88,11 @@ class SyncDriver:
         if opened.send.fault is not None and (refused := _fault(facade, opened, deadline)) is not None:
             return exchange.answered(refused)
         admission = opening.entered(opened.channel)
-        if admission is Admission.WAITING:
-            admission = _queued(facade, opened, deadline, exchange)
-        if admission is Admission.OVERFLOW:
-            return exchange.answered(opening.overflow(facade, opened))
+        if admission is not ENTERED:
+            if admission is Admission.WAITING:
+                admission = _queued(facade, opened, deadline, exchange)
+            if admission is Admission.OVERFLOW:
+                return exchange.answered(opening.overflow(facade, opened))
         return self._admitted(facade, opened, exchange, asked, deadline)
 
     def _admitted(
