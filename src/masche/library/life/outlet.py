@@ -2,10 +2,12 @@
 
 It stands in the mesh as a workload of its own beside us (``<our name>-grpc``), with our identity and no port, because
 what gRPC is told is said in another dialect than what we are told. Its stream is carried on to whichever control plane
-is there; key, certificate and roots are files, since gRPC reads nothing else, in a folder that goes with the process.
+is there; key, certificate and roots are files, since gRPC reads nothing else, in a folder that goes with the process,
+and in memory where the system has a place there: a process that is killed takes nothing away with it.
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -44,7 +46,7 @@ class Outlet:
 
     def __init__(self, own: Name, *, service: str, zone: str, presented: Callable[[], Presented]) -> None:
         self.name = Name(own.namespace, f"{own.name}-grpc")
-        self._folder = Path(tempfile.mkdtemp(prefix="masche-grpc-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="masche-grpc-", dir=_in_memory()))
         self._presented = presented
         self._shown: Presented | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -137,6 +139,14 @@ class Outlet:
     def _open(self) -> Upstream | None:
         channel: Any = self._channel
         return channel.stream_stream(STATE_OF_THE_WORLD)() if channel else None
+
+
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - what is made there is a folder of a name by chance, and of mode 0700
+
+
+def _in_memory() -> str | None:
+    """Where files are kept in memory; None: nowhere, or not for us."""
+    return _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def _files(now: Presented) -> dict[str, bytes]:
