@@ -11,6 +11,7 @@ mesh is carried by ``outside``, the transport that the client would have had. In
 the identities that are expected of the peer, never by address alone.
 """
 
+from functools import lru_cache
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -35,7 +36,8 @@ else:
 
 _TIMEOUTS = ("connect", "read", "write", "pool")
 _LEFT_TO_THE_CLIENT = frozenset({"host", "content-length", "transfer-encoding"})
-_KEEP_ALIVE = ("connection", "keep-alive")
+_KEEP_ALIVE = "keep-alive"
+"""What clients say of every connection, and mean nothing by."""
 
 _MEANING = {
     "ConnectError": Blame.UNREACHED,
@@ -172,19 +174,26 @@ class Transport(BaseTransport):
         return self._given
 
 
+@lru_cache(maxsize=1024)
+def _name(raw: bytes) -> str:
+    """The pipeline's word for a header's name; the same few come with every request and answer."""
+    return raw.decode("latin-1").lower()
+
+
 def _asked(module: Module, request: "HttpxRequest") -> Asked:
     """What the user asked for, in the pipeline's words."""
-    pairs = ((name.decode("latin-1").lower(), characters(value)) for name, value in request.headers.raw)
-    headers = tuple(
-        pair for pair in pairs if pair[0] not in _LEFT_TO_THE_CLIENT and (pair[0], pair[1].lower()) != _KEEP_ALIVE
-    )
+    headers: list[tuple[str, str]] = []
+    for raw, octet_value in request.headers.raw:
+        name, value = _name(raw), characters(octet_value)
+        if name not in _LEFT_TO_THE_CLIENT and (name != "connection" or value.lower() != _KEEP_ALIVE):
+            headers.append((name, value))
     url = request.url
     changed = Request(
         method=request.method,
         target=url.raw_path.decode("ascii"),
         authority=request.headers.get("host") or url.netloc.decode("ascii"),
         scheme=url.scheme,
-        headers=headers,
+        headers=tuple(headers),
     )
     limits: dict[str, float | None] = request.extensions.get("timeout", {})
     read = limits.get("read")
@@ -239,7 +248,7 @@ class _Exchange:
 
     def head(self, raw: "_Answer") -> Head:
         """Return the head of an answer of the core's."""
-        self._headers = tuple((name.decode("latin-1").lower(), characters(value)) for name, value in raw.core.headers)
+        self._headers = tuple([(_name(name), characters(value)) for name, value in raw.core.headers])
         return Head(raw.core.status, self._headers)
 
     def blame(self, error: Exception) -> Blame:

@@ -183,14 +183,14 @@ class _Exchange:
         """What the user asked for."""
         request, body = self._request, self._request.body
         scheme, _, rest = str(request.url).partition("://")
-        pairs = ((key.lower(), _text(value)) for key, value in request.headers.items())
+        pairs = [(key.lower(), _text(value)) for key, value in request.headers.items()]
         return Asked(
             Request(
                 method=str(request.method),
                 target=request.path_url,
                 authority=_text(request.headers.get("Host") or _HOST.match(rest)[1]),  # type: ignore[index] # it always matches
                 scheme=scheme,
-                headers=tuple(pair for pair in pairs if pair[0] not in _FRAMING and pair != _KEEP_ALIVE),
+                headers=tuple([pair for pair in pairs if pair[0] not in _FRAMING and pair != _KEEP_ALIVE]),
             ),
             timeout=0.0 if self._read is None else self._read + (self._connect or 0.0),
             can_repeat=body is None or isinstance(body, bytes | str),
@@ -234,7 +234,7 @@ class _Exchange:
     def head(self, raw: Response) -> Head:
         if raw is not self._raw:
             self._raw = raw
-            pairs = ((name.lower(), _text(value)) for name, value in raw.raw.headers.items())
+            pairs = [(name.lower(), _text(value)) for name, value in raw.raw.headers.items()]
             self._head = Head(raw.status_code, tuple(pairs))
         return self._head
 
