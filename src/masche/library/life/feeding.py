@@ -135,7 +135,7 @@ class Feeding:
         if self._knowledge is not None:
             self._before = (self._knowledge, *self._before)[:RUNS]
         self._knowledge, self._is_paused = knowledge, False
-        for authority in self._asked:
+        for authority in tuple(self._asked):
             knowledge.known(authority)
         for future, authority in tuple(self._waiting.items()):
             self._hand_on(future, authority, knowledge)
