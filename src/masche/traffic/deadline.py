@@ -44,7 +44,7 @@ class Deadline:
 
     def within(self, timeout: float, *, now: float) -> "Deadline":
         """The earlier of this one and ``timeout`` seconds from now; a timeout of 0 means none."""
-        return Deadline(min(self.at, now + timeout)) if timeout > 0 else self
+        return Deadline(now + timeout) if timeout > 0 and now + timeout < self.at else self
 
     def per_try(self, timeout: float, *, now: float) -> float:
         """How long one try may take: ``timeout`` (0: none), but never longer than what is left."""

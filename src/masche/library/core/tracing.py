@@ -54,7 +54,7 @@ def onward(*, rng: Chance, sampling: float) -> Headers:
     if current is not None:
         made = () if current.request_id else ((REQUEST_ID, request_id(f"{rng.getrandbits(128):032x}")),)
         return current.headers + made
-    bits = f"{rng.getrandbits(320):080x}"
+    bits = rng.getrandbits(320).to_bytes(40).hex()
     trace_id, span_id = bits[:32], bits[32:48]
     parent = f"00-{trace_id}-{span_id}-01" if rng.random() < sampling else f"00-{trace_id}-{span_id}-00"
     return (("traceparent", parent), (REQUEST_ID, request_id(bits[48:])))
