@@ -131,7 +131,7 @@ class Routed:
         clean = router.tidied(asked, trace=_TRACE)
         if isinstance(clean, Told):
             return {Outcome(status=clean.status)}
-        found = self._index.find(clean.authority)
+        found = self._index.find(asked.authority)  # which takes a final dot off itself, once
         assert found, "everything else has a virtual host, too"
         if found.host.routes and router.is_never_ours(clean.authority):
             return {Outcome(status=403)}
