@@ -6,7 +6,7 @@ Without it the repeats of tiers multiply (three tiers of four tries: 64 calls fo
 
 - gRPC: ``grpc-retry-pushback-ms: -1``. gRFC A6: "If the value for pushback is negative or unparseble, then it will be
   seen as the server asking the client not to retry at all", else it is "how many milliseconds to wait".
-- HTTP, and gRPC, too, as an Envoy may stand between: ``x-envoy-ratelimited: true``. Envoy 1.40 does not repeat such an
+- HTTP, and gRPC, too, as an Envoy may stand between: ``x-envoy-ratelimited``. Envoy 1.40 does not repeat such an
   answer even if its code is listed (unless told ``envoy-ratelimited``); it heeds neither the header of gRPC nor an
   ``x-envoy-overloaded`` that comes from upstream.
 
@@ -21,6 +21,8 @@ from masche.traffic.request import Headers
 GRPC_PUSHBACK = "grpc-retry-pushback-ms"
 RATELIMITED = "x-envoy-ratelimited"
 OVERLOADED = "x-envoy-overloaded"
+SPENT = (RATELIMITED, "1")
+"""What is added to an answer that nobody above should have repeated, in Envoy's own writing."""
 
 _MILLISECONDS = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _LARGEST = 2**31 - 1

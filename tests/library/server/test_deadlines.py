@@ -171,3 +171,31 @@ async def test_half_a_body_is_not_taken_for_a_whole_one():
         await as_asgi(app)(asked, hear, send)
     assert read == []
     assert words == []
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(503, True), (200, False)])
+async def test_a_failure_for_which_repeats_were_of_no_avail_tells_the_tier_above_not_to_repeat(
+    status: int, is_told: bool
+):
+    """Three tiers of four tries each would be sixty-four calls of the last one."""
+    sent: list[Message] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await asyncio.create_task(asyncio.to_thread(context.spend))
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def keep(message: Message) -> None:
+        sent.append(message)
+
+    await Guarded(app, a_door())(scope(), receive, keep)
+    assert ((b"x-envoy-ratelimited", b"1") in sent[0]["headers"]) == is_told
+
+
+async def test_what_was_spent_for_one_request_says_nothing_of_the_next():
+    with context.until(NO_DEADLINE):
+        context.spend()
+        assert context.is_spent()
+    assert not context.is_spent()
+    with context.until(NO_DEADLINE):
+        assert not context.is_spent()

@@ -16,10 +16,11 @@ from masche.traffic.deadline import NO_DEADLINE, Deadline
 class Bound:
     """What binds the work for one request. It is shared by all tasks of that work, so that it can be taken off them."""
 
-    __slots__ = ("_deadline", "_outer")
+    __slots__ = ("_deadline", "_outer", "is_spent")
 
     def __init__(self, deadline: Deadline, outer: "Bound | None") -> None:
         self._deadline, self._outer = deadline, outer
+        self.is_spent = False
 
     def __repr__(self) -> str:
         return f"<Bound {self.deadline!r}>"
@@ -28,6 +29,12 @@ class Bound:
     def deadline(self) -> Deadline:
         """The earliest that holds still."""
         return self._deadline if self._outer is None else min(self._deadline, self._outer.deadline)
+
+    def spend(self) -> None:
+        """What was called for it is not to be repeated any more, so neither is the request itself."""
+        self.is_spent = True
+        if self._outer is not None:
+            self._outer.spend()
 
     def lift(self) -> None:
         """The request is answered: its deadline binds nobody any more."""
@@ -41,6 +48,17 @@ def current() -> Deadline:
     """Return until when the work that is done here is of use; ``NO_DEADLINE`` outside of requests."""
     bound = _current.get()
     return NO_DEADLINE if bound is None else bound.deadline
+
+
+def spend() -> None:
+    """Say, on behalf of the request for which a call was made, that repeats of the call are of no avail."""
+    if (bound := _current.get()) is not None:
+        bound.spend()
+
+
+def is_spent() -> bool:
+    """Has a call that was made for this request ended because nothing may be repeated any more?"""
+    return (bound := _current.get()) is not None and bound.is_spent
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def preflight(cors: Cors, request: Request) -> Answer | None:
     origin, method = value(request.headers, "origin"), value(request.headers, "access-control-request-method")
     if not origin or request.method != "OPTIONS" or not method:
         return None
-    names = value(request.headers, "access-control-request-headers")
+    names = value(request.headers, "access-control-request-headers") or ""
     offers = (
         ("access-control-allow-credentials", "true" if cors.allow_credentials else ""),
         ("access-control-allow-methods", _offered(cors.allow_methods, method)),

@@ -12,6 +12,7 @@ from random import Random
 from threading import Lock
 from uuid import uuid4
 
+from masche.library.core import context
 from masche.library.core import inbound as deciding
 from masche.library.core.inbound import Admitted, Answer, Shown, Spot
 from masche.library.core.ports import Counter, Now, Received, Reception
@@ -22,6 +23,7 @@ from masche.traffic import deadline as deadlines
 from masche.traffic.concurrency import Concurrency, ConcurrencyRules, Slot
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.outcome import Outcome
+from masche.traffic.pushback import SPENT
 from masche.traffic.request import Headers, Request
 
 _log = logging.getLogger(__name__)
@@ -200,9 +202,15 @@ class Passage:
         return f"<Passage {self.request.method} {self.request.path} {self.status or 'not answered yet'}>"
 
     def begin(self, status: int, headers: Headers) -> Headers:
-        """The application's answer begins: return its headers as the caller gets them."""
+        """The application's answer begins: return its headers as the caller gets them.
+
+        A failure for which repeats further on were of no avail is not to be repeated here either: each tier would
+        multiply those of the next.
+        """
         self.status = status
         service_us = self._door.service_us(self.started) if self.shown else None
+        if status >= _SERVER_ERROR and context.is_spent() and all(name != SPENT[0] for name, _ in headers):
+            headers = (*headers, SPENT)
         return deciding.answer_headers(headers, service_us=service_us)
 
     def end(self, *, sent: int = 0, received: int = 0, is_broken: bool = False) -> None:

@@ -16,6 +16,7 @@ from masche.library.core.limits import Admission, Waiter
 from masche.library.core.ports import Called, Known, NotReadyError
 from masche.library.core.router import Outside, Send, additions, is_never_ours, route, tidied
 from masche.library.core.tracing import Span
+from masche.traffic import pushback
 from masche.traffic.callee import CallRules
 from masche.traffic.request import Headers, Request
 
@@ -103,8 +104,8 @@ def counted(facade: Facade, opened: Opened | None, answer: Answer) -> Answer:
 
 def overflow(facade: Facade, opened: Opened) -> Answer:
     """The answer to what is over a service's limit: nobody above should repeat it."""
-    spent = (("x-envoy-ratelimited", "1"),)
-    made = answers.answer(503, answers.OVERFLOW, flag="UO", request=opened.request, headers=spent)
+    context.spend()
+    made = answers.answer(503, answers.OVERFLOW, flag="UO", request=opened.request, headers=(pushback.SPENT,))
     return counted(facade, opened, made)
 
 

@@ -23,6 +23,7 @@ from masche.traffic.edge import MAX_HEADERS, METHODS, received
 from masche.traffic.forward import Answer as Decided
 from masche.traffic.forward import Sending, apply, decide, draw
 from masche.traffic.match import match
+from masche.traffic.pushback import SPENT
 from masche.traffic.request import Headers, Request
 from masche.traffic.verdict import Verdict
 from masche.wire import stats
@@ -268,7 +269,7 @@ def answer_headers(send: Send, headers: Headers, said: Collection[str], *, is_sp
     if send.response_changes:
         found = _changed(found, send.response_changes)
     if is_spent:
-        found = (*found, ("x-envoy-ratelimited", "1"))
+        found = (*found, SPENT)
     if cookie:
         found = (*found, ("set-cookie", cookie))
     return (*found, *send.told) if send.told else found

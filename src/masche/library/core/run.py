@@ -13,7 +13,7 @@ from dataclasses import replace
 from math import inf
 from typing import Generic
 
-from masche.library.core import answers, outcomes, tracing
+from masche.library.core import answers, context, outcomes, tracing
 from masche.library.core.exchange import Answer, Ending, Exchange, Final_co, Head, Raw, Target
 from masche.library.core.facade import Facade
 from masche.library.core.hashing import Sticking, sticking
@@ -228,6 +228,8 @@ class Run(Generic[Raw, Final_co]):
             self._flag = "UH"
             return self._mesh(503, answers.NO_INSTANCE)
         self._flag = _FLAGS.get(finish.outcome, "UF")
+        if finish.forbids_repeats:
+            context.spend()
         error = self._errors.get(number) if number is not None else None
         self.end()
         if error is not None:
@@ -327,6 +329,7 @@ class Run(Generic[Raw, Final_co]):
         self._status = head.status
         is_spent = finish.forbids_repeats and finish.outcome.is_fault
         if is_spent:
+            context.spend()
             self._flag = "URX"
         headers = answer_headers(self.send, head.headers, said, is_spent=is_spent, cookie=self.sticks.cookie)
         return self._exchange.finished(raw, headers, Ending(self.end, self._left, self._channel.forgotten.append))
