@@ -65,9 +65,9 @@ class AsyncDriver:
                 return exchange.answered(opening.overflow(facade, opened))
         # The request has entered the gate: from here on the Run leaves it.
         run = Run(facade, opened, exchange, deadline=deadline, can_repeat=asked.can_repeat, bytes_sent=asked.sent_bytes)
-        if opened.send.mirrors and asked.can_repeat:
-            self._mirror(facade, opened, exchange)
         try:
+            if opened.send.mirrors and asked.can_repeat:
+                self._mirror(facade, opened, exchange)
             await _Carrier(run, exchange, facade, self._aside(facade), self._time_limits()).carry()
             return run.final()
         except BaseException:
@@ -127,7 +127,11 @@ async def _queued(
     turn: asyncio.Future[None] = loop.create_future()
 
     def admit() -> None:
-        loop.call_soon_threadsafe(lambda: turn.done() or turn.set_result(None))
+        """Called by whoever leaves; the place goes to the next when nobody waits for it any more."""
+        try:
+            loop.call_soon_threadsafe(lambda: turn.done() or turn.set_result(None))
+        except RuntimeError:  # the loop is closed
+            opening.forgone(opened.channel, waiter)
 
     waiter = Waiter(admit)
     admission = opening.queued(opened.channel, waiter)

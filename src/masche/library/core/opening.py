@@ -117,11 +117,13 @@ def trouble(facade: Facade, opened: Opened) -> Generator[Trouble]:
     if found is faults.NONE:
         yield found
         return
-    channel.troubled += 1
+    with channel.lock:
+        channel.troubled += 1
     try:
         yield found
     finally:
-        channel.troubled -= 1
+        with channel.lock:
+            channel.troubled -= 1
 
 
 # The limit of requests under way

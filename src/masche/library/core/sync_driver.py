@@ -6,6 +6,7 @@ attempt that has lost ends by its timeout at the latest, and its answer is close
 of it is under way in the pipeline's books.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
@@ -31,9 +32,10 @@ from masche.traffic.deadline import Deadline
 class Helpers:
     """Threads for what nobody waits for, at most so many at a time; what is too much is left out."""
 
-    __slots__ = ("_lock", "_most", "_running")
+    __slots__ = ("_lock", "_most", "_running", "process")
 
     def __init__(self, most: int) -> None:
+        self.process = os.getpid()
         self._most = most
         self._running = 0
         self._lock = Lock()
@@ -101,10 +103,10 @@ class SyncDriver:
         """A request that has entered the gate: from here on the Run leaves it."""
         run = Run(facade, opened, exchange, deadline=deadline, can_repeat=asked.can_repeat, bytes_sent=asked.sent_bytes)
         helpers = self._aside(facade)
-        if opened.send.mirrors and asked.can_repeat:
-            for mirrored in opening.mirrors(facade, opened, lambda: helpers.has_room):
-                _mirror(Run(facade, mirrored, exchange, is_counted=False), exchange, facade, helpers)
         try:
+            if opened.send.mirrors and asked.can_repeat:
+                for mirrored in opening.mirrors(facade, opened, lambda: helpers.has_room):
+                    _mirror(Run(facade, mirrored, exchange, is_counted=False), exchange, facade, helpers)
             _Carrier(run, exchange, facade, helpers).carry()
             return run.final()
         except BaseException:
@@ -112,7 +114,7 @@ class SyncDriver:
             raise
 
     def _aside(self, facade: Facade) -> Helpers:
-        if self._helpers is None:
+        if self._helpers is None or self._helpers.process != os.getpid():  # a fork has no threads of its parent's
             self._helpers = Helpers(facade.options.max_beside)
         return self._helpers
 

@@ -71,8 +71,8 @@ class TimeLimits:
         at = self.loop.time() + seconds
         due = self._due
         heappush(due, (at, next(self._numbers), limit))
-        if due[0][2] is limit:
-            self._wait_until(at)
+        if self._timer is None or due[0][2] is limit:
+            self._wait_until(due[0][0])
         elif len(due) > 2 * self.active + _SLACK:
             self._clear()
         return limit
