@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from library.answering import Answering, who
-from library.core.foreign_plane import ForeignPlane, serving
-from library.core.foreign_resources import TLS, eds, encoded, endpoints, listener, table
 from library.issuing import Issuing
+from library.knowledge.foreign_plane import ForeignPlane, serving
+from library.knowledge.foreign_resources import TLS, eds, encoded, endpoints, listener, table
 from masche.identity import keys
 from masche.library.core.ports import MeshError
 from masche.library.foreign import Foreign, connect

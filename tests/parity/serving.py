@@ -15,10 +15,10 @@ from masche.compiler.proxyless import library
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
 from masche.library import uvicorn
-from masche.library.core.inbound_asgi import App, Guarded, Receive, Scope, Send
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_listen import bound
 from masche.library.core.tls import Certificates
+from masche.library.inbound.asgi import App, Guarded, Receive, Scope, Send
+from masche.library.inbound.door import Door
+from masche.library.inbound.listen import bound
 from masche.model.told import ToldServer
 from masche.model.vantage import Dialect, Placement
 from masche.model.view import Inbound

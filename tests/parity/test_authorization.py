@@ -13,7 +13,7 @@ import pytest
 from live.client import Answer
 from live.mesh import Live, living
 from masche.compiler.proxyless import library_servers
-from masche.library.core.inbound import DENIED, Admitted, Shown, Spot, receive
+from masche.library.inbound.deciding import DENIED, Admitted, Shown, Spot, receive
 from masche.model.refs import Name
 from masche.model.told import ToldServer
 from masche.model.vantage import Seat, SeatPort

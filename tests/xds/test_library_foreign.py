@@ -9,10 +9,10 @@ from time import monotonic
 
 import pytest
 
-from library.core.foreign_plane import ForeignPlane, serving
-from library.core.foreign_resources import AGGREGATE, eds, encoded, endpoints, listener, served, table
-from masche.library.core.knowledge import XdsKnowledge
+from library.knowledge.foreign_plane import ForeignPlane, serving
+from library.knowledge.foreign_resources import AGGREGATE, eds, encoded, endpoints, listener, served, table
 from masche.library.core.ports import Known, MeshError
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.told import Discovery
 from masche.traffic.virtual_hosts import clusters_of
 from masche.wire.decode.decoders import decoders

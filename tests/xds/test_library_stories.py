@@ -17,8 +17,8 @@ from masche.compiler.proxyless import library
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
 from masche.identity import transport
-from masche.library.core.knowledge import XdsKnowledge
 from masche.library.core.ports import Known
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.blob import Blob
 from masche.model.mesh import Mesh
 from masche.model.resources.workload import Workload

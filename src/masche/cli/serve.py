@@ -68,8 +68,8 @@ def serve(
     calls once it is well, and at SIGTERM its callers are told, open requests end, and its exit code is 0.
     """
     from masche.library import resident
-    from masche.library.core.inbound_wsgi import as_asgi
-    from masche.library.core.inbound_wsgi import is_wsgi as looks_like_wsgi
+    from masche.library.inbound.wsgi import as_asgi
+    from masche.library.inbound.wsgi import is_wsgi as looks_like_wsgi
     from masche.library.life.options import port as read_port
 
     at, path = read_port(port), _health(health)

@@ -9,8 +9,8 @@ nothing is served.
 import asyncio
 
 from masche.library import resident as residents
-from masche.library.core.inbound_asgi import App, Guarded, Message, Receive, Scope, Send
-from masche.library.core.inbound_door import Door
+from masche.library.inbound.asgi import App, Guarded, Message, Receive, Scope, Send
+from masche.library.inbound.door import Door
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident

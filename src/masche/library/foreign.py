@@ -21,9 +21,9 @@ from typing import Final, Self
 
 from masche.identity.keys import Secret
 from masche.library.core.facade import CallOptions, Facade
-from masche.library.core.knowledge import XdsKnowledge
 from masche.library.core.ports import Called, MeshError, Tried
 from masche.library.core.tls import Certificates
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.wire.discovery import encode_node
 from masche.xds.client import XdsClient
 from masche.xds.client_bootstrap import (

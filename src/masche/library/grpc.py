@@ -16,10 +16,10 @@ import grpc
 
 from masche.identity.tls import mutual_server_credentials
 from masche.library import resident as residents
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge
-from masche.library.core.inbound_grpc_seen import Visible
 from masche.library.core.ports import MeshError
+from masche.library.inbound.door import Door
+from masche.library.inbound.grpc import AioInterceptor, Interceptor, Judge
+from masche.library.inbound.grpc_seen import Visible
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident

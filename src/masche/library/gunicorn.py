@@ -16,10 +16,10 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from masche.library import resident as residents
 from masche.library.asgi import door
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_introduced import last_until
-from masche.library.core.inbound_listen import HANDSHAKE, HANDSHAKE_TIMEOUT
 from masche.library.core.ports import Identity, MeshError
+from masche.library.inbound.door import Door
+from masche.library.inbound.introduced import last_until
+from masche.library.inbound.listen import HANDSHAKE, HANDSHAKE_TIMEOUT
 from masche.library.life.options import Port
 from masche.library.life.residence import Resident
 from masche.library.wsgi import Guarded

@@ -1,6 +1,6 @@
 """hypercorn in the mesh: HTTP/1.1 and HTTP/2 on a port that takes mutual TLS, or plaintext, or both.
 
-hypercorn's own protocols on connections that are taken by ``core.inbound_listen``, so that certificates rotate, modes
+hypercorn's own protocols on connections that are taken by ``inbound.listen``, so that certificates rotate, modes
 change and callers are known as everywhere. It leaves in order: callers are told and gone before the port is closed.
 """
 
@@ -18,12 +18,12 @@ from hypercorn.config import Config
 
 from masche.library import resident as residents
 from masche.library.asgi import door
-from masche.library.core.inbound_asgi import App, Guarded
-from masche.library.core.inbound_health import asking
-from masche.library.core.inbound_introduced import introduced
-from masche.library.core.inbound_listen import Listener, bound
 from masche.library.core.ports import Identity
 from masche.library.core.tls import HTTP_2
+from masche.library.inbound.asgi import App, Guarded
+from masche.library.inbound.health import asking
+from masche.library.inbound.introduced import introduced
+from masche.library.inbound.listen import Listener, bound
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident

@@ -1,6 +1,6 @@
 """uvicorn in the mesh: its server on a port that takes mutual TLS, and its protocols that say who the caller is.
 
-``Server`` takes connections itself (``core.inbound_listen``): uvicorn can have TLS or not, and one context for ever.
+``Server`` takes connections itself (``inbound.listen``): uvicorn can have TLS or not, and one context for ever.
 It leaves in order: callers are told and gone before the port is closed. uvicorn keeps the caller's certificate to
 itself, so each of its protocols is wrapped once, by ``introducing``, and reads it once per connection.
 """
@@ -22,11 +22,11 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from masche.library import resident as residents
 from masche.library.asgi import door
-from masche.library.core.inbound_asgi import App, Guarded
-from masche.library.core.inbound_health import asking
-from masche.library.core.inbound_introduced import introduced
-from masche.library.core.inbound_listen import Listener, bound
 from masche.library.core.ports import Identity
+from masche.library.inbound.asgi import App, Guarded
+from masche.library.inbound.health import asking
+from masche.library.inbound.introduced import introduced
+from masche.library.inbound.listen import Listener, bound
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident

@@ -17,11 +17,11 @@ from masche.library import peer as peers
 from masche.library import resident as residents
 from masche.library.asgi import door
 from masche.library.core import context, trace
-from masche.library.core.inbound import Answer, Shown
-from masche.library.core.inbound_door import Door, Passage, ended
-from masche.library.core.inbound_wsgi import PEER, WITHOUT_PREFIX, Environ, StartResponse, Write, WsgiApp
 from masche.library.core.ports import Identity
 from masche.library.core.tls import peer_id
+from masche.library.inbound.deciding import Answer, Shown
+from masche.library.inbound.door import Door, Passage, ended
+from masche.library.inbound.wsgi import PEER, WITHOUT_PREFIX, Environ, StartResponse, Write, WsgiApp
 from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
 
-from masche.library.core.knowledge_parts import assemble, is_same
-from masche.library.core.knowledge_tree import NOWHERE
 from masche.library.core.ports import Known
+from masche.library.knowledge.parts import assemble, is_same
+from masche.library.knowledge.tree import NOWHERE
 from masche.model.told import Destination, Table
 from masche.model.view import Endpoints, VirtualHost
 from masche.traffic.virtual_hosts import HostIndex

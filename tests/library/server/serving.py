@@ -18,11 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from masche.library import peer as peers
 from masche.library import uvicorn
 from masche.library.core import trace
-from masche.library.core.inbound_asgi import App, Guarded, Message, Receive, Scope, Send
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_listen import bound
 from masche.library.core.ports import Received
 from masche.library.core.tls import Certificates
+from masche.library.inbound.asgi import App, Guarded, Message, Receive, Scope, Send
+from masche.library.inbound.door import Door
+from masche.library.inbound.listen import bound
 from masche.model.view import Inbound, InboundPort, Policy, Protocol
 from masche.testing.static_reception import Counted, StaticReception
 

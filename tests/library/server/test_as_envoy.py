@@ -19,8 +19,8 @@ from live.mesh import APPLICATIONS, PROXIES, Live, free_port, living
 from masche.compiler.envoy.inbound import DENIED
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.retries import UNREACHED
-from masche.library.core import inbound as library
-from masche.library.core.inbound_asgi import Receive, Scope, Send
+from masche.library.inbound import deciding as library
+from masche.library.inbound.asgi import Receive, Scope, Send
 from masche.model.refs import Name
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort, Vantage
 from masche.model.view import (

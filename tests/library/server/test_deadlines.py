@@ -10,11 +10,11 @@ import pytest
 from library.server.serving import inbound
 from masche.library import wsgi
 from masche.library.core import context
-from masche.library.core.inbound import Shown
-from masche.library.core.inbound_asgi import SHOWN, Guarded, Message, Receive, Scope, Send
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_wsgi import as_asgi
 from masche.library.core.tls import Certificates
+from masche.library.inbound.asgi import SHOWN, Guarded, Message, Receive, Scope, Send
+from masche.library.inbound.deciding import Shown
+from masche.library.inbound.door import Door
+from masche.library.inbound.wsgi import as_asgi
 from masche.model.view import MtlsMode
 from masche.testing.static_reception import Counted, StaticReception
 from masche.traffic.deadline import NO_DEADLINE, Deadline

@@ -9,10 +9,10 @@ import pytest
 
 from masche.library import peer
 from masche.library.core import trace
-from masche.library.core.inbound import Answer, Shown
-from masche.library.core.inbound_asgi import Guarded, Message, Receive, Scope, Send
-from masche.library.core.inbound_door import Door, Passage
-from masche.library.core.inbound_health import asking
+from masche.library.inbound.asgi import Guarded, Message, Receive, Scope, Send
+from masche.library.inbound.deciding import Answer, Shown
+from masche.library.inbound.door import Door, Passage
+from masche.library.inbound.health import asking
 from masche.library.peer import Peer
 from masche.model.view import AdaptiveConcurrency, Inbound, InboundPort, MtlsMode, Protocol
 from masche.testing.static_reception import Counted, StaticReception

@@ -20,9 +20,9 @@ from masche.identity.tls import Presented
 from masche.library import peer as peers
 from masche.library.core import context as contexts
 from masche.library.core import trace
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_grpc import AioInterceptor, Interceptor, Judge
-from masche.library.core.inbound_grpc_seen import Visible
+from masche.library.inbound.door import Door
+from masche.library.inbound.grpc import AioInterceptor, Interceptor, Judge
+from masche.library.inbound.grpc_seen import Visible
 from masche.model.view import (
     AdaptiveConcurrency,
     Attribute,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from gunicorn.workers.gthread import ThreadWorker
 
-from masche.library.core.inbound_introduced import MAX_CONNECTION_AGE, last_until
 from masche.library.gunicorn import Worker
+from masche.library.inbound.introduced import MAX_CONNECTION_AGE, last_until
 
 
 def test_an_old_connection_is_closed_after_an_answer_that_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -14,10 +14,10 @@ import pytest
 from library.server.conftest import Caller
 from library.server.serving import Served, connected, echo, inbound
 from masche.library import hypercorn
-from masche.library.core.inbound_asgi import Guarded
-from masche.library.core.inbound_door import Door
-from masche.library.core.inbound_listen import Listener, bound
 from masche.library.core.tls import HTTP_2, Certificates
+from masche.library.inbound.asgi import Guarded
+from masche.library.inbound.door import Door
+from masche.library.inbound.listen import Listener, bound
 from masche.model.view import Attribute, Condition, Decision, MtlsMode, Pattern, PatternKind, Policy, Rule
 from masche.testing.static_reception import Counted, StaticReception
 

@@ -9,8 +9,8 @@ import pytest
 
 from library.server.serving import echo, inbound
 from masche.library import asgi, wsgi
-from masche.library.core.inbound_asgi import App, Message, Receive, Scope, Send
 from masche.library.core.tls import Certificates
+from masche.library.inbound.asgi import App, Message, Receive, Scope, Send
 from masche.model.view import MtlsMode
 from masche.testing.static_reception import Counted, StaticReception
 

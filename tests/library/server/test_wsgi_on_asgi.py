@@ -11,8 +11,8 @@ from library.server.conftest import Caller
 from library.server.serving import Served, serving
 from masche.library import peer
 from masche.library.core import trace
-from masche.library.core.inbound_wsgi import Environ, StartResponse, as_asgi, is_wsgi
 from masche.library.core.tls import Certificates
+from masche.library.inbound.wsgi import Environ, StartResponse, as_asgi, is_wsgi
 from masche.model.view import MtlsMode
 
 WEB = "spiffe://mesh.local/ns/shop/sa/web"

@@ -13,8 +13,8 @@ from typing import Final
 
 import grpc.aio
 
-from masche.library.core.knowledge import XdsKnowledge
 from masche.library.core.ports import Known
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.library.life.memory import Memory
 from masche.model.told import ToldServer
 from masche.model.view import Inbound

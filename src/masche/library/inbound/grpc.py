@@ -20,9 +20,9 @@ import grpc.aio
 from masche.library import peer as peers
 from masche.library.core import context as contexts
 from masche.library.core import trace
-from masche.library.core.inbound import Answer, Shown
-from masche.library.core.inbound_door import Door, Passage
 from masche.library.core.outcomes import GRPC_AS_HTTP
+from masche.library.inbound.deciding import Answer, Shown
+from masche.library.inbound.door import Door, Passage
 from masche.library.peer import Peer
 from masche.traffic.deadline import SHORTEST, Deadline
 from masche.traffic.request import Connection, Headers, Request

@@ -13,10 +13,10 @@ from concurrent.futures import Future
 from random import Random
 from typing import Final
 
-from masche.library.core.knowledge_names import Names, NameWatch, Resolver, resolve
-from masche.library.core.knowledge_parts import NAMES, assemble, in_words, is_same
-from masche.library.core.knowledge_tree import KINDS, Place, Said, Tree, trouble
 from masche.library.core.ports import Known, MeshError, Now
+from masche.library.knowledge.names import Names, NameWatch, Resolver, resolve
+from masche.library.knowledge.parts import NAMES, assemble, in_words, is_same
+from masche.library.knowledge.tree import KINDS, Place, Said, Tree, trouble
 from masche.model.told import Table, Told
 from masche.traffic.virtual_hosts import HostIndex
 from masche.wire.types import LISTENER, ROUTES

@@ -4,7 +4,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from library.core.foreign_plane import ForeignPlane
+from library.knowledge.foreign_plane import ForeignPlane
 from masche.wire.pool import message_class, pool
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, PREFIX, ROUTES
 

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from library.core.foreign_plane import serving
-from library.core.telling import Telling, client_of, knowing
-from masche.library.core.knowledge import XdsKnowledge
+from library.knowledge.foreign_plane import serving
+from library.knowledge.telling import Telling, client_of, knowing
 from masche.library.core.ports import Known
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.told import Discovery, Table, Told
 from masche.model.view import VirtualHost
 from masche.testing.check_knowledge import cluster, instances, route

@@ -13,8 +13,8 @@ from urllib.parse import quote, unquote_to_bytes
 from masche.library import peer as peers
 from masche.library.core import context, trace
 from masche.library.core.context import Bound
-from masche.library.core.inbound import Answer, Shown, silent
-from masche.library.core.inbound_door import Door, Passage, ended
+from masche.library.inbound.deciding import Answer, Shown, silent
+from masche.library.inbound.door import Door, Passage, ended
 from masche.library.peer import Peer
 from masche.traffic.request import Connection, Headers, Request, characters, octets
 

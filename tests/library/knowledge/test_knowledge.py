@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
-from library.core.foreign_plane import serving
-from library.core.telling import Telling, client_of, knowing, told, until
-from masche.library.core.knowledge import XdsKnowledge
+from library.knowledge.foreign_plane import serving
+from library.knowledge.telling import Telling, client_of, knowing, told, until
 from masche.library.core.ports import Known, MeshError
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.told import Discovery, Table, Told, ToldServer
 from masche.model.view import Fault, Forward, Inbound, VirtualHost
 from masche.testing.check_knowledge import CARTS, COPIES, ORDERS, TOWN, check_knowledge, cluster, instances, route
@@ -210,7 +210,7 @@ async def test_names_are_resolved_and_resolved_again_and_the_last_good_addresses
     async with serving(tmp_path / "xds.sock", telling.plane), knowing(client, resolver=resolver) as knowledge:
         knowledge._names._again = 0.05
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("masche.library.core.knowledge_names.AFTER_FAILURE", 0.05)
+            patch.setattr("masche.library.knowledge.names.AFTER_FAILURE", 0.05)
             addresses: list[list[str]] = []
 
             def is_moved() -> bool:

@@ -7,9 +7,9 @@ Place is called by one domain of its table, so that a million hosts behind ``*``
 from collections.abc import Mapping
 from typing import Final
 
-from masche.library.core.knowledge_names import NameWatch
-from masche.library.core.knowledge_parts import NAMES, is_same, settled
 from masche.library.core.ports import Known
+from masche.library.knowledge.names import NameWatch
+from masche.library.knowledge.parts import NAMES, is_same, settled
 from masche.model.told import Table, Told
 from masche.model.view import VirtualHost
 from masche.traffic.virtual_hosts import HostIndex

@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from time import monotonic
 
-from library.core.foreign_plane import ForeignPlane, serving
+from library.knowledge.foreign_plane import ForeignPlane, serving
 from masche.identity import transport
-from masche.library.core.knowledge import XdsKnowledge
+from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.told import Table, Told
 from masche.testing.static_knowledge import World
 from masche.wire import framing

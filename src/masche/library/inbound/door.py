@@ -13,9 +13,9 @@ from threading import Lock
 from uuid import uuid4
 
 from masche.library.core import context
-from masche.library.core import inbound as deciding
-from masche.library.core.inbound import Admitted, Answer, Shown, Spot
 from masche.library.core.ports import Counter, Now, Received, Reception
+from masche.library.inbound import deciding
+from masche.library.inbound.deciding import Admitted, Answer, Shown, Spot
 from masche.model.calling import UNLIMITED
 from masche.model.view import Inbound, MtlsMode
 from masche.telemetry.logs import say

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final
 
-from masche.library.core.knowledge_parts import NAMES
+from masche.library.knowledge.parts import NAMES
 from masche.model.refs import ForeignRef
 from masche.model.view import Endpoints, EndpointView, Locality
 from masche.xds.client_words import ABSENT, ASKED, Resource, Standing

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from masche.library.core.inbound_asgi import App, Message, Scope
 from masche.library.core.ports import Identity, Reception
+from masche.library.inbound.asgi import App, Message, Scope
 
 WITHIN: Final = 1.0
 """Seconds that an answer may take, as for the probes of other placements."""

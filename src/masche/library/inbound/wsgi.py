@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast
 
-from masche.library.core.inbound_asgi import App, Message, Receive, Scope, Send
+from masche.library.inbound.asgi import App, Message, Receive, Scope, Send
 
 Environ = dict[str, Any]
 Write = Callable[[bytes], object]

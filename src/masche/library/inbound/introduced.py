@@ -10,10 +10,10 @@ import ssl
 import time
 from typing import Any, Final
 
-from masche.library.core.inbound import Shown
-from masche.library.core.inbound_asgi import SHOWN, App, Message, Receive, Scope, Send
 from masche.library.core.ports import Identity
 from masche.library.core.tls import peer_id
+from masche.library.inbound.asgi import SHOWN, App, Message, Receive, Scope, Send
+from masche.library.inbound.deciding import Shown
 
 MAX_CONNECTION_AGE: Final = 3600.0
 """Seconds after which a connection is closed after an answer: nobody keeps an old certificate alive by staying."""
