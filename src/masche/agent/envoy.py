@@ -140,7 +140,8 @@ def start(binary: Path, place: Place) -> Handle:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child.pid, os.WNOHANG)
         raise EnvoyError(f"{binary} ended at once; see {place.log}")
-    write_private(place.record, msgspec.json.encode(_Record(process.pid, process.started)))
+    # No process outlives the machine; and to wait for a busy disk here would keep the Envoy's configuration from it.
+    write_private(place.record, msgspec.json.encode(_Record(process.pid, process.started)), is_durable=False)
     return handle
 
 

@@ -66,11 +66,24 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: Path, frame: bytes) -> None:
-    """Replace without fsync: a crash of the machine may cost the file, which its digest then tells."""
+    """Replace without fsync: a crash of the machine may cost the file, which its digest then tells.
+
+    An Envoy that starts again acknowledges what is there already: that is read, for to write may wait for a busy disk.
+    """
+    content = blake2b(frame, digest_size=_DIGEST_BYTES).digest() + frame
+    if _has(path, content):
+        return
     temporary = path.with_suffix(".new")
     temporary.touch(mode=0o600)
-    temporary.write_bytes(blake2b(frame, digest_size=_DIGEST_BYTES).digest() + frame)
+    temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def _has(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> Framed | None:

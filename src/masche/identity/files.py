@@ -29,10 +29,12 @@ def private_folder(folder: Path) -> None:
     _check_private(folder, found)
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes, *, is_durable: bool = True) -> None:
     """Write a file of mode 0600 in one step: after a crash it has its old content or its new, never a part.
 
-    The new content is in a file of its own, of an unpredictable name in the same folder, until it is durable.
+    The new content is in a file of its own, of an unpredictable name in the same folder, until it is durable. What is
+    worth nothing after a crash of the machine need not be (``is_durable`` False): then no disk is waited for, which may
+    take seconds while others write much, and only a crash of this process finds the file whole.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(fresh, _NEW_FLAGS, 0o600)
@@ -40,12 +42,14 @@ def write_private(path: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if is_durable:
+        sync_folder(path.parent)
 
 
 def read_private(path: Path) -> bytes:
