@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from masche.compiler import names, rules
+from masche.compiler.addresses import virtual_addresses
 from masche.compiler.attach import Attachment, attachments, met_by
 from masche.compiler.precedence import specificity
 from masche.compiler.protocol import bare_port, ports, protocol
@@ -64,6 +65,7 @@ def _make(
         protocol=spoken,
         hosts=names.hosts(service.name, caller),
         answers_bare=bare_port(service) == port.port,
+        addresses=virtual_addresses(mesh.services)[service.name],
         routes=_table(mesh, ref, spoken, deciding) if spoken.is_http else (),
         backends=() if spoken.is_http else itself,
         origins=(Origin(service.ref, "spec.ports"),),

@@ -31,7 +31,13 @@ class Scopes:
             if len(self._made) >= REMEMBERED:
                 self._made.clear()
             services = tuple(
-                ScopeService(port=each.service, protocol=each.protocol, name=each.service.service, hosts=each.hosts)
+                ScopeService(
+                    port=each.service,
+                    protocol=each.protocol,
+                    name=each.service.service,
+                    hosts=each.hosts,
+                    addresses=each.addresses,
+                )
                 for each in view.outbound
             )
             made = self._made[vantage] = (view, services)

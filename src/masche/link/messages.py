@@ -128,22 +128,28 @@ class Accepted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="accep
 class Refused(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="refused"):
     """This state of the proxy is not registered, ``why``, and what to change; ``proxy`` "" means the whole agent.
 
-    ``is_taken``: somebody else serves a workload of this name, and another name would do.
+    ``workload`` names the only occupant that is refused, where the others of the proxy are registered. ``is_taken``:
+    somebody else serves a workload of this name, and another name would do.
     """
 
     proxy: str
     why: Text
     fix: Text = ""
     is_taken: bool = False
+    workload: Name | None = None
 
 
 class ScopeService(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One (Service, port) that a workload may call, and the names by which it is called from there."""
+    """One (Service, port) that a workload may call, and the names by which it is called from there.
+
+    ``addresses`` are the Service's virtual addresses, of IPv4 and of IPv6, which mesh DNS answers.
+    """
 
     port: PortRef
     protocol: Protocol
     name: Text = ""
     hosts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 class Scope(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="scope"):
@@ -154,10 +160,14 @@ class Scope(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="scope"):
     services: tuple[ScopeService, ...] = ()
 
 
-class Drained(Struct, frozen=True, kw_only=True, tag="drained"):
-    """Every connected caller has acknowledged that the draining endpoints of this proxy are gone: CMD may stop."""
+class Drained(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="drained"):
+    """Every connected caller has acknowledged that the draining endpoints of this proxy are gone: CMD may stop.
+
+    ``workload`` is the one that drains, where a proxy serves several.
+    """
 
     proxy: Id
+    workload: Name | None = None
 
 
 class Roots(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="bundle"):

@@ -67,6 +67,11 @@ def proxy_id(name: Name, placement: Placement) -> str:
     return f"{placement}~{name.name}.{name.namespace}"
 
 
+def node_proxy_id(machine: str) -> str:
+    """``Node.id`` of the one proxy that serves the workloads of a machine."""
+    return f"{Placement.NODE}~{machine}"
+
+
 def protocol_of(port: Port) -> Protocol:
     """What is spoken on a port: as declared, else as the name of the port begins (``grpc-api``), else HTTP.
 

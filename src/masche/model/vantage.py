@@ -65,12 +65,27 @@ class LocalPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """Where connections arrive that the workload made, or that were made to it, and that nftables redirected.
+
+    ``port`` takes what goes out and ``inbound_port`` what comes in (0: nothing does); both are bound on every address
+    of the Seat's network namespace, of IPv6 too when ``has_ipv6``.
+    """
+
+    port: int
+    inbound_port: int = 0
+    has_ipv6: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
     """What is true of one workload on one proxy and of nobody else.
 
-    ``bind`` is the address on which the inbound listeners accept mutual TLS; ``proxy_port`` is the loopback port of the
-    explicit HTTP proxy (0 for none); ``gateway_ports`` maps a Gateway listener's port to the port really bound: without
-    an entry it is its own, and 0 stands for the only listener of a Gateway that has one.
+    ``bind`` is the address, in the proxy's own network namespace, on which the inbound listeners accept mutual TLS;
+    ``proxy_port`` is the loopback port of the explicit HTTP proxy (0 for none); ``gateway_ports`` maps a Gateway
+    listener's port to the port really bound: without an entry it is its own, and 0 stands for the only listener of a
+    Gateway that has one. ``namespace_path`` is the file of the application's network namespace ("": the proxy's own);
+    ``app_address`` and ``capture`` are in that one.
     """
 
     workload: Name
@@ -80,4 +95,5 @@ class Seat:
     local_ports: tuple[LocalPort, ...] = ()
     app_address: str = "127.0.0.1"
     namespace_path: str = ""
+    capture: Capture | None = None
     gateway_ports: tuple[tuple[int, int], ...] = ()

@@ -328,13 +328,15 @@ class Outbound:
 
     ``hosts`` are the names by which it is called from here, without ports (``orders``, ``orders.shop``, ...), and
     ``answers_bare`` says whether a name without a port means this port of the Service. ``routes`` is the whole table,
-    first match wins, none matching is 404; for TCP only ``backends`` counts.
+    first match wins, none matching is 404; for TCP only ``backends`` counts. ``addresses`` are the Service's virtual
+    addresses, IPv4 first.
     """
 
     service: PortRef
     protocol: Protocol
     hosts: tuple[str, ...]
     answers_bare: bool
+    addresses: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     backends: tuple[Backend, ...] = ()
     origins: tuple[Origin, ...] = ()

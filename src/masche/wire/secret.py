@@ -5,12 +5,19 @@ Only the small descriptor subset is loaded. Invariant: what is returned goes to 
 
 from collections.abc import Mapping
 
+from masche.model.refs import Name
 from masche.wire.messages import Body, encode
 from masche.wire.pool import DISCOVERY
 from masche.wire.types import PREFIX
 
 CERTIFICATE = "default"
 """The name of the secret that holds the workload's certificate and key."""
+
+
+def certificate_of(workload: Name) -> str:
+    """Return the name of that secret on a proxy that serves several workloads."""
+    return f"workload/{workload}"
+
 
 ROOTS = "ROOTCA"
 """The name of the secret that holds the trust bundles; it serves inbound and outbound alike."""

@@ -32,6 +32,7 @@ Tags:
                  without a code: UT one that its own limit ended, "-" one that the whole request's limit, or the caller,
                  ended; the others never reached an application or lost it
     instance     address and port of the upstream that was tried, "" for none
+    workload     whose listener it was, ``<ns>/<workload>``; only on a proxy that serves several
     rule         the rule that refused the call, ``shop/allow-web rules[0]``; "" when no ALLOW policy matched
 """
 
@@ -57,6 +58,7 @@ GRPC = "grpc"
 FLAGS = "flags"
 INSTANCE = "instance"
 RULE = "rule"
+WORKLOAD = "workload"
 
 SERVICE_HEADER = "x-masche-service-us"
 """The response header in which an inbound proxy tells an authenticated caller's proxy what the application took: the

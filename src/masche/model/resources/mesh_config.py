@@ -22,6 +22,13 @@ class OutboundTrafficPolicy(StrEnum):
     REGISTRY_ONLY = "REGISTRY_ONLY"
 
 
+class SameMachine(StrEnum):
+    """How two workloads of one node proxy reach each other: within it, or by mutual TLS as from afar."""
+
+    LOCAL = "local"
+    TLS = "tls"
+
+
 class MeshConfigSpec(Part):
     """``mtls`` acts as a PeerAuthentication of the root namespace; ``defaults`` as the weakest TrafficPolicy.
 
@@ -33,6 +40,7 @@ class MeshConfigSpec(Part):
     root_namespace: NamespaceName = "masche-system"
     mtls: MtlsMode = MtlsMode.STRICT
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy.ALLOW_ANY
+    same_machine: SameMachine = SameMachine.LOCAL
     defaults: TrafficSettings = TrafficSettings()
     on_demand_above: Annotated[int, Field(ge=0, le=100_000)] = ON_DEMAND_ABOVE
 
