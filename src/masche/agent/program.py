@@ -7,7 +7,6 @@ user's alone, and go when the seat does.
 """
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,17 +16,16 @@ from masche.agent.folders import private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.local import Claim, SeatStatus
 from masche.agent.occupancy import ClaimError, Record
+from masche.agent.registration import Registration, Tell
 from masche.agent.relay import Tenant
 from masche.agent.sds import Shelf
 from masche.agent.secrets import Identity
-from masche.agent.sidecar import DRAINED_WITHIN, Host, Tell
+from masche.agent.sidecar import Host
 from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity import shown
 from masche.identity.files import write_private
-from masche.link.client import LAST_CALLS, Connected, Disconnected
 from masche.link.courier import STATE_OF_THE_WORLD
-from masche.link.messages import Accepted, Drained, Refused, Roots, Scope
 from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
 from masche.model.refs import Name
@@ -76,11 +74,7 @@ class Program:
         record = occupancy.read_record(self.folder)
         pulse = Pulse(phase=record.phase) if claim.workload and record else Pulse()
         self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, address=self._answers_at)
-        self._created: tuple[str, ...] = ()
-        self._accepted = asyncio.Event()
-        self._refused = asyncio.Event()
-        self._refusal: Refused | None = None
-        self._drained = asyncio.Event()
+        self._registration = Registration(host.uplink, self.identity, self.proxy, on_scope=_as_before, tell=tell)
 
     def __repr__(self) -> str:
         return f"<Program {self.name} {self.phase}, {'told' if self.tenant.is_online else 'not told'} what to hold>"
@@ -122,10 +116,10 @@ class Program:
     async def run(self) -> None:
         """Take the seat, say Ready, and serve until cancelled. ClaimError when the control plane refuses it."""
         self._host.relay.admit(self.tenant)
-        self._host.uplink.listen(self.proxy, self._hear)
+        self._registration.begin()
         self.identity.load()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.identity.run(self._registered))
+            group.create_task(self.identity.run(self._registration.taken))
             self._put()
             await self._until_accepted()
             await self.identity.obtained()
@@ -133,27 +127,14 @@ class Program:
             self._say_ready()
             group.create_task(self.wellbeing.watch())
 
-    async def _registered(self) -> None:
-        await self._accepted.wait()
-
     async def _until_accepted(self) -> None:
         """Who took the seat again has a command that runs: it is not kept waiting."""
         if self.claim.workload and self.identity.is_valid:
             return
-        said = asyncio.get_running_loop().call_later(SAID_AFTER, self._say_waiting)
-        refused = asyncio.create_task(self._refused.wait())
-        accepted = asyncio.create_task(self._accepted.wait())
-        try:
-            await asyncio.wait({refused, accepted}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            said.cancel()
-            refused.cancel()
-            accepted.cancel()
-        if self._refusal and not self._accepted.is_set():
-            raise ClaimError(self._refusal.why, fix=self._refusal.fix)
-
-    def _say_waiting(self) -> None:
+        if await self._registration.answered(SAID_AFTER):
+            return
         self._tell(local.Progress(text=self._host.waiting_for()))
+        await self._registration.answered(None)
 
     def _say_ready(self) -> None:
         path = self.folder / "grpc-bootstrap.json"
@@ -167,7 +148,8 @@ class Program:
         write_private(path, body)
         environ = {BOOTSTRAP: str(path), **({"HOST": self._where.bind} if self.seat.ports else {})}
         listens = tuple(f"{self.seat.bind}:{port.app_port}" for port in self.seat.ports)
-        self._tell(local.Ready(workload=str(self.name), environment=environ, created=self._created, listens=listens))
+        created = self._registration.created
+        self._tell(local.Ready(workload=str(self.name), environment=environ, created=created, listens=listens))
 
     def command_started(self, pid: int) -> None:
         """The command runs: from now on it is probed."""
@@ -188,44 +170,21 @@ class Program:
                 version=SOFTWARE,
             )
         )
-        record = Record(claim=self.claim, seat=self.seat, phase=self.wellbeing.pulse.phase, created=self._created)
+        record = Record(
+            claim=self.claim, seat=self.seat, phase=self.wellbeing.pulse.phase, created=self._registration.created
+        )
         write_private(self.folder / "seat.json", msgspec.json.encode(record))
-
-    def _hear(self, event: Accepted | Refused | Scope | Drained | Roots | Connected | Disconnected) -> None:
-        match event:
-            case Scope():  # said once every part of the control plane knows it
-                self._accepted.set()
-            case Accepted(created=created):
-                self._created = (*self._created, *map(str, created))
-            case Refused(why=why, fix=fix):
-                self._refusal = event
-                self._refused.set()
-                if self._accepted.is_set():
-                    self._tell(local.Denied(why=why, fix=fix))
-            case Drained():
-                self._drained.set()
-            case Roots():
-                self.identity.trust(event)
-            case Connected() | Disconnected():
-                pass
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     async def drain(self) -> bool:
         """Take it out of traffic; say whether the control plane confirmed that every caller has it."""
         self.wellbeing.is_draining = True
-        self._drained.clear()
-        self._put()
-        if self._host.uplink.is_connected:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(DRAINED_WITHIN):
-                    await self._drained.wait()
-                    await asyncio.sleep(LAST_CALLS)
-        return self._drained.is_set()
+        return await self._registration.drained(self._put)
 
     async def release(self) -> None:
         """The command has ended: deregister, and take its files away."""
-        self._host.uplink.leave(self.proxy)
+        self._registration.end()
         self._host.relay.dismiss(self.proxy)
         shown.withdraw(self._certificates)
 
@@ -240,3 +199,7 @@ def _check(claim: Claim) -> None:
             f"--health {claim.health} asks in plaintext, and the port of a program without a proxy takes mutual TLS",
             fix="use tcp or none",
         )
+
+
+def _as_before(_services: object, _is_first: object) -> None:
+    """What it may call changes nothing here: gRPC asks for it by itself."""

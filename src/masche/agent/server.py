@@ -20,8 +20,9 @@ from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, Pro
 from masche.agent.occupancy import ClaimError, workload_names
 from masche.agent.processes import ProcessId
 from masche.agent.program import Program
+from masche.agent.registration import Tell
 from masche.agent.seats import NoPortError
-from masche.agent.sidecar import Host, Sidecar, Tell
+from masche.agent.sidecar import Host, Sidecar
 from masche.link.probe import HealthError, parse
 from masche.model.refs import Name
 from masche.model.vantage import Placement

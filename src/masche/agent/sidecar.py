@@ -21,17 +21,17 @@ from masche.agent.envoy import Place, Supervisor
 from masche.agent.folders import Folders, private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.local import Claim, SeatStatus
-from masche.agent.occupancy import ClaimError, Record
+from masche.agent.occupancy import Record
+from masche.agent.registration import Registration, Tell
 from masche.agent.relay import Relay, Tenant
 from masche.agent.sds import Shelf
 from masche.agent.seats import PortBook
 from masche.agent.secrets import Identity
-from masche.agent.uplink import ForProxy, Uplink
+from masche.agent.uplink import Uplink
 from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
-from masche.link.client import LAST_CALLS, Connected, Disconnected
-from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
+from masche.link.messages import ScopeService
 from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
 from masche.model.refs import Name
@@ -44,13 +44,8 @@ OFFLINE_AFTER = 1.5
 LISTENERS_WITHIN = 3.0
 """Seconds that a start waits for every local listener; then it begins without those that are still missing."""
 
-DRAINED_WITHIN = 12.0
-"""Seconds that a leave waits for the control plane to say that callers have it."""
-
 OPEN_REQUESTS_WITHIN = 5.0
 """Seconds that a leave waits for open requests, once no new ones come."""
-
-Tell = Callable[["local.FromAgent"], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +110,7 @@ class Sidecar:
         )
         self.supervisor = Supervisor(host.binary, self.place, on_restart=self._on_restart)
         self._services: tuple[ScopeService, ...] = ()
-        self._created: tuple[str, ...] = ()
-        self._scoped = asyncio.Event()
-        self._refused = asyncio.Event()
-        self._refusal: Refused | None = None
-        self._drained = asyncio.Event()
+        self._registration = Registration(host.uplink, self.identity, self.proxy, on_scope=self._on_scope, tell=tell)
         self.wellbeing = Wellbeing(claim, _pulse(claim, self._record), on_change=self._put, tell=tell)
         self._berth = Berth(host.ports, name, claim, self.place, self._where)
 
@@ -167,10 +158,10 @@ class Sidecar:
     async def run(self) -> None:
         """Take the seat, say Ready, and serve until cancelled. ClaimError when the control plane refuses it."""
         self._host.relay.admit(self.tenant)
-        self._host.uplink.listen(self.proxy, self._hear)
+        self._registration.begin()
         self.identity.load()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.identity.run(self._scoped_wait))
+            group.create_task(self.identity.run(self._registration.taken))
             if self.claim.placement is Placement.GATEWAY:
                 group.create_task(certificates.keep(self._host.folders.certificates, self._shelf, self._host.journal))
             await self._register()
@@ -181,29 +172,23 @@ class Sidecar:
             self._say_ready()
             group.create_task(self.wellbeing.watch())
 
-    async def _scoped_wait(self) -> None:
-        await self._scoped.wait()
-
     async def _register(self) -> None:
         """Until the control plane has said what we may call, or the word of the last run stands in for it.
 
         An Envoy that still runs has all it needs: it is adopted at once, whoever is there.
         """
         if self._berth.is_adopting and self._record:
-            self._created = self._record.created
+            self._registration.created = self._record.created
             self._open_for(self._record.services)
             self._put()
             return
         self._put()
         told = False
-        while not self._scoped.is_set():
-            await _first({self._scoped, self._refused}, OFFLINE_AFTER)
-            if self._refused.is_set() and self._refusal:
-                raise ClaimError(self._refusal.why, fix=self._refusal.fix)
-            if not self._scoped.is_set() and self._resume_offline():
+        while not await self._registration.answered(OFFLINE_AFTER):
+            if self._resume_offline():
                 self._tell(local.Progress(text="no control plane: starting from the last good configuration"))
                 return
-            if not self._scoped.is_set() and not told:
+            if not told:
                 told = True
                 self._tell(local.Progress(text=self._host.waiting_for()))
 
@@ -237,7 +222,8 @@ class Sidecar:
         proxied = environment.proxied(self.seat.proxy_port) if self.seat.proxy_port else {}
         listens = tuple(f"{self.seat.bind}:{port.mesh_port}" for port in self.seat.ports)
         environ = {**variables, **proxied}
-        self._tell(local.Ready(workload=str(self.name), environment=environ, created=self._created, listens=listens))
+        created = self._registration.created
+        self._tell(local.Ready(workload=str(self.name), environment=environ, created=created, listens=listens))
 
     def _open_for(self, services: tuple[ScopeService, ...]) -> None:
         self._services = services
@@ -261,39 +247,19 @@ class Sidecar:
         self._write_record()
 
     def _write_record(self) -> None:
-        if self._services or self._scoped.is_set():
+        if self._services or self._registration.is_taken:
             record = Record(
                 claim=self.claim,
                 seat=self.seat,
                 services=self._services,
                 phase=self.wellbeing.pulse.phase,
-                created=self._created,
+                created=self._registration.created,
             )
             write_private(self._folder / "seat.json", msgspec.json.encode(record))
 
-    def _hear(self, event: ForProxy) -> None:
-        match event:
-            case Scope(services=services):
-                self._on_scope(services)
-            case Accepted(created=created):
-                self._created = (*self._created, *map(str, created))
-            case Refused(why=why, fix=fix):
-                self._refusal = event
-                self._refused.set()
-                if self._scoped.is_set():
-                    self._tell(local.Denied(why=why, fix=fix))
-            case Drained():
-                self._drained.set()
-            case Roots():
-                self.identity.trust(event)
-            case Connected() | Disconnected():
-                pass
-
-    def _on_scope(self, services: tuple[ScopeService, ...]) -> None:
+    def _on_scope(self, services: tuple[ScopeService, ...], is_first: bool) -> None:
         before = self.seat
         self._open_for(services)
-        is_first = not self._scoped.is_set()
-        self._scoped.set()
         if self.seat != before:
             self._put()
         elif is_first:
@@ -326,19 +292,13 @@ class Sidecar:
     async def drain(self) -> bool:
         """Take the workload out of traffic; say whether the control plane confirmed that every caller has it."""
         self.wellbeing.is_draining = True
-        self._drained.clear()
-        self._put()
-        if self._host.uplink.is_connected:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(DRAINED_WITHIN):
-                    await self._drained.wait()
-                    await asyncio.sleep(LAST_CALLS)
+        is_confirmed = await self._registration.drained(self._put)
         await self.supervisor.drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(OPEN_REQUESTS_WITHIN):
                 while await admin.open_requests(self.place.admin):  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.05)
-        return self._drained.is_set()
+        return is_confirmed
 
     @property
     def folder(self) -> Path:
@@ -351,7 +311,7 @@ class Sidecar:
 
     async def release(self) -> None:
         """The command has ended: deregister and stop Envoy. What was learned stays on disk for the next run."""
-        self._host.uplink.leave(self.proxy)
+        self._registration.end()
         await self.supervisor.stop()
         self._host.relay.dismiss(self.proxy)
         self._host.ports.let_go_of(str(self.name))
@@ -366,13 +326,3 @@ def _admin_socket(name: Name) -> str:
 def _pulse(claim: Claim, record: Record | None) -> Pulse:
     """Who claims a seat again goes on as it was; a new run starts."""
     return Pulse(phase=record.phase) if claim.workload and record else Pulse()
-
-
-async def _first(events: set[asyncio.Event], within: float) -> None:
-    """Return when one of the events is set, or after so many seconds."""
-    waits = {asyncio.create_task(event.wait()) for event in events}
-    try:
-        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waits:
-            each.cancel()
