@@ -229,3 +229,76 @@ def test_probing_ends_at_the_second_failure_and_the_next_ejection_is_longer():
     steersman.saw(KEY, [*sound("one", "bcd"), failing], now=7.0)
     decision = steersman.steer(terrain(), now=7.0)
     assert [move.sentence for move in decision.moves] == ["a is taken off for 10 s, because it still fails"]
+
+
+# -- who is slow, and no more than that -------------------------------------------------------------------------------
+
+
+def late(name: str, caller: str, answers: int = 20, milliseconds: float = 400.0) -> Seen:
+    return Seen(workload=name, caller=caller, answers=answers, latency_us=1000.0 * milliseconds)
+
+
+def slow_one_taken_off() -> tuple[Steersman, float]:
+    """``a`` answers, 200 times as late as the others, and is taken off for it."""
+    steersman, now = Steersman(), 0.0
+    while states(steersman).get("a") is not Admission.EJECTED:
+        now += 0.5
+        steersman.saw(KEY, [*sound("one", "bcd"), late("a", "one")], now=now)
+        steersman.steer(terrain(), now=now)
+        assert now < 10.0
+    return steersman, now
+
+
+def probe(steersman: Steersman, seens: list[Seen], *, now: float) -> str:
+    """Go on until its time off is served and it was probed so; return what was said of it last."""
+    began, said = now, ""
+    while states(steersman)["a"] is not Admission.PROBING:
+        now += 0.5
+        steersman.saw(KEY, sound("one", "bcd"), now=now)
+        steersman.steer(terrain(), now=now)
+        assert now - began < 60.0
+    while states(steersman)["a"] is Admission.PROBING:
+        now += 0.5
+        steersman.saw(KEY, [*sound("one", "bcd"), *seens], now=now)
+        said = next((each.sentence for each in steersman.steer(terrain(), now=now).moves if each.about == "a"), said)
+        assert now - began < 60.0
+    return said
+
+
+def test_who_was_slow_is_not_readmitted_by_answers_that_are_as_late_as_before():
+    steersman, now = slow_one_taken_off()
+    assert probe(steersman, [late("a", "one", answers=2)], now=now) == (
+        "a is taken off for 10 s, because it still takes 400 ms"
+    )
+
+
+def test_one_late_answer_is_enough_when_no_other_comes_while_it_is_probed():
+    steersman, now = slow_one_taken_off()
+    assert "it still takes 400 ms" in probe(steersman, [late("a", "one", answers=1)], now=now)
+
+
+def test_who_was_slow_is_readmitted_by_quick_answers():
+    steersman, now = slow_one_taken_off()
+    assert probe(steersman, [well("a", "one", answers=2)], now=now).startswith("a is back among the instances")
+
+
+def test_who_was_slow_is_readmitted_when_the_others_have_become_as_slow():
+    steersman, now = slow_one_taken_off()
+    while states(steersman)["a"] is not Admission.ADMITTED:
+        now += 0.5
+        every = [late(name, "one") for name in "bcd"]
+        probes = [late("a", "one", answers=2)] if states(steersman)["a"] is Admission.PROBING else []
+        steersman.saw(KEY, [*every, *probes], now=now)
+        steersman.steer(terrain(), now=now)
+        assert now < 60.0
+
+
+def test_who_is_readmitted_because_nobody_asked_it_begins_with_the_share_of_a_probe():
+    steersman, now = slow_one_taken_off()
+    while states(steersman)["a"] is not Admission.ADMITTED:
+        now += 0.5
+        steersman.saw(KEY, sound("one", "bcd"), now=now)
+        steersman.steer(terrain(), now=now)
+        assert now < 60.0
+    [standing] = [each for each in steersman.instances(PORT) if each.workload == "a"]
+    assert standing.weight <= 2 * PROBE

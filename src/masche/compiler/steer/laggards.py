@@ -19,10 +19,25 @@ FOR = 2.0
 """Seconds for which it must hold."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """That an instance lags: ``why``, a clause, and ``limit_us``, the own time from which on it does (microseconds)."""
+
+    why: str
+    limit_us: float
+
+
+NOBODY: Mapping[str, Lag] = {}
+
+
 @dataclass(slots=True)
 class Laggards:
-    """Since when each instance of one port lags."""
+    """Since when each instance of one port lags. ``limit_us`` is the own time from which on one lags now, 0.0 for none.
 
+    It follows the others: where all of them take longer, who takes as long is no laggard.
+    """
+
+    limit_us: float = 0.0
     _since: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
@@ -30,20 +45,24 @@ class Laggards:
         """Whether nobody lags."""
         return not self._since
 
-    def found(self, ground: Ground, desks: Iterable[tuple[str, Costs]], *, now: float) -> Mapping[str, str]:
-        """Return who lags for long enough, and how, as a clause. ``desks`` pairs caller zones with costs."""
+    def found(self, ground: Ground, desks: Iterable[tuple[str, Costs]], *, now: float) -> Mapping[str, Lag]:
+        """Return who lags for long enough, and how. ``desks`` pairs caller zones with costs."""
         factor, heard = ground.traffic.outlier.latency_factor, list(desks)
         if factor <= 0 or not any(_is_late(track) for _, costs in heard for track in costs.every()):
-            self._since = {}
-            return {}
+            self._since, self.limit_us = {}, 0.0
+            return NOBODY
         own = _own_times(ground, heard, now=now)
+        limits = {name: (usual, max(factor * usual, usual + MARGIN_US)) for name, usual in _others(own).items()}
+        self.limit_us = median([(limit, 1) for _, limit in limits.values()]) if limits else 0.0
         lagging = {
-            name: f"in {duration(own[name])}, {own[name] / max(usual, 1.0):.0f}x the median of the others"
-            for name, usual in _others(own).items()
-            if own[name] >= factor * usual and own[name] - usual >= MARGIN_US
+            name: Lag(_why(own[name], usual), limit) for name, (usual, limit) in limits.items() if own[name] >= limit
         }
         self._since = {name: self._since.get(name, now) for name in lagging}
-        return {name: why for name, why in lagging.items() if now - self._since[name] >= FOR}
+        return {name: lag for name, lag in lagging.items() if now - self._since[name] >= FOR}
+
+
+def _why(own_us: float, usual_us: float) -> str:
+    return f"in {duration(own_us)}, {own_us / max(usual_us, 1.0):.0f}x the median of the others"
 
 
 def _is_late(track: Track) -> bool:

@@ -254,7 +254,7 @@ def _wait(traffic: Traffic) -> float:
 def _judge(port: PortRef, each: _Port, ground: Ground, *, now: float) -> Iterator[Move]:
     """Shared verdicts; who gets another chance is judged anew."""
     slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in each.desks.values()], now=now)
-    for move in each.bench.judge(port, ground, slow, now=now):
+    for move in each.bench.judge(port, ground, slow, limit_us=each.laggards.limit_us, now=now):
         if move.kind in {MoveKind.EJECTED, MoveKind.PROBING}:
             for desk in each.desks.values():
                 desk.costs.forget(move.about)

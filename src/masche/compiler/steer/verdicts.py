@@ -2,19 +2,21 @@
 
 A verdict is offered, not imposed: recent successes of other callers veto it, a caller that cuts off most of what it
 calls is not believed, and at most the policy's share of a port's instances is ejected at once, never the last. It ends
-by itself, with a few probing calls before readmission. One state machine per instance:
-ADMITTED -> EJECTED (until) -> PROBING -> ADMITTED, or EJECTED again for longer.
+by itself, with a few probing calls before readmission. Who was cut off for its slowness is let back in by quick answers
+alone. One state machine per instance: ADMITTED -> EJECTED (until) -> PROBING -> ADMITTED, or EJECTED again for longer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from masche.compiler.steer.laggards import Lag
 from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.standing import Admission
 from masche.compiler.steer.terrain import Ground
 from masche.compiler.steer.voices import HELD, Voices
+from masche.compiler.steer.words import duration
 from masche.model.refs import PortRef
 
 PROBED = 3
@@ -35,7 +37,10 @@ LAPSE = 60.0
 
 @dataclass(slots=True)
 class Verdict:
-    """How one instance stands; ``until`` is the end of its ejection, and of the patience while it is probed."""
+    """How one instance stands; ``until`` is the end of its ejection, and of the patience while it is probed.
+
+    ``limit_us`` is the own time from which on an answer to a probe is bad (0.0: none is, however late).
+    """
 
     state: Admission = Admission.ADMITTED
     until: float = 0.0
@@ -43,6 +48,26 @@ class Verdict:
     reason: str = ""
     good: int = 0
     bad: int = 0
+    limit_us: float = 0.0
+    late_us: float = 0.0
+
+    def probed(self, seen: Seen, *, zone: str) -> None:
+        """Count what callers of ``zone`` saw of it while it is probed."""
+        own_us = seen.service_us or (seen.latency_us if seen.zone == zone and not seen.via else 0.0)
+        is_late = 0.0 < self.limit_us <= own_us
+        self.good += 0 if is_late else seen.answers
+        self.bad += seen.errors + (seen.answers if is_late else 0)
+        self.late_us = own_us if is_late else self.late_us
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the probes that came back say that it is not well again."""
+        return self.bad >= FAILED and self.bad >= self.good
+
+    @property
+    def charge(self) -> str:
+        """What they say of it."""
+        return f"it still takes {duration(self.late_us)}" if self.late_us else "it still fails"
 
 
 @dataclass(slots=True)
@@ -67,8 +92,7 @@ class Bench:
             if self.verdicts:
                 verdict = self.verdicts.get(seen.workload)
                 if verdict and verdict.state is Admission.PROBING:
-                    verdict.good += seen.answers
-                    verdict.bad += seen.errors
+                    verdict.probed(seen, zone=zone)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone and what was said too long ago; while nobody is accused, now and then is enough."""
@@ -80,17 +104,22 @@ class Bench:
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
-    def judge(self, port: PortRef, ground: Ground, slow: Mapping[str, str], *, now: float) -> tuple[Move, ...]:
-        """Return the moves. ``slow`` maps instances that answer far later than the others to a clause that says so."""
+    def judge(
+        self, port: PortRef, ground: Ground, slow: Mapping[str, Lag], *, limit_us: float = 0.0, now: float
+    ) -> tuple[Move, ...]:
+        """Return the moves. ``slow`` are the instances that answer far later than the others, from ``limit_us`` on."""
         if not self.verdicts and not slow and not self._voices.are_accusing(now=now):
             return ()
         self._lapse(now=now)
         accused = dict(self._voices.accused(ground.sites)) if ground.traffic.outlier.consecutive_errors else {}
-        reasons = {**{name: f"it answers {port} {why}" for name, why in slow.items()}, **accused}
+        reasons = {**{name: f"it answers {port} {lag.why}" for name, lag in slow.items()}, **accused}
+        for verdict in self.verdicts.values():
+            verdict.limit_us = max(verdict.limit_us, limit_us) if verdict.limit_us else 0.0
         moves = [*self._settled(port, ground, reasons, now=now)]
         room = self._room(ground)
         for name in self._worst_first(ground, reasons)[:room]:
             moves.append(self._eject(name, reasons[name], ground, now=now))
+            self.verdicts[name].limit_us = slow[name].limit_us if name in slow else 0.0
         return tuple(moves)
 
     def _lapse(self, *, now: float) -> None:
@@ -113,8 +142,9 @@ class Bench:
                     if now >= verdict.until:
                         yield self._probe(name, verdict, port, now=now)
                 case Admission.PROBING:
-                    if name in reasons or (verdict.bad >= FAILED and verdict.bad >= verdict.good):
-                        yield self._eject(name, reasons.get(name, "it still fails"), ground, now=now)
+                    is_over = now >= verdict.until and verdict.bad > verdict.good
+                    if name in reasons or verdict.is_bad or is_over:
+                        yield self._eject(name, reasons.get(name, verdict.charge), ground, now=now)
                     elif verdict.good >= PROBED or now >= verdict.until:
                         yield _readmit(name, verdict, port, now=now)
                 case _:
@@ -122,6 +152,7 @@ class Bench:
 
     def _probe(self, name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:
         verdict.state, verdict.until, verdict.good, verdict.bad = Admission.PROBING, now + PATIENCE, 0, 0
+        verdict.late_us = 0.0
         self._voices.forget(name)
         return Move(kind=MoveKind.PROBING, about=name, sentence=f"{name} is probed: its time off {port} is served")
 
@@ -163,9 +194,9 @@ class Bench:
         return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.EJECTED)
 
     def readmitted(self, *, now: float) -> Iterator[str]:
-        """Who was readmitted in this very look."""
+        """Who was readmitted in this very look because its answers were good, and not because nobody asked it."""
         admitted = (name for name, each in self.verdicts.items() if each.state is Admission.ADMITTED)
-        return (name for name in admitted if self.verdicts[name].until == now)
+        return (name for name in admitted if self.verdicts[name].until == now and self.verdicts[name].good >= PROBED)
 
     @property
     def probing(self) -> frozenset[str]:
