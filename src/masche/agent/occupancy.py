@@ -7,6 +7,7 @@ the same one, with its ports, its certificate and its last good configuration.
 import ipaddress
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -15,7 +16,7 @@ from masche.agent.local import Claim
 from masche.link.messages import Occupant, ProxyState, ScopeService, ServiceWish, State, WorkloadPort
 from masche.link.workloads import LABEL, NAME, UnfitError, names, port_names, protocol_of, proxy_id
 from masche.model.refs import Name, PortRef
-from masche.model.vantage import Dialect, LocalPort, Placement, Seat, SeatPort
+from masche.model.vantage import Capture, Dialect, LocalPort, Placement, Seat, SeatPort
 
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 EAST_WEST_LABEL, EAST_WEST = "masche.dev/gateway", "east-west"
@@ -91,9 +92,18 @@ def workload_names(machine: str, claim: Claim) -> Iterator[Name]:
 
 
 def seat_of(
-    name: Name, claim: Claim, *, bind: str, mesh_ports: Mapping[int, int], proxy_port: int, local: Mapping[PortRef, int]
+    name: Name,
+    claim: Claim,
+    *,
+    bind: str,
+    mesh_ports: Mapping[int, int],
+    proxy_port: int = 0,
+    local: Mapping[PortRef, int] = MappingProxyType({}),
+    namespace_path: str = "",
+    app_address: str = "127.0.0.1",
+    capture: Capture | None = None,
 ) -> Seat:
-    """The Seat with the ports that were chosen for it.
+    """The Seat with the ports that were chosen for it, and with the place where its connections are captured, if any.
 
     A gateway's listeners are bound on their own ports, or its only one (written 0) on the port of ``IP:PORT``.
     """
@@ -107,6 +117,9 @@ def seat_of(
         proxy_port=proxy_port,
         local_ports=tuple(LocalPort(service=service, port=port) for service, port in sorted(local.items())),
         gateway_ports=((0, only),) if only else (),
+        namespace_path=namespace_path,
+        app_address=app_address,
+        capture=capture,
     )
 
 
@@ -114,6 +127,23 @@ def proxy_state(
     claim: Claim, seat: Seat, *, zone: str, address: str, phase: str, reason: str, is_exposed: bool, version: str
 ) -> ProxyState:
     """What the control plane is told of a proxy with one workload."""
+    is_ingress = claim.placement is Placement.GATEWAY and not claim.is_east_west
+    return ProxyState(
+        proxy=proxy_id(seat.workload, claim.placement),
+        placement=claim.placement,
+        dialect=Dialect.GRPC if claim.placement is Placement.LIBRARY else Dialect.ENVOY,
+        occupants=(
+            occupant(claim, seat, zone=zone, address=address, phase=phase, reason=reason, is_exposed=is_exposed),
+        ),
+        gateway=Name(claim.namespace, claim.gateway) if is_ingress else None,
+        envoy_version=version,
+    )
+
+
+def occupant(
+    claim: Claim, seat: Seat, *, zone: str, address: str, phase: str, reason: str = "", is_exposed: bool = False
+) -> Occupant:
+    """What the control plane is told of one workload."""
     mesh_ports = {port.app_port: port.mesh_port for port in seat.ports}
     ports = tuple(
         WorkloadPort(name=name, port=port.port, mesh_port=mesh_ports[port.port], protocol=protocol_of(port))
@@ -122,7 +152,7 @@ def proxy_state(
     is_ingress = claim.placement is Placement.GATEWAY and not claim.is_east_west
     gateway = {GATEWAY_LABEL: claim.gateway} if is_ingress else {}
     gateway |= {EAST_WEST_LABEL: EAST_WEST} if claim.is_east_west else {}
-    occupant = Occupant(
+    return Occupant(
         seat=seat,
         service_account=claim.service_account,
         labels={"app": claim.service, **gateway, **claim.labels},
@@ -133,12 +163,4 @@ def proxy_state(
         service=ServiceWish(name=claim.service, ports=ports) if ports and not claim.is_east_west else None,
         state=State(phase=phase, reason=reason[:4000]),
         exposed=is_exposed,
-    )
-    return ProxyState(
-        proxy=proxy_id(seat.workload, claim.placement),
-        placement=claim.placement,
-        dialect=Dialect.GRPC if claim.placement is Placement.LIBRARY else Dialect.ENVOY,
-        occupants=(occupant,),
-        gateway=Name(claim.namespace, claim.gateway) if is_ingress else None,
-        envoy_version=version,
     )

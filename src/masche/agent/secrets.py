@@ -49,7 +49,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 class Identity:
     """The certificate of one workload, from its first request to its end.
 
-    ``shown`` is the folder in which a program that reads files finds it, if there is one.
+    ``certificate`` is the name of the secret that holds it; ``shown`` is the folder in which a program that reads files
+    finds it, if there is one.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Identity:
         shelf: Shelf,
         signer: Signer,
         rng: Random,
+        certificate: str = secret.CERTIFICATE,
         shown: Path | None = None,
     ) -> None:
         self._file = file
@@ -68,6 +70,7 @@ class Identity:
         self._workload = workload
         self._shelf = shelf
         self._signer = signer
+        self._certificate = certificate
         self._shown = shown
         self._rng = rng
         self._kept: Kept | None = None
@@ -179,7 +182,7 @@ class Identity:
         self._wake.clear()
 
     def _expire(self) -> None:
-        self._shelf.withdraw(secret.CERTIFICATE)
+        self._shelf.withdraw(self._certificate)
         if self._shown:
             shown.withdraw(self._shown)
         self._obtained.clear()
@@ -192,10 +195,10 @@ class Identity:
         self._kept = kept
         self._serial = f"{x509.load_pem_x509_certificate(kept.chain.encode()).serial_number:032x}"
         bundles = {kept.bundle.trust_domain: kept.bundle.roots, **kept.bundle.others}
-        pair = secret.certificate(secret.CERTIFICATE, kept.chain.encode(), kept.key.encode())
+        pair = secret.certificate(self._certificate, kept.chain.encode(), kept.key.encode())
         roots = secret.roots(secret.ROOTS, {domain: pem.encode() for domain, pem in bundles.items()})
         self._shelf.put(
-            framing.blob(SECRET, secret.CERTIFICATE, pair),
+            framing.blob(SECRET, self._certificate, pair),
             framing.blob(SECRET, secret.ROOTS, roots),
         )
         if self._shown:
