@@ -107,7 +107,7 @@ def _service(name: str, namespace: str = "shop", port: int = 80, protocol: Proto
 def test_variables_name_services_of_ones_own_namespace_bare_and_others_with_theirs() -> None:
     services = (_service("orders"), _service("orders", "bank"), _service("data-base", port=5432, protocol=Protocol.TCP))
     ports = {one.port: 20_000 + index for index, one in enumerate(services)}
-    assert environment.variables("shop", services, ports) == {
+    assert environment.variables("shop", services, environment.beside(ports)) == {
         "ORDERS_URL": "http://127.0.0.1:20000",
         "ORDERS_ADDR": "127.0.0.1:20000",
         "ORDERS_BANK_URL": "http://127.0.0.1:20001",
@@ -119,7 +119,7 @@ def test_variables_name_services_of_ones_own_namespace_bare_and_others_with_thei
 
 def test_the_first_http_port_has_the_bare_name_and_others_their_number() -> None:
     services = (_service("a", port=90), _service("a", port=80), _service("a", port=7, protocol=Protocol.TCP))
-    found = environment.variables("shop", services, {one.port: one.port.port for one in services})
+    found = environment.variables("shop", services, environment.beside({one.port: one.port.port for one in services}))
     assert {name: value for name, value in found.items() if name.endswith("ADDR")} == {
         "A_ADDR": "127.0.0.1:80",
         "A_90_ADDR": "127.0.0.1:90",

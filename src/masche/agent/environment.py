@@ -1,10 +1,10 @@
 """The variables by which an application learns where its mesh is.
 
-Decided from the services that it may call and the local ports chosen for them; what the user set stays, except the
-proxy variables, which are the mesh's to set.
+Decided from the services that it may call and from how they are reached: by a local port each, or by name where its
+connections are captured. What the user set stays, except the proxy variables, which are the mesh's to set.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from masche.link.messages import ScopeService
 from masche.model.refs import PortRef
@@ -14,17 +14,18 @@ NEVER_PROXIED = ("localhost", "127.0.0.1", "::1")
 """Loopback is never proxied."""
 
 
-def variables(namespace: str, services: Iterable[ScopeService], local_ports: Mapping[PortRef, int]) -> dict[str, str]:
+def variables(namespace: str, services: Iterable[ScopeService], reached: Callable[[PortRef], str]) -> dict[str, str]:
     """``<SERVICE>_URL`` and ``<SERVICE>_ADDR`` of each service, ``<SERVICE>_<NAMESPACE>_...`` for other namespaces.
 
-    The first port of a service (by number, HTTP before TCP) has the bare names; the others ``<SERVICE>_<PORT>_...``.
-    A name that two services would share goes to the one of the own namespace, then to the first by name.
+    ``reached`` says at which ``host:port`` one is reached from there ("": not at all). The first port of a service (by
+    number, HTTP before TCP) has the bare names; the others ``<SERVICE>_<PORT>_...``. A name that two services would
+    share goes to the one of the own namespace, then to the first by name.
     """
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     for service in sorted(services, key=lambda one: _rank(one, namespace)):
-        port = local_ports.get(service.port)
-        if port is None:
+        address = reached(service.port)
+        if not address:
             continue
         prefix = _prefix(service.port, namespace)
         owner = (service.port.namespace, service.port.service)
@@ -32,9 +33,19 @@ def variables(namespace: str, services: Iterable[ScopeService], local_ports: Map
             prefix = f"{prefix}_{service.port.port}"
         seen.add(owner)
         scheme = "tcp" if service.protocol is Protocol.TCP else "http"
-        found.setdefault(f"{prefix}_URL", f"{scheme}://127.0.0.1:{port}")
-        found.setdefault(f"{prefix}_ADDR", f"127.0.0.1:{port}")
+        found.setdefault(f"{prefix}_URL", f"{scheme}://{address}")
+        found.setdefault(f"{prefix}_ADDR", address)
     return found
+
+
+def beside(local_ports: Mapping[PortRef, int]) -> Callable[[PortRef], str]:
+    """Reach each service at the local port that was opened for it."""
+    return lambda port: f"127.0.0.1:{local_ports[port]}" if port in local_ports else ""
+
+
+def by_name(port: PortRef) -> str:
+    """Reach a service by its name in the mesh's DNS, at its own port."""
+    return f"{port.service}.{port.namespace}.mesh:{port.port}"
 
 
 def _rank(one: ScopeService, namespace: str) -> tuple[bool, str, str, bool, int]:

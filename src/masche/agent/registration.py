@@ -7,11 +7,12 @@ that comes before the first Scope ends the start; one that comes later is told t
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from masche.agent import local
 from masche.agent.occupancy import ClaimError
 from masche.agent.secrets import Identity
-from masche.agent.uplink import ForProxy, Uplink
+from masche.agent.uplink import ForProxy, Listener
 from masche.link.client import LAST_CALLS, Connected, Disconnected
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
 
@@ -25,12 +26,29 @@ OnScope = Callable[[tuple[ScopeService, ...], bool], None]
 """Told what may be called, and whether that is the first answer."""
 
 
+class Desk(Protocol):
+    """Where a control plane is heard: the Uplink, or what passes on the part of one of a proxy's workloads."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a control plane is there."""
+        ...
+
+    def listen(self, proxy: str, listener: Listener) -> None:
+        """Tell ``listener`` everything that concerns this proxy."""
+        ...
+
+    def leave(self, proxy: str) -> None:
+        """Whoever listened is gone."""
+        ...
+
+
 class Registration:
     """What was heard for one ``proxy``. ``created`` are the resources that were made for it."""
 
-    def __init__(self, uplink: Uplink, identity: Identity, proxy: str, *, on_scope: OnScope, tell: Tell) -> None:
+    def __init__(self, desk: Desk, identity: Identity, proxy: str, *, on_scope: OnScope, tell: Tell) -> None:
         self.created: tuple[str, ...] = ()
-        self._uplink = uplink
+        self._desk = desk
         self._identity = identity
         self._proxy = proxy
         self._on_scope = on_scope
@@ -50,7 +68,7 @@ class Registration:
 
     def begin(self) -> None:
         """Hear from now on."""
-        self._uplink.listen(self._proxy, self._hear)
+        self._desk.listen(self._proxy, self._hear)
 
     async def taken(self) -> None:
         """Return once the seat is taken."""
@@ -69,7 +87,7 @@ class Registration:
         """Let ``put`` tell that it leaves, and wait; say whether the control plane confirmed that callers have it."""
         self._drained.clear()
         put()
-        if self._uplink.is_connected:
+        if self._desk.is_connected:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAINED_WITHIN):
                     await self._drained.wait()
@@ -78,7 +96,7 @@ class Registration:
 
     def end(self) -> None:
         """It is gone."""
-        self._uplink.leave(self._proxy)
+        self._desk.leave(self._proxy)
 
     def _hear(self, event: ForProxy) -> None:
         match event:

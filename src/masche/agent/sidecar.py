@@ -218,7 +218,7 @@ class Sidecar:
                     await asyncio.sleep(0.05)
 
     def _say_ready(self) -> None:
-        variables = environment.variables(self.claim.namespace, self._services, self._berth.local)
+        variables = environment.variables(self.claim.namespace, self._services, environment.beside(self._berth.local))
         proxied = environment.proxied(self.seat.proxy_port) if self.seat.proxy_port else {}
         listens = tuple(f"{self.seat.bind}:{port.mesh_port}" for port in self.seat.ports)
         environ = {**variables, **proxied}

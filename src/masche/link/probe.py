@@ -26,6 +26,9 @@ FAILURES_TO_UNHEALTHY = 3
 Probe = Callable[[], Awaitable[str]]
 """One question; answers "" when the application is well, otherwise what is wrong."""
 
+Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+"""Opens a connection to an address and a port: of this network namespace, or of the application's. Raises OSError."""
+
 
 class HealthError(ValueError):
     """``--health`` is none of the forms that exist."""
@@ -54,26 +57,31 @@ class Pulse:
         return FIRST_INTERVAL if is_young else INTERVAL
 
 
-def parse(health: str, address: str, port: int) -> Probe | None:
-    """The probe that ``--health`` asks for; None for ``none``. Raises HealthError."""
+def parse(
+    health: str, address: str, port: int, *, connect: Connect = asyncio.open_connection, channel: str = ""
+) -> Probe | None:
+    """The probe that ``--health`` asks for; None for ``none``. Raises HealthError.
+
+    ``connect`` and ``channel`` (a target of gRPC) lead to an application that is not in our network namespace.
+    """
     kind, _, rest = health.partition(":")
     match kind:
         case "none" if not rest:
             return None
         case "tcp" if not rest:
-            return lambda: _tcp(address, port)
+            return lambda: _tcp(address, port, connect)
         case "http" if rest.startswith("/") and rest.isprintable() and " " not in rest:
-            return lambda: _http(address, port, rest)
+            return lambda: _http(address, port, rest, connect)
         case "grpc" if rest.isascii() and rest.isprintable() and len(rest) < 128:
-            return lambda: _grpc(address, port, rest)
+            return lambda: _grpc(channel or f"{address}:{port}", rest)
         case _:
             raise HealthError(f"--health {health!r} is none of tcp, http:/path, grpc, grpc:<service>, none")
 
 
-async def _tcp(address: str, port: int) -> str:
+async def _tcp(address: str, port: int, connect: Connect) -> str:
     try:
         async with asyncio.timeout(WITHIN):
-            _, writer = await asyncio.open_connection(address, port)
+            _, writer = await connect(address, port)
     except TimeoutError:
         return f"no connection to {address}:{port} within {WITHIN:g} s"
     except OSError as error:
@@ -87,12 +95,12 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-async def _http(address: str, port: int, path: str) -> str:
+async def _http(address: str, port: int, path: str, connect: Connect) -> str:
     """Any status from 200 to 399 is a success, as Kubernetes has it."""
     writer = None
     try:
         async with asyncio.timeout(WITHIN):
-            reader, writer = await asyncio.open_connection(address, port)
+            reader, writer = await connect(address, port)
             writer.write(f"GET {path} HTTP/1.1\r\nhost: {address}:{port}\r\nconnection: close\r\n\r\n".encode())
             status = (await reader.readline()).split(b" ")
         code = int(status[1]) if len(status) > 1 and status[0].startswith(b"HTTP/1") and status[1].isdigit() else 0
@@ -110,12 +118,12 @@ async def _http(address: str, port: int, path: str) -> str:
     return "" if 200 <= code < 400 else f"GET {path}: status {code}"
 
 
-async def _grpc(address: str, port: int, service: str) -> str:
+async def _grpc(target: str, service: str) -> str:
     """Ask ``grpc.health.v1.Health/Check``; the messages are one string and one enum, written and read by hand."""
     library: Any = grpc  # the stubs of grpc.aio leave the parameters of their generics open
     name = service.encode()
     request = b"\x0a" + bytes([len(name)]) + name if name else b""
-    async with library.aio.insecure_channel(f"{address}:{port}", options=(("grpc.enable_http_proxy", 0),)) as channel:
+    async with library.aio.insecure_channel(target, options=(("grpc.enable_http_proxy", 0),)) as channel:
         try:
             reply: bytes = await channel.unary_unary("/grpc.health.v1.Health/Check")(request, timeout=WITHIN)
         except grpc.aio.AioRpcError as error:
