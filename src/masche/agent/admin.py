@@ -4,8 +4,10 @@ Invariant: every question ends, by an answer or by an AdminError, within its tim
 """
 
 import asyncio
+import re
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
@@ -32,6 +34,7 @@ class _Address(msgspec.Struct):
 
 
 class _Listener(msgspec.Struct):
+    name: str = ""
     local_address: _Address = msgspec.field(default_factory=_Address)
 
 
@@ -58,18 +61,30 @@ async def is_ready(socket: Path) -> bool:
 
 async def listening_ports(socket: Path) -> set[int]:
     """The TCP ports on which Envoy listens now; none when it does not answer."""
+    return {one.local_address.socket_address.port_value for one in await _listeners(socket)}
+
+
+async def listener_names(socket: Path) -> set[str]:
+    """The names of the listeners that Envoy uses now; none when it does not answer."""
+    return {one.name for one in await _listeners(socket)}
+
+
+async def _listeners(socket: Path) -> tuple[_Listener, ...]:
     try:
         answer = await ask(socket, "/listeners?format=json")
-        found = msgspec.json.decode(answer.body, type=_Listeners)
+        return msgspec.json.decode(answer.body, type=_Listeners).listener_statuses
     except (AdminError, msgspec.DecodeError):
-        return set()
-    return {one.local_address.socket_address.port_value for one in found.listener_statuses}
+        return ()
 
 
-async def open_requests(socket: Path) -> int:
-    """Requests that the application is still answering, by the gauges of the clusters that lead to it."""
+async def open_requests(socket: Path, clusters: str = "inbound") -> int:
+    """Requests that the application is still answering, by the gauges of the clusters that lead to it.
+
+    The names of these begin with ``clusters``.
+    """
+    pattern = quote(rf"^cluster\.{re.escape(clusters)}.*upstream_rq_active$")
     try:
-        answer = await ask(socket, r"/stats?filter=^cluster\.inbound.*upstream_rq_active$")
+        answer = await ask(socket, f"/stats?filter={pattern}")
     except AdminError:
         return 0
     return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines() if b":" in line)

@@ -91,6 +91,11 @@ class Folders:
         """One folder per seat."""
         return self.agent / "seats"
 
+    @property
+    def node(self) -> Path:
+        """What the one Envoy keeps that serves every seat of the node placement."""
+        return self.agent / "node"
+
     def seat(self, workload: str) -> Path:
         """The folder of one seat; ``workload`` is ``namespace/name``."""
         return self.seats / workload.replace("/", "~")

@@ -16,6 +16,9 @@ from masche.agent.uplink import ForProxy, Listener
 from masche.link.client import LAST_CALLS, Connected, Disconnected
 from masche.link.messages import Accepted, Drained, Refused, Roots, Scope, ScopeService
 
+OFFLINE_AFTER = 1.5
+"""Seconds that a start waits for a control plane before it begins with what the last run left."""
+
 DRAINED_WITHIN = 12.0
 """Seconds that a leave waits for the control plane to say that callers have it."""
 
@@ -82,6 +85,20 @@ class Registration:
         if self._refusal and not self.is_taken:
             raise ClaimError(self._refusal.why, fix=self._refusal.fix)
         return self.is_taken
+
+    async def settled(self, *, resume: Callable[[], bool], waiting: Callable[[], str]) -> None:
+        """Wait until the seat is taken, or until ``resume`` says that what the last run left stands in for that.
+
+        ``waiting`` says what it waits for. Raises ClaimError when it was refused.
+        """
+        told = False
+        while not await self.answered(OFFLINE_AFTER):
+            if resume():
+                self._tell(local.Progress(text="no control plane: starting from the last good configuration"))
+                return
+            if not told:
+                told = True
+                self._tell(local.Progress(text=waiting()))
 
     async def drained(self, put: Callable[[], None]) -> bool:
         """Let ``put`` tell that it leaves, and wait; say whether the control plane confirmed that callers have it."""

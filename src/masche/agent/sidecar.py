@@ -38,9 +38,6 @@ from masche.model.refs import Name
 from masche.model.vantage import Placement, Seat
 from masche.wire.bootstrap import bootstrap
 
-OFFLINE_AFTER = 1.5
-"""Seconds that a start waits for a control plane before it begins with what the last run left."""
-
 LISTENERS_WITHIN = 3.0
 """Seconds that a start waits for every local listener; then it begins without those that are still missing."""
 
@@ -183,14 +180,7 @@ class Sidecar:
             self._put()
             return
         self._put()
-        told = False
-        while not await self._registration.answered(OFFLINE_AFTER):
-            if self._resume_offline():
-                self._tell(local.Progress(text="no control plane: starting from the last good configuration"))
-                return
-            if not told:
-                told = True
-                self._tell(local.Progress(text=self._host.waiting_for()))
+        await self._registration.settled(resume=self._resume_offline, waiting=self._host.waiting_for)
 
     def _resume_offline(self) -> bool:
         """Whether everything that an earlier run left is there and fits: configuration, certificate, the same ports."""
