@@ -19,7 +19,7 @@ from masche.agent.round_trips import round_trips
 from masche.agent.sidecar import Sidecar
 from masche.agent.sight import Sight, Watched, look
 from masche.agent.uplink import Uplink
-from masche.link.messages import CertificateReport, MessageError, ProxyReport, Report
+from masche.link.messages import MessageError, ProxyReport, Report
 from masche.link.service import RefusedError
 
 INTERVAL = 1.0
@@ -112,7 +112,7 @@ class Reporter:
         sidecar, reading = sight.sidecar, sight.reading
         return ProxyReport(
             proxy=sidecar.proxy,
-            certificates=_certificates(sidecar),
+            certificates=sidecar.identity.report(),
             envoy_version=self._version,
             exposed=sidecar.exposed,
             edges=meter.edges(reading, sidecar.name) if reading else (),
@@ -124,16 +124,7 @@ class Reporter:
 
 def _program(program: Program) -> ProxyReport:
     """What is known of a program from outside: gRPC does not tell what it sees."""
-    return ProxyReport(proxy=program.proxy, certificates=_certificates(program), is_live=program.tenant.is_online)
-
-
-def _certificates(seated: Sidecar | Program) -> tuple[CertificateReport, ...]:
-    identity = seated.identity
-    if not (identity.not_after or identity.error):
-        return ()
-    error = identity.error[:4000]
-    found = CertificateReport(workload=seated.name, not_after=identity.not_after, serial=identity.serial, error=error)
-    return (found,)
+    return ProxyReport(proxy=program.proxy, certificates=program.identity.report(), is_live=program.tenant.is_online)
 
 
 def _round_trips(seen: Iterable[Sight]) -> Mapping[str, int]:

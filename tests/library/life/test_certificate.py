@@ -18,9 +18,10 @@ from masche.identity.authority import Authority
 from masche.identity.spiffe import SpiffeId
 from masche.library.core.ports import NotReadyError
 from masche.library.core.tls import Certificates
-from masche.library.life.certificate import Keeper
-from masche.library.life.memory import Folder, KeptCertificate
+from masche.library.life.certificate import keeper_of
+from masche.library.life.memory import Folder
 from masche.link.messages import Roots, SignReply, SignRequest
+from masche.link.renewal import Kept, Renewal
 from masche.link.service import RefusedError
 from masche.model.refs import Name
 
@@ -65,7 +66,7 @@ def office(tmp_path: Path) -> Office:
 
 
 @asynccontextmanager
-async def keeping(keeper: Keeper, office: Office) -> AsyncGenerator[None]:
+async def keeping(keeper: Renewal, office: Office) -> AsyncGenerator[None]:
     task = asyncio.ensure_future(keeper.run(office.ask, office.sign, on_change=lambda: None))
     try:
         yield
@@ -80,7 +81,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 async def test_it_is_obtained_once_the_process_is_known(office: Office) -> None:
     certificates = Certificates()
-    keeper = Keeper(certificates, rng=Random(1))
+    keeper = keeper_of(certificates, rng=Random(1))
     async with keeping(keeper, office):
         await asyncio.sleep(0)
         assert office.asked == []
@@ -95,7 +96,7 @@ async def test_it_is_obtained_once_the_process_is_known(office: Office) -> None:
 
 async def test_other_roots_bring_a_new_certificate_with_a_new_key_at_once(office: Office, tmp_path: Path) -> None:
     certificates = Certificates()
-    keeper = Keeper(certificates, rng=Random(1))
+    keeper = keeper_of(certificates, rng=Random(1))
     office.is_known.set()
     async with keeping(keeper, office):
         await until(lambda: keeper.is_held, "there is one")
@@ -111,7 +112,7 @@ async def test_other_roots_bring_a_new_certificate_with_a_new_key_at_once(office
 
 
 async def test_a_refusal_is_said_and_asked_again(office: Office) -> None:
-    keeper = Keeper(Certificates(), rng=Random(1))
+    keeper = keeper_of(Certificates(), rng=Random(1))
     office.why_not = "this machine may not run orders"
     office.is_known.set()
     async with keeping(keeper, office):
@@ -129,17 +130,18 @@ async def test_what_has_ended_is_withdrawn_and_replaced_when_somebody_signs_agai
     key = keys.generate()
     request = SignRequest(proxy="p", workload=ORDERS, csr=keys.signing_request(key))
     reply = await office.sign(request)
-    late = KeptCertificate(
+    late = Kept(
         chain=reply.chain,
         key=keys.private_pem(key).reveal().decode(),
         obtained_at=time.time() - 3599.0,
         lifetime=3600.0,
-        roots=office.roots(),
+        not_after=time.time() + 3600.0,
+        bundle=office.roots(),
     )
     folder.keep_certificate(late)
     certificates = Certificates()
-    keeper = Keeper(certificates, rng=Random(1), folder=folder)
-    keeper.restore()
+    keeper = keeper_of(certificates, rng=Random(1), folder=folder)
+    keeper.restore(folder.certificate())
     assert keeper.is_held
     async with keeping(keeper, office):
         await until(lambda: not keeper.is_held, "it has ended")
@@ -154,17 +156,17 @@ async def test_what_has_ended_is_withdrawn_and_replaced_when_somebody_signs_agai
 
 async def test_what_is_kept_is_ours_alone_and_what_was_altered_is_not_believed(office: Office, tmp_path: Path) -> None:
     folder = Folder(tmp_path / "kept")
-    keeper = Keeper(Certificates(), rng=Random(1), folder=folder)
+    keeper = keeper_of(Certificates(), rng=Random(1), folder=folder)
     office.is_known.set()
     async with keeping(keeper, office):
         await until(folder.certificate, "it is kept")
     [path] = list((tmp_path / "kept").iterdir())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "PRIVATE" not in repr(folder.certificate())
-    again = Keeper(Certificates(), rng=Random(1), folder=folder)
-    again.restore()
+    again = keeper_of(Certificates(), rng=Random(1), folder=folder)
+    again.restore(folder.certificate())
     assert again.is_held
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    altered = Keeper(Certificates(), rng=Random(1), folder=folder)
-    altered.restore()
+    altered = keeper_of(Certificates(), rng=Random(1), folder=folder)
+    altered.restore(folder.certificate())
     assert not altered.is_held

@@ -198,7 +198,7 @@ class Life:
     async def _live(self) -> None:
         presence = self._presence
         presence.is_registered = False
-        presence.keeper.restore()
+        presence.keeper.restore(presence.folder.certificate() if presence.folder else None)
         self._feed.begin(self._address, self._channel)
         self._on_change()
         async with asyncio.TaskGroup() as group:

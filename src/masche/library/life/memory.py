@@ -13,25 +13,12 @@ import msgspec
 
 from masche.identity import files
 from masche.identity.files import UnsafeFileError
-from masche.link.messages import Roots
+from masche.link.renewal import Kept
 from masche.xds.client_words import Decoder, Decoders, Key
 
 DIGEST_BYTES: Final = 16
 MOST: Final = 50_000
 """So many resources are kept."""
-
-
-class KeptCertificate(msgspec.Struct, frozen=True, kw_only=True):
-    """Certificate, key and roots as they are on disk; instants are seconds since the epoch."""
-
-    chain: str
-    key: str
-    obtained_at: float
-    lifetime: float
-    roots: Roots
-
-    def __repr__(self) -> str:
-        return f"<certificate of {self.obtained_at:.0f} for {self.lifetime:.0f} s, key Secret(...)>"
 
 
 class Folder:
@@ -58,14 +45,14 @@ class Folder:
         digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         return data if blake2b(data, digest_size=DIGEST_BYTES).digest() == digest else None
 
-    def certificate(self) -> KeptCertificate | None:
+    def certificate(self) -> Kept | None:
         """The certificate of an earlier process."""
         try:
-            return msgspec.json.decode(self.get("certificate") or b"", type=KeptCertificate)
+            return msgspec.json.decode(self.get("certificate") or b"", type=Kept)
         except msgspec.DecodeError:
             return None
 
-    def keep_certificate(self, kept: KeptCertificate) -> None:
+    def keep_certificate(self, kept: Kept) -> None:
         """Keep it for a later process."""
         self.put("certificate", msgspec.json.encode(kept))
 

@@ -12,7 +12,7 @@ from threading import Lock
 
 from masche.library.core.tls import Certificates
 from masche.library.life import occupant
-from masche.library.life.certificate import Keeper
+from masche.library.life.certificate import keeper_of
 from masche.library.life.measures import Measures, Sums
 from masche.library.life.memory import Folder
 from masche.library.life.occupant import Health
@@ -20,6 +20,7 @@ from masche.library.life.options import Options, Port
 from masche.library.life.outlet import Outlet
 from masche.link.messages import ProxyState, Report
 from masche.link.probe import Probe, Pulse
+from masche.link.renewal import Renewal
 from masche.model.refs import Name
 
 
@@ -54,7 +55,7 @@ class Presence:
     rng: Random
     folder: Folder | None = None
     avoided: frozenset[Name] = frozenset()
-    keeper: Keeper = field(init=False)
+    keeper: Renewal = field(init=False)
     process: str = field(default_factory=lambda: secrets.token_hex(8))
     lock: Lock = field(default_factory=Lock)
     machine: str = ""
@@ -73,7 +74,7 @@ class Presence:
     _name: Name | None = None
 
     def __post_init__(self) -> None:
-        self.keeper = Keeper(self.certificates, rng=self.rng, folder=self.folder)
+        self.keeper = keeper_of(self.certificates, rng=self.rng, folder=self.folder)
 
     def __repr__(self) -> str:
         ports = "".join(f", port {number} {one.pulse.phase}" for number, one in self._serving.items())
