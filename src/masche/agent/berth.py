@@ -4,7 +4,7 @@ Invariant: a port that was given stays, also while a predecessor's Envoy listens
 """
 
 from masche.agent import occupancy
-from masche.agent.envoy import Place, adopt
+from masche.agent.envoy import Place, runs
 from masche.agent.local import Claim
 from masche.agent.seats import INBOUND_PORT, PROXY_PORT, PortBook
 from masche.agent.whereabouts import TUNNEL_PORT, Whereabouts
@@ -20,7 +20,7 @@ class Berth:
         self.name = name
         self.claim = claim
         self.local: dict[PortRef, int] = {}
-        self.is_adopting = _runs(place)
+        self.is_adopting = runs(place)
         self._ports = ports
         self._is_gateway = claim.placement is Placement.GATEWAY
         self._bind = where.bind
@@ -66,10 +66,3 @@ class Berth:
             proxy_port=self._proxy_port,
             local=self.local,
         )
-
-
-def _runs(place: Place) -> bool:
-    """Whether an earlier agent's Envoy still runs here."""
-    if living := adopt(place):
-        living.close()
-    return living is not None

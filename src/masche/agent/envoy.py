@@ -168,6 +168,13 @@ def adopt(place: Place) -> Handle | None:
     return handle
 
 
+def runs(place: Place) -> bool:
+    """Whether an Envoy that an earlier agent started still runs here."""
+    if living := adopt(place):
+        living.close()
+    return living is not None
+
+
 class Supervisor:
     """Keeps one Envoy running until told to stop it. Cancelling ``run`` leaves the Envoy alone."""
 

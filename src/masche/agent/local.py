@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from masche.agent.capture.exclusions import NOTHING, Exclusions
 from masche.model.vantage import Placement
 
 MAX_LINE_BYTES: Final = 1 << 20
@@ -25,7 +26,9 @@ class ClaimPort(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
     """Give me a seat. ``workload`` is set when the seat is known already and its agent was restarted.
 
-    ``bind`` is where the proxy listens and whence it calls, when that is not ``address``.
+    ``bind`` is where the proxy listens and whence it calls, when that is not ``address``. ``is_captured`` asks for a
+    network namespace in which everything goes to the proxy (who is served by the node's always has one); ``netns``
+    names one to adopt, ``workload_address`` is the only thing by which the command is known when it has none.
     """
 
     service: str
@@ -43,8 +46,13 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
     gateway: str = ""
     listen: str = ""
     is_east_west: bool = False
+    capture: ClaimCapture | None = None
     workload: str = ""
     pid: int = 0
+    is_captured: bool = False
+    netns: str = ""
+    workload_address: str = ""
+    exclusions: Exclusions = NOTHING
 
 
 class Started(Struct, frozen=True, kw_only=True, tag="started"):
@@ -74,12 +82,16 @@ class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Ready(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ready"):
-    """The proxy serves; start the command with these variables added. ``listens`` is where it takes calls."""
+    """The proxy serves; start the command with these variables added. ``listens`` is where it takes calls.
+
+    ``namespace_path`` is the file of the network namespace in which to start it ("": the runner's own).
+    """
 
     workload: str
     environment: dict[str, str]
     created: tuple[str, ...] = ()
     listens: tuple[str, ...] = ()
+    namespace_path: str = ""
 
 
 class Denied(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="denied"):
@@ -114,7 +126,10 @@ class Released(Struct, frozen=True, kw_only=True, tag="released"):
 
 
 class SeatStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One seat as ``masche status`` shows it. ``not_after`` in seconds since the epoch, 0 for no certificate."""
+    """One seat as ``masche status`` shows it. ``not_after`` in seconds since the epoch, 0 for no certificate.
+
+    ``namespace_path`` is the file of the network namespace whose connections are captured, ``address`` the one there.
+    """
 
     workload: str
     proxy: str
@@ -126,6 +141,8 @@ class SeatStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_after: float = 0.0
     ports: dict[str, int] = {}
     rejections: dict[str, str] = {}
+    namespace_path: str = ""
+    address: str = ""
 
 
 class AgentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="agent"):
