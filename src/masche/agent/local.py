@@ -46,7 +46,6 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
     gateway: str = ""
     listen: str = ""
     is_east_west: bool = False
-    capture: ClaimCapture | None = None
     workload: str = ""
     pid: int = 0
     is_captured: bool = False

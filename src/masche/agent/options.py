@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from masche.agent.capture.exclusions import NOTHING, Exclusions
 from masche.model.vantage import Placement
 
 DEFAULT_GRACE = 10.0
@@ -20,7 +21,8 @@ class AgentOptions:
     ``address`` is where other machines reach this one's proxies ("" asks the route to the control plane, loopback on
     the control plane's own machine). ``idle_exit`` ends an agent that has had no seat for so long; None never does.
     ``envoy`` is the path of an Envoy binary ("" looks for one). ``metrics_address`` is where merged metrics and
-    readiness are served.
+    readiness are served. ``address_range`` is the IPv4 network from which workloads with a network namespace of their
+    own have their addresses ("": one to which nothing is routed yet).
     """
 
     data: Path
@@ -29,6 +31,7 @@ class AgentOptions:
     address: str = ""
     metrics_address: str = "127.0.0.1"
     idle_exit: float | None = None
+    address_range: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,10 @@ class RunOptions:
     ``address`` is where others reach its proxy, ``bind`` where that listens and whence it calls ("": there, too).
     With the placement LIBRARY there is no proxy: the command finds its way by gRPC's own xDS client, and is reached
     where it listens itself.
+
+    With the placement NODE, or ``is_captured``, it is in a network namespace from which everything but what is in
+    ``exclusions`` goes through the proxy: in one of its own, in that which ``netns`` names, or in none and known by
+    ``workload_address`` alone. ``user`` is who runs it there ("": whoever runs this).
     """
 
     data: Path
@@ -69,6 +76,11 @@ class RunOptions:
     is_strict: bool = False
     envoy: str = ""
     placement: Placement = Placement.SIDECAR
+    is_captured: bool = False
+    netns: str = ""
+    workload_address: str = ""
+    user: str = ""
+    exclusions: Exclusions = NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

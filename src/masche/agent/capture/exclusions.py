@@ -46,6 +46,10 @@ class Exclusions:
                 raise ExclusionError(f"{address!r} is no address or network to exclude") from error
 
 
+NOTHING = Exclusions()
+"""Everything is captured."""
+
+
 def _collapsed(given: tuple[str, ...], version: int) -> tuple[str, ...]:
     """Without what another covers, for a set of nft takes no intervals that overlap."""
     networks = [ipaddress.ip_network(each, strict=False) for each in given]

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from masche.agent.capture import adopted, apply, memory, plan, ranges, rules
 from masche.agent.capture.apply import CaptureError, Shell
-from masche.agent.capture.exclusions import ExclusionError, Exclusions
+from masche.agent.capture.exclusions import NOTHING, ExclusionError, Exclusions
 from masche.agent.capture.names import TABLE, names_of, path_of
 from masche.agent.capture.plan import Wanted
 from masche.agent.capture.ranges import Range, RangeError
 from masche.model.refs import Name
-
-NOTHING = Exclusions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
