@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from control.plant import Agent, Plant, eventually, plant, service, sidecar
-from masche.control import agents as module
+from masche.control import enrolling as module
 from masche.control.sessions import OUTBOX_LIMIT, Session
 from masche.identity import keys
 from masche.identity.credential import Machines
@@ -356,8 +356,8 @@ async def test_an_agent_that_does_not_read_is_cut_off_and_nobody_else(mesh: Plan
     session = Session(Peer(machine="m1"))
     for _ in range(OUTBOX_LIMIT + 5):
         session.say(Roots(trust_domain="mesh.local", roots=""))
-    assert session.outbox.qsize() <= OUTBOX_LIMIT
-    left = [session.outbox.get_nowait() for _ in range(session.outbox.qsize())]
+    assert len(session.outbox) <= OUTBOX_LIMIT
+    left = [await session.outbox.get() for _ in range(len(session.outbox))]
     assert None in left, "its stream ends"
 
 

@@ -1,28 +1,24 @@
-"""The control plane's side of every agent: it registers proxies, signs for their workloads and counts their reports.
+"""The control plane's side of every agent: it hears who is there, signs for workloads and counts reports.
 
-One Register stream is one Session. What an agent says becomes resources (``control.enrolment``), is committed, and only
-then answered, so that an Accepted outlives a crash of either side.
+One Register stream is one Session; ``control.enrolling`` makes resources of what is said in it. Invariant: a machine is
+given certificates for the workloads that it registered and that its credential permits, and for nobody else's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, assert_never
 
-from masche.control.enrolment import Enrolment, EnrolmentError, Origin, enrol
+from masche.control.enrolling import Enrolling
+from masche.control.enrolment import EnrolmentError, Origin
 from masche.control.gate import Gate
 from masche.control.leases import Leases
 from masche.control.pace import Pace
-from masche.control.registrations import Registration
-from masche.control.scopes import Scopes
 from masche.control.sessions import Session
 from masche.control.world import World
 from masche.identity.authority import Authority
 from masche.identity.csr import CsrError
 from masche.identity.spiffe import SpiffeId
 from masche.link.messages import (
-    Accepted,
-    Drained,
     FromAgent,
     FromControl,
     Heartbeat,
@@ -34,21 +30,15 @@ from masche.link.messages import (
     Report,
     ReportReply,
     Roots,
-    Scope,
     SignReply,
     SignRequest,
     Synced,
     Verdict,
 )
 from masche.link.service import Peer, RefusedError
-from masche.model.ports import Change, ConflictError, Delete, Edit, StoreError, Writer
-from masche.model.refs import Kind, Name, Ref
+from masche.model.ports import StoreError, Writer
 from masche.telemetry.events import Events
 
-DRAIN_PATIENCE = 10.0
-"""Seconds that a leaving workload waits at the most for its callers to have heard of it."""
-
-TRIES = 50
 REPORTS_PER_SECOND = 20
 """Of one process: one would do, but what many proxies saw comes in parts."""
 VERDICTS_PER_SECOND = 200
@@ -81,9 +71,7 @@ class Agents:
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._world = world
-        self._writer = writer
         self._authority = authority
-        self._leases = leases
         self._events = events
         self._gate = gate
         self._count = count
@@ -94,12 +82,20 @@ class Agents:
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, dict[str, Session]] = {}
-        self._claims: dict[Name, Origin] = {}
         self._reported: dict[str, dict[str, int]] = {}
         self._reports = Pace(per_second=REPORTS_PER_SECOND, burst=5 * REPORTS_PER_SECOND)
         self._verdicts = Pace(per_second=VERDICTS_PER_SECOND, burst=VERDICTS_PER_SECOND)
-        self._scopes = Scopes(world.compilation)
-        world.settled_hooks += (self._tell_scopes, self._forget_gone)
+        self._enrolling = Enrolling(
+            world=world,
+            writer=writer,
+            leases=leases,
+            events=events,
+            gate=gate,
+            is_here=self._is_here,
+            wall=wall,
+            start=self._start,
+        )
+        world.settled_hooks += (lambda: self._enrolling.tell_scopes(self._all_sessions()), self._forget_gone)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
@@ -194,7 +190,7 @@ class Agents:
         for registration in tuple(self._world.registrations.of_machine(machine)):
             self._world.proxy(registration.state.proxy).wake()
             self._world.unregister(registration.state.proxy)
-        await self._remove_workloads(self._workloads_on(machine))
+        await self._enrolling.remove(self._enrolling.workloads_on(machine))
 
     def close(self) -> None:
         """Send every agent away and wait for nothing any more: this control plane is stopping."""
@@ -203,7 +199,7 @@ class Agents:
         for task in self._running:
             task.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = self._tasks.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -243,32 +239,19 @@ class Agents:
             case Hello():
                 self._greet(session, message)
             case ProxyState():
-                await self._enrol(session, message)
+                await self._enrolling.take(session, message)
             case ProxyGone():
-                await self._leave(session, message.proxy)
+                await self._enrolling.leave(session, message.proxy)
             case Synced():
-                await self._forget_others(session)
+                await self._enrolling.forget_others(session)
             case Heartbeat():
-                self._renew(session)
-                await self._return(session)
+                self._enrolling.renew(session)
+                await self._enrolling.give_back(session)
             case Verdict():
                 if self._verdicts.keeps(f"{session.machine} {session.process}", now=self._world.now()):
                     self._judge(message, session.machine)
             case _:
                 assert_never(message)
-
-    async def _return(self, session: Session) -> None:
-        """Enrol again what is said to run and is not in the store any more, whoever took it away."""
-        here = self._world.newest.workloads
-        for proxy in sorted(session.proxies):
-            known = self._world.registrations.get(proxy)
-            is_leaving = self._world.proxy(proxy).is_leaving
-            if known is None or is_leaving or here.keys() >= set(known.workloads):
-                continue
-            lost = ", ".join(str(each) for each in known.workloads if each not in here)
-            what = f"{lost} was gone from the store while it runs: it is registered again"
-            self._events.add(kind="workload-returned", severity="warning", about=lost, message=what)
-            await self._enrol(session, known.state)
 
     def _greet(self, session: Session, hello: Hello) -> None:
         if session.peer.machine not in {None, hello.machine}:
@@ -285,103 +268,6 @@ class Agents:
             self._events.add(kind="machine-connected", message=what, about=hello.machine)
         session.say(self.roots())
 
-    async def _enrol(self, session: Session, state: ProxyState) -> None:
-        try:
-            await self._world.until_revision(0)
-            with self._claimed(session, state):
-                revision = await self._commit(session, state)
-                await self._world.until_revision(revision)
-        except (EnrolmentError, RefusedError) as error:
-            is_taken = isinstance(error, EnrolmentError) and error.is_taken
-            session.say(Refused(proxy=state.proxy, why=error.why, fix=error.fix, is_taken=is_taken))
-            return
-        except StoreError as error:
-            session.say(Refused(proxy=state.proxy, why=str(error), fix="it is tried again"))
-            return
-        self._world.register(
-            Registration(
-                state=state,
-                machine=session.machine,
-                process=session.process,
-                is_local=session.peer.is_local,
-                since=self._wall(),
-            )
-        )
-        session.proxies.add(state.proxy)
-        self._renew(session)
-        self._tell_scope(session, state)
-        self._watch_drain(session, state, revision)
-
-    @contextmanager
-    def _claimed(self, session: Session, state: ProxyState) -> Generator[None]:
-        """Until what a proxy says is in the Mesh nobody else gets the names in it. Raises EnrolmentError."""
-        names = [occupant.seat.workload for occupant in state.occupants]
-        for name in names:
-            if self._claims.get(name, session.origin) != session.origin:
-                raise EnrolmentError(f"Workload {name} is being registered by somebody else", is_taken=True)
-        self._claims |= dict.fromkeys(names, session.origin)
-        try:
-            yield
-        finally:
-            for name in names:
-                self._claims.pop(name, None)
-
-    async def _commit(self, session: Session, state: ProxyState) -> int:
-        for occupant in state.occupants:
-            workload = occupant.seat.workload
-            if why := await self._gate.permits(session.peer, workload.namespace, occupant.service_account):
-                raise RefusedError(why, fix="make a join token that allows it")
-        enrolment, change = await self._written(session, state)
-        session.say(Accepted(proxy=state.proxy, created=enrolment.created))
-        self._announce(self._world.registrations.get(state.proxy), state)
-        return change.revision
-
-    async def _written(self, session: Session, state: ProxyState) -> tuple[Enrolment, Change]:
-        """Commit what a proxy enrols as. A Service is only made of a Mesh that nobody has moved on meanwhile."""
-        for _ in range(TRIES):
-            seen = self._world.newest_revision
-            found = enrol(self._world.newest, state, origin=session.origin, is_alive=self._is_here)
-            try:
-                return found, await self._writer.commit(found.edits, expect=seen if found.created else None)
-            except ConflictError:
-                await self._world.until_newer_than(seen)
-        raise RefusedError("the store changes faster than a Service can be made in it", fix="it is tried again")
-
-    def _announce(self, known: Registration | None, state: ProxyState) -> None:
-        for occupant in state.occupants:
-            workload = occupant.seat.workload
-            before = known.occupant(workload) if known else None
-            if before is None or before.state.phase != occupant.state.phase:
-                reason = f": {occupant.state.reason}" if occupant.state.reason else ""
-                self._events.add(
-                    kind="workload-state",
-                    severity="warning" if occupant.state.phase == "UNHEALTHY" else "info",
-                    about=str(workload),
-                    message=f"{workload} is {occupant.state.phase}{reason}",
-                )
-
-    async def _leave(self, session: Session, proxy: str) -> None:
-        registration = self._world.registrations.get(proxy)
-        if registration is None or (registration.machine, registration.process) != session.origin:
-            return
-        self._world.proxy(proxy).is_leaving = True
-        await self._remove_workloads(registration.workloads)
-        session.proxies.discard(proxy)
-        self._world.unregister(proxy)
-        for workload in registration.workloads:
-            session.scopes.pop(workload, None)
-            self._events.add(kind="workload-left", about=str(workload), message=f"{workload} left in order")
-
-    async def _forget_others(self, session: Session) -> None:
-        """A process said all it has: what the store still holds of it beside that is gone."""
-        await self._world.until_revision(0)
-        mine = {name for proxy in session.proxies for name in self._workloads_of(proxy)}
-        stored = self._workloads_on(session.machine, session.process)
-        await self._remove_workloads([name for name in stored if name not in mine])
-        for registration in self._world.registrations.of_process(*session.origin):
-            if registration.state.proxy not in session.proxies:
-                self._world.unregister(registration.state.proxy)
-
     def _forget_gone(self) -> None:
         """Of a process that ended without a word nobody will speak again: it is known as long as its workloads are."""
         here = self._world.newest.workloads
@@ -392,31 +278,6 @@ class Agents:
                 and here.keys().isdisjoint(each.workloads)
             ):
                 self._world.unregister(each.state.proxy)
-
-    def _workloads_on(self, machine: str, process: str | None = None) -> tuple[Name, ...]:
-        """What the store holds of a machine, or of one process of it."""
-        return tuple(
-            name
-            for name, each in self._world.newest.workloads.items()
-            if each.status and each.status.machine == machine and process in {None, each.status.process}
-        )
-
-    def _workloads_of(self, proxy: str) -> tuple[Name, ...]:
-        registration = self._world.registrations.get(proxy)
-        return registration.workloads if registration else ()
-
-    async def _remove_workloads(self, names: Iterable[Name]) -> None:
-        edits: list[Edit] = [Delete(ref=Ref(Kind.WORKLOAD, name.namespace, name.name)) for name in names]
-        for name in names:
-            self._leases.leave(name)
-        if edits:
-            await self._writer.commit(edits)
-
-    def _renew(self, session: Session) -> None:
-        now = self._world.now()
-        for proxy in session.proxies:
-            for workload in self._workloads_of(proxy):
-                self._leases.heartbeat(workload, machine=session.machine, now=now)
 
     def _end(self, session: Session) -> None:
         sessions = self._sessions.get(session.machine, {})
@@ -438,41 +299,3 @@ class Agents:
             for proxy in session.proxies:
                 what = f"{proxy} is not connected any more and did not say that it leaves"
                 self._events.add(kind="process-lost", severity="warning", about=proxy, message=what)
-
-    # -- what follows ---------------------------------------------------------------------------------------------
-
-    def _tell_scopes(self) -> None:
-        for session in self._all_sessions():
-            for proxy in session.proxies:
-                if (registration := self._world.registrations.get(proxy)) is not None:
-                    self._tell_scope(session, registration.state)
-
-    def _tell_scope(self, session: Session, state: ProxyState) -> None:
-        registration = self._world.registrations.get(state.proxy)
-        if registration is None:
-            return
-        for vantage, seat in self._world.places(registration):
-            scope = Scope(proxy=state.proxy, workload=seat.workload, services=self._scopes.services(vantage, seat))
-            if session.scopes.get(seat.workload) != scope:
-                session.scopes[seat.workload] = scope
-                session.say(scope)
-
-    def _watch_drain(self, session: Session, state: ProxyState, revision: int) -> None:
-        is_draining = bool(state.occupants) and all(each.state.phase == "DRAINING" for each in state.occupants)
-        if is_draining and state.proxy not in session.draining:
-            session.draining[state.proxy] = revision
-            self._start(self._until_drained(session, state.proxy, revision), name=f"drain {state.proxy}")
-
-    async def _until_drained(self, session: Session, proxy: str, revision: int) -> None:
-        try:
-            async with asyncio.timeout(DRAIN_PATIENCE):
-                await self._world.pulse.until(lambda: self._world.is_everywhere(revision))
-        except TimeoutError:
-            self._events.add(
-                kind="drain-late",
-                severity="warning",
-                about=proxy,
-                message=f"{proxy} leaves although some callers have not acknowledged it for {DRAIN_PATIENCE:g} s",
-            )
-        session.draining.pop(proxy, None)
-        session.say(Drained(proxy=proxy))

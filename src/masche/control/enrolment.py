@@ -1,36 +1,30 @@
 """From what an agent says of a proxy to resources: the Workloads it serves and the Services it wishes for.
 
-Pure: it returns edits and refusals; ``control.agents`` commits the one and sends the other.
+Pure: it returns edits and refusals; ``control.enrolling`` commits the one and sends the other. Invariant: of a node
+proxy, which serves many, an occupant that cannot be one is refused alone; and what is said again costs nothing.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+from msgspec import structs
 from pydantic import ValidationError
 
 from masche.compiler.east_west import ACCOUNT, EAST_WEST, LABEL, is_east_west
 from masche.link.messages import Occupant, ProxyState, ServiceWish
 from masche.model.mesh import Mesh
-from masche.model.ports import Put
-from masche.model.refs import Name
+from masche.model.ports import Delete, Edit, Put
+from masche.model.refs import Kind, Name, Ref
 from masche.model.resources.core import Service
 from masche.model.resources.workload import Workload, WorkloadState
-from masche.model.vantage import Dialect
+from masche.model.vantage import Dialect, Placement
 from masche.model.view import Protocol
 
 OWNER = "masche.dev/created-by"
 DEFAULT_SERVICE_PORT = 80
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
-    """What to write for one proxy, and the Services that come into being with it."""
-
-    edits: tuple[Put, ...]
-    created: tuple[Name, ...] = ()
 
 
 class EnrolmentError(Exception):
@@ -50,23 +44,136 @@ Origin = tuple[str, str]
 """A machine, and which of its processes registered something; "" for its agent."""
 
 
-def enrol(mesh: Mesh, state: ProxyState, *, origin: Origin, is_alive: Callable[[Origin], bool]) -> Enrolment:
-    """The edits that register a proxy. Raises EnrolmentError for names that others hold and for values out of range."""
+Refusals = Mapping[Name, EnrolmentError]
+"""Why a workload is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """What to write for one proxy, and the Services that come into being with it.
+
+    ``state`` is what is registered of what was said: without those that are ``refused``, which stay what they were
+    before, if they were anything. ``left`` were registered for this proxy and are not named any more.
+    """
+
+    state: ProxyState
+    edits: tuple[Edit, ...]
+    created: tuple[Name, ...] = ()
+    refused: Refusals = field(default_factory=dict[Name, EnrolmentError])
+    left: tuple[Name, ...] = ()
+
+
+def enrol(
+    mesh: Mesh,
+    state: ProxyState,
+    *,
+    origin: Origin,
+    is_alive: Callable[[Origin], bool],
+    before: ProxyState | None = None,
+    denied: Refusals | None = None,
+) -> Enrolment:
+    """The edits that register a proxy of which ``before`` was registered; ``denied`` are refused whatever they say.
+
+    Raises EnrolmentError for names that others hold and for values out of range, unless the proxy is a node's.
+    """
     _check_gateway(mesh, state)
-    edits: list[Put] = []
-    created: list[Name] = []
+    made = _Making(mesh, state, origin, is_alive, before=_by_name(before), denied=denied or {})
     for occupant in state.occupants:
-        _check_owner(mesh, occupant.seat.workload, origin, is_alive)
-        workload = _valid(_workload, state, occupant, origin)
-        _check_east_west(mesh, workload)
-        edits.append(Put(resource=workload))
-        wish = occupant.service
-        if wish is not None and wish.ports:
-            name = Name(occupant.seat.workload.namespace, wish.name)
-            if name not in mesh.services and name not in created:
-                edits.append(Put(resource=_valid(_service, name, wish)))
-                created.append(name)
-    return Enrolment(edits=tuple(edits), created=tuple(created))
+        made.take(occupant)
+    registered = structs.replace(state, occupants=tuple(made.kept.values()))
+    left = tuple(name for name in made.before if name not in made.kept and name not in made.refused)
+    gone = [Delete(ref=Ref(Kind.WORKLOAD, *name)) for name in left if _is_of(mesh, name, state.proxy, origin)]
+    return Enrolment(
+        state=registered,
+        edits=(*made.edits, *gone),
+        created=tuple(made.created),
+        refused=made.refused,
+        left=left,
+    )
+
+
+def _by_name(state: ProxyState | None) -> Mapping[Name, Occupant]:
+    return {each.seat.workload: each for each in state.occupants} if state else {}
+
+
+def _is_of(mesh: Mesh, name: Name, proxy: str, origin: Origin) -> bool:
+    """Whether the store has this workload from this proxy, and not from one that it moved to."""
+    known = mesh.workloads.get(name)
+    return bool(
+        known and known.status and (known.status.proxy, known.status.machine, known.status.process) == (proxy, *origin)
+    )
+
+
+class _Making:
+    """One ProxyState on its way to an Enrolment."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        state: ProxyState,
+        origin: Origin,
+        is_alive: Callable[[Origin], bool],
+        *,
+        before: Mapping[Name, Occupant],
+        denied: Refusals,
+    ) -> None:
+        self._mesh = mesh
+        self._state = state
+        self._origin = origin
+        self._is_alive = is_alive
+        self._denied = denied
+        self.before = before
+        self.kept: dict[Name, Occupant] = {}
+        self.edits: list[Edit] = []
+        self.created: list[Name] = []
+        self.refused: dict[Name, EnrolmentError] = {}
+
+    def take(self, occupant: Occupant) -> None:
+        name = occupant.seat.workload
+        try:
+            if name in self.kept or name in self.refused:
+                raise EnrolmentError(f"Workload {name} is named twice by {self._state.proxy}")
+            edits = tuple(self._edits(occupant))
+        except EnrolmentError as error:
+            if self._state.placement is not Placement.NODE:
+                raise
+            self._refuse(name, error)
+        else:
+            self.kept[name] = occupant
+            self.edits += edits
+
+    def _refuse(self, name: Name, error: EnrolmentError) -> None:
+        """It stays what it was before, but for a name that somebody else has now."""
+        self.refused[name] = error
+        if name in self.before and name not in self.kept and not error.is_taken:
+            self.kept[name] = self.before[name]
+
+    def _edits(self, occupant: Occupant) -> Iterator[Edit]:
+        name, wish = occupant.seat.workload, occupant.service
+        if name in self._denied:
+            raise self._denied[name]
+        _check_owner(self._mesh, name, self._origin, self._is_alive)
+        wished = Name(name.namespace, wish.name) if wish is not None and wish.ports else None
+        is_missing = wished is not None and wished not in self._mesh.services and wished not in self.created
+        if not is_missing and self._is_stored(occupant):
+            return
+        workload = _valid(_workload, self._state, occupant, self._origin)
+        _check_east_west(self._mesh, workload)
+        service = _valid(_service, wished, wish) if is_missing else None
+        yield Put(resource=workload)
+        if service is not None:
+            self.created.append(service.name)
+            yield Put(resource=service)
+
+    def _is_stored(self, occupant: Occupant) -> bool:
+        """Whether this was said before and the store still has it so."""
+        name = occupant.seat.workload
+        known = self._mesh.workloads.get(name)
+        if known is None or known.status is None or self.before.get(name) != occupant:
+            return False
+        there = (known.status.state.value, known.status.reason, known.spec.placement)
+        said = (occupant.state.phase, occupant.state.reason, self._state.placement)
+        return there == said and _is_of(self._mesh, name, self._state.proxy, self._origin)
 
 
 def _check_gateway(mesh: Mesh, state: ProxyState) -> None:

@@ -5,6 +5,7 @@ Invariant: nobody who does not read makes us hold more than a bounded number of 
 
 import asyncio
 from dataclasses import dataclass, field
+from itertools import count
 
 from masche.control.enrolment import Origin
 from masche.link.messages import FromControl, Scope
@@ -12,6 +13,41 @@ from masche.link.service import Peer
 from masche.model.refs import Name
 
 OUTBOX_LIMIT = 1000
+
+
+class Outbox:
+    """What is still to be told, in order; None is the end.
+
+    Of each workload only the newest Scope waits, so that a machine with many of them does not fall behind when one
+    Service after the other comes into being.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[object, FromControl | None] = {}
+        self._numbers = count()
+        self._news = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, message: FromControl | None) -> None:
+        """Add the last one, in place of an older Scope of the same workload."""
+        is_scope = isinstance(message, Scope)
+        self._waiting[(message.proxy, message.workload) if is_scope else next(self._numbers)] = message
+        self._news.set()
+
+    async def get(self) -> FromControl | None:
+        """The first one, when there is one. For one reader."""
+        await self._news.wait()
+        first = self._waiting.pop(next(iter(self._waiting)))
+        if not self._waiting:
+            self._news.clear()
+        return first
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._waiting.clear()
+        self._news.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -27,8 +63,8 @@ class Session:
     agent_version: str = ""
     proxies: set[str] = field(default_factory=set[str])
     scopes: dict[Name, Scope] = field(default_factory=dict[Name, Scope])
-    draining: dict[str, int] = field(default_factory=dict[str, int])
-    outbox: "asyncio.Queue[FromControl | None]" = field(default_factory=lambda: asyncio.Queue(OUTBOX_LIMIT))
+    draining: dict[Name, int] = field(default_factory=dict[Name, int])
+    outbox: Outbox = field(default_factory=Outbox)
 
     @property
     def origin(self) -> Origin:
@@ -37,19 +73,19 @@ class Session:
 
     def say(self, message: FromControl) -> None:
         """Put a message into the outbox; an agent that does not read is cut off, and starts anew when it connects."""
-        try:
-            self.outbox.put_nowait(message)
-        except asyncio.QueueFull:
+        if len(self.outbox) < OUTBOX_LIMIT:
+            self.outbox.put(message)
+        else:
             self.close()
 
     def end(self, last: FromControl) -> None:
         """Say a last word and end the stream."""
-        if not self.outbox.full():
-            self.outbox.put_nowait(last)
+        if len(self.outbox) < OUTBOX_LIMIT:
+            self.outbox.put(last)
         self.close()
 
     def close(self) -> None:
         """End the stream after what is in the outbox; one that is full is emptied, since nobody reads it."""
-        while self.outbox.full():
-            self.outbox.get_nowait()
-        self.outbox.put_nowait(None)
+        if len(self.outbox) >= OUTBOX_LIMIT:
+            self.outbox.clear()
+        self.outbox.put(None)
