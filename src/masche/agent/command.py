@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from masche.agent.capture.inside import User, enter_namespace
 from masche.agent.processes import Handle, ProcessId, identify
 
 CANNOT_RUN, NOT_FOUND = 126, 127
@@ -26,20 +27,30 @@ class CommandError(Exception):
         self.code = code
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str], *, is_service: bool) -> Handle:
-    """Start it. A service gets a process group of its own, so that Ctrl-C asks the runner for an orderly end.
+def start(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    is_service: bool,
+    namespace_path: str = "",
+    user: User | None = None,
+) -> Handle:
+    """Start it, in the network namespace of that file and as that user, if they are said.
 
-    A job stays in the terminal's group and may read from it.
+    A service gets a process group of its own, so that Ctrl-C asks the runner for an orderly end. A job stays in the
+    terminal's group and may read from it.
 
     Raises:
         CommandError: there is no such command, or it cannot be executed.
     """
+    if namespace_path and not os.path.exists(namespace_path):  # noqa: PTH110 - a string, handed on as it came
+        raise CommandError(f"the network namespace {namespace_path} is not to be seen from here", CANNOT_RUN)
     try:
         child = subprocess.Popen(  # noqa: S603 - running the user's own command is what `masche run` is for
             list(arguments),
-            env=dict(environment),
+            env={**environment, **user.environment} if user else dict(environment),
             process_group=0 if is_service else None,
-            preexec_fn=_dying_with(os.getpid(), is_service=is_service),  # noqa: PLW1509 - the runner has one thread
+            preexec_fn=_becoming(os.getpid(), is_service, namespace_path, user),  # noqa: PLW1509 - the runner has one thread
         )
     except FileNotFoundError as error:
         raise CommandError(f"{arguments[0]}: command not found", NOT_FOUND) from error
@@ -56,10 +67,15 @@ def _ended(pid: int) -> Handle:
     return Handle(ProcessId(pid, 0), os.pidfd_open(pid))
 
 
-def _dying_with(runner: int, *, is_service: bool) -> Callable[[], None]:
+def _becoming(runner: int, is_service: bool, namespace_path: str, user: User | None) -> Callable[[], None]:
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:
+        if namespace_path:
+            enter_namespace(namespace_path)
+        if user:
+            user.become()
+        # After that, as to become somebody else takes this promise back.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != runner:  # it died between fork and prctl
             os.kill(os.getpid(), signal.SIGKILL)

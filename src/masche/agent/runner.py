@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import assert_never
 
 from masche.agent import command, environment, local
+from masche.agent.capture.inside import UserError, user
 from masche.agent.claimant import Claimant, NoSeatError, Say
 from masche.agent.command import CommandError
 from masche.agent.local import (
@@ -57,7 +58,11 @@ def run(options: RunOptions, *, say: Say | None = None) -> int:
 
 
 async def _run(options: RunOptions, say: Say) -> int:
-    return await _Run(options, say).main()
+    try:
+        return await _Run(options, say).main()
+    except UserError as error:
+        say(str(error))
+        return MESH_FAILED
 
 
 def to_stderr(text: str) -> None:
@@ -109,6 +114,7 @@ class _Run:
         self._released = asyncio.Event()
         self._is_leaving = False
         self._is_refused = False
+        self._user = user(options.user) if options.user else None
         self._claimant = Claimant(
             AgentOptions(data=options.data, envoy=options.envoy, zone=options.zone, address=options.address),
             _claim_of(options),
@@ -138,7 +144,13 @@ class _Run:
             self.say(f"created the Service {service}, as there was none")
         port = self.options.ports[0].port if self.options.ports else 0
         variables = environment.complete(os.environ, ready.environment, port)
-        handle = command.start(self.options.command, variables, is_service=bool(self.options.ports))
+        handle = command.start(
+            self.options.command,
+            variables,
+            is_service=bool(self.options.ports),
+            namespace_path=ready.namespace_path,
+            user=self._user,
+        )
         self._claimant.send(Started(pid=handle.process.pid))
         return handle
 
@@ -241,4 +253,8 @@ def _claim_of(options: RunOptions) -> Claim:
         metrics_port=options.metrics_port,
         placement=options.placement,
         pid=os.getpid(),
+        is_captured=options.is_captured,
+        netns=options.netns,
+        workload_address=options.workload_address,
+        exclusions=options.exclusions,
     )
