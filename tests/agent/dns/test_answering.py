@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masche.agent.dns.answering import Answering, Elsewhere, failure, names, truncated
+from masche.agent.dns.answering import Answering, Elsewhere, failure, truncated
+from masche.agent.dns.names import names
 from masche.link.messages import ScopeService
 from masche.model.refs import PortRef
 from masche.model.view import Protocol

@@ -14,10 +14,11 @@ import pytest
 
 from agent.dns.resolver import Resolver, address_of, long_text, nothing, open_here, servfail
 from agent.world import free_port
-from masche.agent.dns import server, upstream
-from masche.agent.dns.answering import Names
+from masche.agent.dns import desk, upstream
+from masche.agent.dns.desk import Desk
+from masche.agent.dns.names import Names
 from masche.agent.dns.resolvers import HostResolvers, read
-from masche.agent.dns.server import Desk, MeshDns
+from masche.agent.dns.server import MeshDns
 
 NAMES: Names = {"orders": ("240.64.0.9", "fd6d:6173:6368::9"), "orders.shop.mesh": ("240.64.0.9",)}
 
@@ -199,8 +200,8 @@ async def test_a_workload_that_asks_too_much_at_once_fails_at_once_and_takes_not
     other_port = free_port()
     async with host.resolver(1, nothing) as resolver:
         other = await host.dns.serve("", other_port, lambda: NAMES)
-        slow = [asyncio.create_task(host.udp(f"h{index}.example")) for index in range(server.MOST_IN_FLIGHT)]
-        while len(resolver.asked) < server.MOST_IN_FLIGHT:
+        slow = [asyncio.create_task(host.udp(f"h{index}.example")) for index in range(desk.MOST_IN_FLIGHT)]
+        while len(resolver.asked) < desk.MOST_IN_FLIGHT:
             await asyncio.sleep(0.01)
         refused = await host.udp("one.more.example", within=upstream.TRY_AGAIN_AFTER)
         assert refused.rcode() == dns.rcode.SERVFAIL
@@ -215,15 +216,15 @@ async def test_a_workload_that_asks_too_much_at_once_fails_at_once_and_takes_not
 async def test_connections_are_bounded_and_idle_ones_end(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async with contextlib.AsyncExitStack() as opened:
         idle = []
-        for _ in range(server.MOST_CONNECTIONS):
+        for _ in range(desk.MOST_CONNECTIONS):
             reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
             opened.callback(writer.close)
             idle.append(reader)
-        while f"{server.MOST_CONNECTIONS} connections" not in repr(host.desk):
+        while f"{desk.MOST_CONNECTIONS} connections" not in repr(host.desk):
             await asyncio.sleep(0.01)
         with pytest.raises((EOFError, ConnectionError)):
             await host.tcp(dns.message.make_query("orders", "A"))
-        async with asyncio.timeout(10 * server.IDLE_AFTER):
+        async with asyncio.timeout(10 * desk.IDLE_AFTER):
             assert await idle[0].read() == b""
     while "0 connections" not in repr(host.desk):
         await asyncio.sleep(0.01)

@@ -8,7 +8,6 @@ asks the same thing with the same bytes, and reading costs 0.7 ms.
 """
 
 import struct
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,10 +20,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from masche.link.messages import ScopeService
-
-Names = Mapping[str, tuple[str, ...]]
-"""Virtual addresses, of both families, by the names that lead to them: lower case, without a final dot."""
+from masche.agent.dns.names import Names
 
 TTL: Final = 5
 """Seconds. An address never changes while its Service lives, but a Service may leave a Scope."""
@@ -56,16 +52,6 @@ class Elsewhere:
     query: bytes
     question: bytes
     limit: int
-
-
-def names(services: Iterable[ScopeService], *, has_ipv6: bool = True) -> Names:
-    """Return what a workload with this Scope may be told. Without IPv6 in its namespace it is told no such address."""
-    return {
-        host.lower().rstrip("."): tuple(one for one in service.addresses if has_ipv6 or ":" not in one)
-        for service in services
-        if service.addresses
-        for host in service.hosts
-    }
 
 
 class Answering:
