@@ -5,11 +5,9 @@ Decided from a Traffic alone. Invariant: repeats are always limited, whatever el
 
 from math import ceil
 
+from masche.compiler.envoy.peer import CALLER
 from masche.model.calling import Algorithm, CircuitBreaker, HashOn, OutlierEjection, RetryBudget, Traffic
 from masche.wire.messages import Body, Json
-
-CALLER = "masche.caller"
-"""The filter state in which a listener for one workload says which."""
 
 PANIC_PERCENT = 1.0
 """Below this share of healthy instances all are tried: when nobody is healthy, anyone is better than nobody.

@@ -37,7 +37,15 @@ def endpoint(real: str, via: str) -> tuple[bytes, bytes]:
 
 def through(socket: Body) -> Body:
     """Return a transport socket that hands an endpoint's metadata on to ``detour``; a direct one notices nothing."""
-    handed_on: list[Json] = [{"kind": {"host": {}}, "name": name} for name in (TUNNEL, _GATEWAY)]
+    return inside(socket, TUNNEL, _GATEWAY)
+
+
+def inside(socket: Body, *metadata: str) -> Body:
+    """Return a transport socket into an internal listener, which is told of the endpoint's ``metadata``.
+
+    What the caller's filter state shares with its upstream it is told of, too.
+    """
+    handed_on: list[Json] = [{"kind": {"host": {}}, "name": name} for name in metadata]
     return extension(
         "envoy.transport_sockets.internal_upstream",
         "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",

@@ -6,9 +6,9 @@ inside the handshake, before a byte of a request is sent.
 
 from functools import lru_cache
 
-from masche.compiler.envoy import edge
+from masche.compiler.envoy import edge, peer
 from masche.compiler.envoy.balancing import balancing, hash_policy, limits
-from masche.compiler.envoy.carried import through
+from masche.compiler.envoy.carried import inside, through
 from masche.compiler.envoy.parts import ADS, ADS_WAIT, extension, refs_of
 from masche.model.blob import Blob
 from masche.model.view import Cluster, Protocol, Traffic
@@ -26,6 +26,9 @@ MTLS_KEY = "mtls"
 MTLS_METADATA = "envoy.transport_socket_match"
 PLAINTEXT = "plaintext"
 """An endpoint whose metadata say ``mtls: plaintext`` has no proxy and is called in the clear."""
+
+LOCAL = "local"
+"""One that says ``mtls: local`` is served by the very proxy that calls, and is called inside of it."""
 
 RAW_BUFFER: Body = extension(
     "envoy.transport_sockets.raw_buffer", "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
@@ -52,10 +55,10 @@ HTTP2_UPSTREAM: Body = {
 
 
 @lru_cache(maxsize=65_536)
-def cluster(source: Cluster, *, is_carried: bool = False) -> Blob:
+def cluster(source: Cluster, *, is_carried: bool = False, is_shared: bool = False) -> Blob:
     """Return the encoded cluster; its endpoints come by EDS under the same name.
 
-    ``is_carried`` says that some may be reached by a detour.
+    ``is_carried`` says that some may be reached by a detour, ``is_shared`` that several workloads call through it.
     """
     name = source.service.path
     body = encode(
@@ -65,7 +68,7 @@ def cluster(source: Cluster, *, is_carried: bool = False) -> Blob:
             **_EDS,
             **balancing(source.traffic),
             **_limits(source.traffic),
-            **_transport(source, is_carried=is_carried),
+            **_transport(source, is_carried=is_carried, is_shared=is_shared),
         },
     )
     origins = (*source.origins, *(origin for _, origin in source.traffic.origins))
@@ -79,25 +82,29 @@ def _limits(traffic: Traffic) -> Body:
     }
 
 
-def _transport(source: Cluster, *, is_carried: bool) -> Body:
+def _transport(source: Cluster, *, is_carried: bool, is_shared: bool) -> Body:
     """One socket for both ways, the direct and the carried: a second one, by match, would double each TLS context."""
     plaintext = {"name": PLAINTEXT, "match": {MTLS_KEY: PLAINTEXT}, "transport_socket": RAW_BUFFER}
-    socket = extension("envoy.transport_sockets.tls", _TLS, {"common_tls_context": _tls(source)})
+    context: Body = {"common_tls_context": _tls(source, is_shared=is_shared)}
+    socket = extension("envoy.transport_sockets.tls", _TLS, {**context, **(peer.NO_RESUMPTION if is_shared else {})})
     tls: Body = {
         "transport_socket": through(socket) if is_carried else socket,
-        "transport_socket_matches": [plaintext],
+        "transport_socket_matches": [plaintext, *((_LOCAL,) if is_shared else ())],
     }
     if not source.protocol.is_http:
         return tls
     return {**tls, "typed_extension_protocol_options": {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, _http_options(source))}}
 
 
-def _tls(source: Cluster) -> Body:
+_LOCAL: Body = {"name": LOCAL, "match": {MTLS_KEY: LOCAL}, "transport_socket": inside(RAW_BUFFER)}
+
+
+def _tls(source: Cluster, *, is_shared: bool) -> Body:
     names = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in source.identities]
     return {
         "tls_params": TLS_1_3,
         "alpn_protocols": _alpn(source),
-        "tls_certificate_sds_secret_configs": [{"name": secret.CERTIFICATE, "sds_config": ADS_WAIT}],
+        **(peer.CALLERS_CERTIFICATE if is_shared else peer.own_certificate()),
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": names},
             "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},

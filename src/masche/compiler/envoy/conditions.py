@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import assert_never
 
+from masche.compiler.envoy import peer
 from masche.compiler.envoy.parts import escaped, regex
 from masche.model.view import Attribute, Condition, Pattern, PatternKind
 from masche.wire.messages import Body
@@ -20,21 +21,46 @@ Encode = Callable[[Pattern], Body]
 
 
 def principal(condition: Condition) -> Body:
-    """Return a Principal for a condition on the caller."""
+    """Return a Principal for a condition on the caller, who is known by a certificate."""
+    return combined(condition, _principal(condition), _PRINCIPALS)
+
+
+def principal_or_neighbour(condition: Condition) -> Body:
+    """Return the same where a caller may also be known by its network namespace: one that calls through its proxy."""
+    by_certificate, by_namespace = _principal(condition), _neighbour(condition)
+
+    def encode(pattern: Pattern) -> Body:
+        return {"or_ids": {"ids": [by_certificate(pattern), by_namespace(pattern)]}}
+
+    return combined(condition, encode, _PRINCIPALS)
+
+
+_PRINCIPALS = ("or_ids", "and_ids", "ids", "not_id")
+
+
+def _principal(condition: Condition) -> Encode:
     match condition.attribute:
-        case Attribute.PRINCIPAL:
-            encode: Encode = _identity
-        case Attribute.NAMESPACE:
-            encode = _namespace
-        case Attribute.SERVICE_ACCOUNT:
-            encode = _service_account
+        case Attribute.PRINCIPAL | Attribute.NAMESPACE | Attribute.SERVICE_ACCOUNT:
+            return lambda pattern: _authenticated(_spiffe_id(condition.attribute, pattern))
         case Attribute.SOURCE_IP:
-            encode = _address("direct_remote_ip")
+            return _address("direct_remote_ip")
         case Attribute.REMOTE_IP:
-            encode = _address("remote_ip")
+            return _address("remote_ip")
         case _:
             raise ValueError(f"{condition.attribute} is not about the caller")
-    return combined(condition, encode, ("or_ids", "and_ids", "ids", "not_id"))
+
+
+def _neighbour(condition: Condition) -> Encode:
+    """Compare with what was written down when the connection was captured."""
+    match condition.attribute:
+        case Attribute.SOURCE_IP | Attribute.REMOTE_IP:
+            return lambda pattern: _written(peer.SOURCE, {"address_match": {"ranges": [_range(pattern)]}})
+        case _:
+            return lambda pattern: _written(peer.PEER, {"string_match": _spiffe_id(condition.attribute, pattern)})
+
+
+def _written(key: str, matcher: Body) -> Body:
+    return {"filter_state": {"key": key, **matcher}}
 
 
 def permission(condition: Condition) -> Body:
@@ -90,28 +116,33 @@ def string(pattern: Pattern, *, ignore_case: bool = False) -> Body:
     return {**body, "ignore_case": True} if ignore_case else body
 
 
-def _identity(pattern: Pattern) -> Body:
+def _spiffe_id(attribute: Attribute, pattern: Pattern) -> Body:
+    """Return a StringMatcher for the SPIFFE ID of a caller."""
+    match attribute:
+        case Attribute.PRINCIPAL:
+            return _whole(pattern)
+        case Attribute.NAMESPACE:
+            return {"safe_regex": regex(f"{_SPIFFE}{_SEGMENT}/ns/{_segment(pattern)}/sa/{_SEGMENT}")}
+        case _:
+            return _service_account(pattern)
+
+
+def _whole(pattern: Pattern) -> Body:
     """Compare with the verified SAN, which has a scheme that policies leave out."""
     match pattern.kind:
         case PatternKind.EXACT | PatternKind.PREFIX:
-            return _authenticated(string(Pattern(pattern.kind, _SPIFFE + pattern.value)))
+            return string(Pattern(pattern.kind, _SPIFFE + pattern.value))
         case PatternKind.PRESENT:
-            return _authenticated({"prefix": _SPIFFE})
+            return {"prefix": _SPIFFE}
         case _:
-            return _authenticated(string(pattern))
-
-
-def _namespace(pattern: Pattern) -> Body:
-    return _authenticated({"safe_regex": regex(f"{_SPIFFE}{_SEGMENT}/ns/{_segment(pattern)}/sa/{_SEGMENT}")})
+            return string(pattern)
 
 
 def _service_account(pattern: Pattern) -> Body:
     """``namespace/name``: a service account is never meant without its namespace."""
     namespace, _, name = pattern.value.rpartition("/")
     where = escaped(namespace) if namespace else _SEGMENT
-    return _authenticated(
-        {"safe_regex": regex(f"{_SPIFFE}{_SEGMENT}/ns/{where}/sa/{_segment(Pattern(pattern.kind, name))}")}
-    )
+    return {"safe_regex": regex(f"{_SPIFFE}{_SEGMENT}/ns/{where}/sa/{_segment(Pattern(pattern.kind, name))}")}
 
 
 def _segment(pattern: Pattern) -> str:
@@ -134,12 +165,13 @@ def _authenticated(matcher: Body) -> Body:
 
 
 def _address(field: str) -> Encode:
-    def encode(pattern: Pattern) -> Body:
-        prefix, _, length = pattern.value.partition("/")
-        whole = 128 if ":" in prefix else 32
-        return {field: {"address_prefix": prefix, "prefix_len": int(length) if length else whole}}
+    return lambda pattern: {field: _range(pattern)}
 
-    return encode
+
+def _range(pattern: Pattern) -> Body:
+    prefix, _, length = pattern.value.partition("/")
+    whole = 128 if ":" in prefix else 32
+    return {"address_prefix": prefix, "prefix_len": int(length) if length else whole}
 
 
 def _header(name: str) -> Encode:

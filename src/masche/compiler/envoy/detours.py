@@ -7,7 +7,7 @@ endpoint names. Invariant: whoever cannot show one of the gateways' identities c
 
 from functools import lru_cache
 
-from masche.compiler.envoy import carried, edge
+from masche.compiler.envoy import carried, edge, peer
 from masche.compiler.envoy.clusters import CLUSTER, HTTP2_UPSTREAM, TLS_1_3
 from masche.compiler.envoy.inbound import LISTENER
 from masche.compiler.envoy.managers import tcp_proxy
@@ -32,9 +32,12 @@ TUNNEL_WINDOWS: Body = {
 
 
 @lru_cache(maxsize=64)
-def blobs(gateways: tuple[str, ...]) -> tuple[Blob, ...]:
-    """Return the cluster and the listener of a proxy that may take detours by ``gateways`` (SPIFFE IDs); or nothing."""
-    return (_cluster(gateways), _listener()) if gateways else ()
+def blobs(gateways: tuple[str, ...], *, is_shared: bool = False) -> tuple[Blob, ...]:
+    """Return the cluster and the listener of a proxy that may take detours by ``gateways`` (SPIFFE IDs); or nothing.
+
+    Where several workloads share the proxy, each shows the gateway its own certificate.
+    """
+    return (_cluster(gateways, is_shared=is_shared), _listener()) if gateways else ()
 
 
 def _listener() -> Blob:
@@ -65,7 +68,8 @@ _FROM_METADATA = extension(
 """Reads from the endpoint's metadata where the gateway is."""
 
 
-def _cluster(gateways: tuple[str, ...]) -> Blob:
+def _cluster(gateways: tuple[str, ...], *, is_shared: bool) -> Blob:
+    context: Body = {"common_tls_context": _tls(gateways, is_shared=is_shared)}
     body: Body = {
         "name": carried.LISTENER,
         "type": "ORIGINAL_DST",
@@ -76,18 +80,20 @@ def _cluster(gateways: tuple[str, ...]) -> Blob:
             "tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 30, "keepalive_interval": 5}
         },
         "circuit_breakers": {"thresholds": [_UNLIMITED]},
-        "transport_socket": extension("envoy.transport_sockets.tls", _TLS, {"common_tls_context": _tls(gateways)}),
+        "transport_socket": extension(
+            "envoy.transport_sockets.tls", _TLS, {**context, **(peer.NO_RESUMPTION if is_shared else {})}
+        ),
         "typed_extension_protocol_options": {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, _OPTIONS)},
     }
     return framing.blob(types.CLUSTER, carried.LISTENER, encode(CLUSTER, body))
 
 
-def _tls(gateways: tuple[str, ...]) -> Body:
+def _tls(gateways: tuple[str, ...], *, is_shared: bool) -> Body:
     names = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in gateways]
     return {
         "tls_params": TLS_1_3,
         "alpn_protocols": ["h2"],
-        "tls_certificate_sds_secret_configs": [{"name": secret.CERTIFICATE, "sds_config": ADS_WAIT}],
+        **(peer.CALLERS_CERTIFICATE if is_shared else peer.own_certificate()),
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": names},
             "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},

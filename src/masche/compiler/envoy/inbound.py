@@ -7,16 +7,30 @@ connections too that are open already. Invariant: under STRICT there is no filte
 the mutual-TLS chain ever says which rule refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from ipaddress import ip_address
 
-from masche.compiler.envoy import concurrency, edge, rbac, reports
+from masche.compiler.envoy import concurrency, edge, peer, rbac, reports
 from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER, TLS_1_3
 from masche.compiler.envoy.managers import ROUTER, by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.matches import IDEMPOTENT, UPGRADES
-from masche.compiler.envoy.parts import ADS_WAIT, INTERNAL_HEADERS, address, extension, refs_of, without_headers
+from masche.compiler.envoy.parts import (
+    ADS_WAIT,
+    INTERNAL_HEADERS,
+    address,
+    extension,
+    header,
+    literal,
+    refs_of,
+    without_headers,
+)
 from masche.compiler.envoy.retries import UNREACHED
+from masche.compiler.envoy.seated import Seated
 from masche.model.blob import Blob
-from masche.model.refs import Origin
+from masche.model.refs import Ref
 from masche.model.vantage import Seat, SeatPort
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
 from masche.wire import framing, secret, stats, types
@@ -48,34 +62,85 @@ _KEEPALIVE_TIMEOUT = 1.0
 """Idle HTTP/1 connections to the application are dropped before common servers drop them (Node and uvicorn: 5 s)."""
 
 
-def listener(inbound: Inbound, seat: Seat, port: SeatPort) -> Blob:
+class Known(Enum):
+    """How a caller is known: by the certificate that it shows, by its network namespace, or not at all."""
+
+    BY_CERTIFICATE = "certificate"
+    BY_NAMESPACE = "namespace"
+    NOT_AT_ALL = "nobody"
+
+    @property
+    def peer(self) -> str:
+        """The format that says who calls; nobody has no name."""
+        return peer.PEER_VALUE if self is Known.BY_NAMESPACE else reports.CERTIFIED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One application port of one seat, and how calls to it are received."""
+
+    inbound: Inbound
+    seat: Seat
+    port: SeatPort
+    seated: Seated
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """Of its listener, its cluster and its table of routes."""
+        return self.seated.inbound(self.port.app_port)
+
+    @property
+    def destination(self) -> str:
+        """How statistics name it."""
+        return f"inbound/{self.seat.workload}/{self.port.app_port}"
+
+    @property
+    def spoken(self) -> InboundPort:
+        """What is spoken on it; on one that no Service points at it is bytes."""
+        unknown = InboundPort(target=self.port.app_port, protocol=Protocol.TCP)
+        wanted = {self.port.app_port, self.port.name}
+        return next((each for each in self.inbound.ports if each.target in wanted), unknown)
+
+    @property
+    def mode(self) -> MtlsMode:
+        """Whether callers must show a certificate."""
+        return dict(self.inbound.port_mtls).get(self.port.app_port, self.inbound.mtls)
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies that decide something."""
+        return tuple(policy for policy in self.inbound.policies if policy.decision is not Decision.AUDIT)
+
+    @property
+    def refs(self) -> frozenset[Ref]:
+        """The resources that all of this came from."""
+        inbound = self.inbound
+        return refs_of((*inbound.origins, *(origin for policy in inbound.policies for origin in policy.origins)))
+
+
+def listener(served: Served) -> Blob:
     """Return the listener through which calls to one application port arrive."""
-    name = f"inbound/{port.app_port}"
-    policies = _enforced(inbound)
-    mode = dict(inbound.port_mtls).get(port.app_port, inbound.mtls)
-    spoken = _spoken(inbound.ports, port)
-    tls = _chain("mtls", _filters(seat, port, spoken, policies, is_mtls=True), _tls_socket(spoken.protocol))
-    plain = _chain("plaintext", _filters(seat, port, spoken, policies, is_mtls=False), RAW_BUFFER)
     body: dict[str, Json] = {
-        "name": name,
-        "address": address(seat.bind, port.mesh_port, seat.namespace_path),
+        "name": served.name,
+        "address": address(served.seat.bind, served.port.mesh_port),
         "traffic_direction": "INBOUND",
         **edge.LISTENER,
-        **_chains(mode, tls, plain),
+        **_chains(served),
     }
-    return framing.blob(types.LISTENER, name, encode(LISTENER, body), refs_of(_origins(inbound)))
+    return framing.blob(types.LISTENER, served.name, encode(LISTENER, body), served.refs)
 
 
-def clusters(inbound: Inbound, seat: Seat, port: SeatPort) -> tuple[Blob, ...]:
+def clusters(served: Served) -> tuple[Blob, ...]:
     """Return the clusters of one application port: one, and for HTTP a second that speaks HTTP/2 to it, for gRPC."""
-    name = f"inbound/{port.app_port}"
-    match _protocol(inbound.ports, port):
+    name = served.name
+    match served.spoken.protocol:
         case Protocol.TCP:
-            return (_cluster(name, seat, port, None),)
+            return (_cluster(name, served, None),)
         case Protocol.HTTP2 | Protocol.GRPC:
-            return (_cluster(name, seat, port, _HTTP_2),)
+            return (_cluster(name, served, _HTTP_2),)
         case Protocol.HTTP:
-            return (_cluster(name, seat, port, _HTTP_1), _cluster(f"{name}/h2", seat, port, _HTTP_2))
+            return (_cluster(name, served, _HTTP_1), _cluster(f"{name}/h2", served, _HTTP_2))
 
 
 _HTTP_1: Body = {
@@ -88,83 +153,101 @@ _HTTP_2: Body = {
 }
 
 
-def _protocol(ports: Iterable[InboundPort], port: SeatPort) -> Protocol:
-    """What is spoken on a port; one that no Service points at is bytes."""
-    return _spoken(ports, port).protocol
-
-
-def _spoken(ports: Iterable[InboundPort], port: SeatPort) -> InboundPort:
-    unknown = InboundPort(target=port.app_port, protocol=Protocol.TCP)
-    return next((each for each in ports if each.target in {port.app_port, port.name}), unknown)
-
-
-def _origins(inbound: Inbound) -> tuple[Origin, ...]:
-    return (*inbound.origins, *(origin for policy in inbound.policies for origin in policy.origins))
-
-
-def _chains(mode: MtlsMode, tls: Body, plain: Body) -> Body:
-    match mode:
-        case MtlsMode.STRICT:
-            return {"filter_chains": [tls]}
-        case MtlsMode.DISABLE:
-            return {"filter_chains": [plain]}
+def _chains(served: Served) -> Body:
+    """The filter chains of a mesh port."""
+    match served.mode:
         case MtlsMode.PERMISSIVE:
-            chains = [
+            # A plaintext caller that waits for the server to speak first is let through when the inspector gives up.
+            more: Body = {"listener_filters": [TLS_INSPECTOR], "continue_on_listener_filters_timeout": True}
+            return {**more, "filter_chains": chains(served)}
+        case _:
+            return {"filter_chains": chains(served)}
+
+
+def chains(served: Served) -> list[Body]:
+    """Return the filter chains for callers from elsewhere; to tell them apart, PERMISSIVE needs the TLS inspector."""
+    tls = {**_chain("mtls", served, Known.BY_CERTIFICATE), "transport_socket": _tls_socket(served)}
+    plain = {**_chain("plaintext", served, Known.NOT_AT_ALL), "transport_socket": RAW_BUFFER}
+    match served.mode:
+        case MtlsMode.STRICT:
+            return [tls]
+        case MtlsMode.DISABLE:
+            return [plain]
+        case MtlsMode.PERMISSIVE:
+            return [
                 {**tls, "filter_chain_match": {"transport_protocol": "tls"}},
                 {**plain, "filter_chain_match": {"transport_protocol": "raw_buffer"}},
             ]
-            # A plaintext caller that waits for the server to speak first is let through when the inspector gives up.
-            more: Body = {"listener_filters": [TLS_INSPECTOR], "continue_on_listener_filters_timeout": True}
-            return {**more, "filter_chains": chains}
 
 
-def _chain(name: str, filters: list[Body], socket: Body) -> Body:
-    return {"name": name, "filters": filters, "transport_socket": socket}
+def _chain(name: str, served: Served, known: Known) -> Body:
+    return {"name": name, "filters": filters(served, known)}
 
 
-def _tls_socket(protocol: Protocol) -> Body:
+def _tls_socket(served: Served) -> Body:
     """Mutual TLS, in which a caller without a certificate from a trusted root never finishes the handshake."""
     context: Body = {
         "tls_params": TLS_1_3,
-        "alpn_protocols": ["h2", "http/1.1"] if protocol.is_http else [],
-        "tls_certificate_sds_secret_configs": [{"name": secret.CERTIFICATE, "sds_config": ADS_WAIT}],
+        "alpn_protocols": ["h2", "http/1.1"] if served.spoken.protocol.is_http else [],
+        **peer.own_certificate(served.seated.certificate),
         "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},
     }
     body: Body = {"require_client_certificate": True, "common_tls_context": context}
     return {"name": "envoy.transport_sockets.tls", "typed_config": any_of(_TLS, body)}
 
 
-def _filters(
-    seat: Seat, port: SeatPort, spoken: InboundPort, policies: tuple[Policy, ...], *, is_mtls: bool
-) -> list[Body]:
-    name = f"inbound/{port.app_port}"
-    destination = f"inbound/{seat.workload}/{port.app_port}"
+def filters(served: Served, known: Known) -> list[Body]:
+    """Return the network filters that receive calls of those who are known so."""
+    name, spoken = served.name, served.spoken
+    said = (known.peer, served.seated.tag)
     if not spoken.protocol.is_http:
-        logs = reports.inbound_tcp(destination, rbac.NETWORK_FILTER)
-        judges = rbac.network_filters(policies, port.app_port)
+        logs = reports.inbound_tcp(served.destination, rbac.NETWORK_FILTER, *said)
+        judges = rbac.network_filters(served.policies, served.port.app_port, is_shared=served.seated.is_shared)
         return [
             *judges,
             tcp_proxy(name, ((name, 1),), logs, edge.MAX_CONNECTION_AGE, **(_AFTER_DATA if judges else {})),
         ]
-    logs = reports.inbound_http(destination, rbac.HTTP_FILTER)
+    logs = reports.inbound_http(served.destination, rbac.HTTP_FILTER, *said)
     manager = connection_manager(
         name,
         by_table(name),
-        (*((_SERVICE_TIME,) if is_mtls else ()), *rbac.HTTP_FILTERS, *concurrency.filters(spoken.concurrency)),
+        (*_introduction(served, known), *rbac.HTTP_FILTERS, *concurrency.filters(spoken.concurrency)),
         logs,
         router=ROUTER,
         early_header_mutation_extensions=_VOICES,
         # The caller's verified identity replaces whatever a header claims; a plaintext caller has none.
-        forward_client_cert_details="SANITIZE_SET" if is_mtls else "SANITIZE",
-        set_current_client_cert_details={"uri": True} if is_mtls else None,
-        local_reply_config={"mappers": _replies(spoken, is_mtls=is_mtls)},
+        forward_client_cert_details="SANITIZE_SET" if known is Known.BY_CERTIFICATE else "SANITIZE",
+        set_current_client_cert_details={"uri": True} if known is Known.BY_CERTIFICATE else None,
+        local_reply_config={"mappers": _replies(spoken, known)},
     )
     return [manager]
 
 
-_SERVICE_TIME = reports.service_time()
-"""First of the chain, so that it is the last to touch an answer; only a caller that proved who it is learns it."""
+def _introduction(served: Served, known: Known) -> tuple[Body, ...]:
+    """First of the chain, so that it is the last to touch an answer; only a caller that is known learns it."""
+    match known:
+        case Known.BY_CERTIFICATE:
+            return (_SERVICE_TIME,)
+        case Known.BY_NAMESPACE:
+            return (_introducing(served.identity),)
+        case Known.NOT_AT_ALL:
+            return ()
 
+
+@lru_cache(maxsize=4_096)
+def _introducing(identity: str) -> Body:
+    """Say of a caller of the same proxy what mutual TLS would have said of it, to the application at ``identity``."""
+    said = {
+        "x-forwarded-client-cert": f"By={literal(identity)};URI={peer.PEER_VALUE}",
+        "x-forwarded-proto": "https",
+    }
+    return reports.service_time(
+        *({"append": header(name, value, "OVERWRITE_IF_EXISTS_OR_ADD")} for name, value in said.items()),
+        {"append": header("x-forwarded-for", peer.SOURCE_VALUE, "APPEND_IF_EXISTS_OR_ADD")},
+    )
+
+
+_SERVICE_TIME = reports.service_time()
 _AFTER_DATA: dict[str, Json] = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 16 * 1024}
 """Envoy judges a connection at its first byte, so until then the application, which may speak first, is not asked.
 
@@ -172,40 +255,35 @@ A server that speaks first is therefore not served on a port that policies guard
 """
 
 
-def tables(inbound: Inbound, seat: Seat, port: SeatPort) -> tuple[Blob, ...]:
+def tables(served: Served) -> tuple[Blob, ...]:
     """Return the table of routes of one application port, with the policies that hold there; none for TCP.
 
     Everything goes to the application; on an HTTP port gRPC is told by its content type, for it needs HTTP/2.
     """
-    name, protocol = f"inbound/{port.app_port}", _protocol(inbound.ports, port)
-    if not protocol.is_http:
+    name, spoken, policies = served.name, served.spoken, served.policies
+    if not spoken.protocol.is_http:
         return ()
-    spoken = _spoken(inbound.ports, port)
     idle, stream_idle = spoken.idle_timeout, spoken.stream_idle_timeout
     idempotent: Body = {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(IDEMPOTENT)}}}
+    grpc = f"{name}/h2" if spoken.protocol is Protocol.HTTP else name
     routes = [
-        _route(f"{name}/h2" if protocol is Protocol.HTTP else name, {"prefix": "/", "grpc": {}}, (), stream_idle),
+        _route(grpc, {"prefix": "/", "grpc": {}}, (), stream_idle),
         _route(name, {"prefix": "/", "headers": [UPGRADES]}, (), stream_idle),
         _route(name, {"prefix": "/", "headers": [idempotent]}, ("reset",), idle),
         _route(name, {"prefix": "/"}, (), idle),
     ]
-    policies = _enforced(inbound)
-    said: Body = {"filter_metadata": {_METADATA: {_IMPLICIT: _implicit_denial(seat, policies)}}}
+    said: Body = {"filter_metadata": {_METADATA: {_IMPLICIT: _implicit_denial(served.seat, policies)}}}
     body: Body = {
         "name": name,
         "virtual_hosts": [
             {"name": name, "domains": ["*"], "routes": [{**route, "metadata": said} for route in routes]}
         ],
-        "typed_per_filter_config": rbac.http_rules(policies, port.app_port),
+        "typed_per_filter_config": rbac.http_rules(policies, served.port.app_port, is_shared=served.seated.is_shared),
         "request_headers_to_remove": INTERNAL_HEADERS,
         # An application cannot claim that it was not reached, nor name a rule, nor say what it took.
         "response_headers_to_remove": [UNREACHED, DENIED, stats.SERVICE_HEADER],
     }
-    return (framing.blob(types.ROUTES, name, encode(_TABLE, body), refs_of(_origins(inbound))),)
-
-
-def _enforced(inbound: Inbound) -> tuple[Policy, ...]:
-    return tuple(policy for policy in inbound.policies if policy.decision is not Decision.AUDIT)
+    return (framing.blob(types.ROUTES, name, encode(_TABLE, body), served.refs),)
 
 
 def _route(cluster: str, match: Body, conditions: tuple[str, ...], idle_timeout: float) -> Body:
@@ -238,10 +316,10 @@ _DENIALS = (
 """Say which rule refused: the DENY rule that matched, or that no ALLOW policy did, and which there were."""
 
 
-def _replies(spoken: InboundPort, *, is_mtls: bool) -> list[Body]:
+def _replies(spoken: InboundPort, known: Known) -> list[Body]:
     """What is added to answers that are the proxy's own."""
     refused = (_REFUSED_REPLY,) if spoken.concurrency.enabled else ()
-    return [*(_DENIALS if is_mtls else ()), _UNREACHED_REPLY, *refused]
+    return [*(() if known is Known.NOT_AT_ALL else _DENIALS), _UNREACHED_REPLY, *refused]
 
 
 _REFUSED_REPLY = _reply(concurrency.REFUSED, UNREACHED, "1")
@@ -251,8 +329,9 @@ _UNREACHED_REPLY = _reply({"response_flag_filter": {"flags": ["UF", "UO"]}}, UNR
 """The application refused the connection, or had too many: nothing was sent, so a caller may ask another instance."""
 
 
-def _cluster(name: str, seat: Seat, port: SeatPort, options: Body | None) -> Blob:
-    endpoint = {"endpoint": {"address": address(seat.app_address, port.app_port)}}
+def _cluster(name: str, served: Served, options: Body | None) -> Blob:
+    seat = served.seat
+    endpoint = {"endpoint": {"address": address(seat.app_address, served.port.app_port)}}
     body: dict[str, Json] = {
         "name": name,
         "type": "STATIC",
@@ -262,12 +341,16 @@ def _cluster(name: str, seat: Seat, port: SeatPort, options: Body | None) -> Blo
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     if seat.namespace_path:
-        source = {"address": "127.0.0.1", "port_value": 0, "network_namespace_filepath": seat.namespace_path}
+        anywhere = str(_ANY[ip_address(seat.app_address).version])
+        source = {"address": anywhere, "port_value": 0, "network_namespace_filepath": seat.namespace_path}
         body["upstream_bind_config"] = {"source_address": source}
     if options is not None:
         body["typed_extension_protocol_options"] = {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, options)}
     return framing.blob(types.CLUSTER, name, encode(CLUSTER, body))
 
+
+_ANY: Mapping[int, str] = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - whichever source the namespace gives, bound to nothing
+"""What a connection into another network namespace is bound to: the namespace alone matters."""
 
 _UNLIMITED: Body = {
     "max_connections": 1_000_000,

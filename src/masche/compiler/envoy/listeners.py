@@ -4,7 +4,8 @@ Decided from the View (shared by many) and the Seat (its own). Invariant: nothin
 can leak into what is.
 """
 
-from masche.compiler.envoy import gateway, inbound, outbound, tunnels
+from masche.compiler.envoy import gateway, inbound, neighbours, outbound, tunnels
+from masche.compiler.envoy.seated import Seated, is_shared
 from masche.model.blob import Blob
 from masche.model.vantage import Placement, Seat
 from masche.model.view import View
@@ -16,9 +17,13 @@ def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
         return tuple(tunnels.listener(view.trust_domain, seat, port) for port in seat.ports)
     if view.vantage.placement is Placement.GATEWAY:
         return _gateway(view, seat)
-    clusters = [blob for port in seat.ports for blob in inbound.clusters(view.inbound, seat, port)]
-    tables = [blob for port in seat.ports for blob in inbound.tables(view.inbound, seat, port)]
-    found = [inbound.listener(view.inbound, seat, port) for port in seat.ports]
+    served = _served(view, seat)
+    clusters = [blob for each in served for blob in inbound.clusters(each)]
+    tables = [blob for each in served for blob in inbound.tables(each)]
+    found = [inbound.listener(each) for each in served]
+    if is_shared(view.vantage):
+        found += [neighbours.listener(each) for each in served]
+        return (*clusters, *found, *tables)
     reached = {each.service: each for each in view.outbound}
     found += [
         outbound.local_listener(reached[local.service], local.port, view.identity, seat)
@@ -29,6 +34,14 @@ def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
         clusters += outbound.proxy_clusters()
         found += outbound.proxy_listeners(view.identity, seat)
     return (*clusters, *found, *tables)
+
+
+def _served(view: View, seat: Seat) -> tuple[inbound.Served, ...]:
+    seated = Seated.of(view.vantage, seat)
+    return tuple(
+        inbound.Served(inbound=view.inbound, seat=seat, port=port, seated=seated, identity=view.identity)
+        for port in seat.ports
+    )
 
 
 def _gateway(view: View, seat: Seat) -> tuple[Blob, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from masche.compiler.envoy import edge
 from masche.compiler.envoy.parts import ADS, extension
-from masche.compiler.envoy.reports import INSTANCES
+from masche.compiler.envoy.reports import instances
 from masche.wire.messages import Body, Json
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -17,12 +17,14 @@ _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 ROUTER = extension("envoy.filters.http.router", _ROUTER, {"suppress_envoy_headers": True})
 """Last of every chain: it sends the request on."""
 
-CALLING_ROUTER = extension(
-    "envoy.filters.http.router",
-    _ROUTER,
-    {"suppress_envoy_headers": True, "upstream_log": INSTANCES},
-)
-"""The same where instances are chosen, so that each is reported on."""
+
+def calling_router(workload: str = "") -> Body:
+    """Return the same where instances are chosen, so that each is reported on; ``workload`` says by whom."""
+    body: Body = {"suppress_envoy_headers": True, "upstream_log": instances(workload)}
+    return extension("envoy.filters.http.router", _ROUTER, body)
+
+
+CALLING_ROUTER = calling_router()
 
 WEBSOCKET: Body = {"upgrade_type": "websocket"}
 CONNECT: Body = {"upgrade_type": "CONNECT"}

@@ -7,16 +7,17 @@ nothing. Invariant: whichever way a request takes, it is routed by the same rout
 from functools import lru_cache
 
 from masche.compiler.envoy import edge, on_demand, passthrough, reports, spent
-from masche.compiler.envoy.balancing import CALLER
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
 from masche.compiler.envoy.inbound import LISTENER
 from masche.compiler.envoy.managers import CONNECT, WEBSOCKET, by_table, connection_manager, tcp_proxy
-from masche.compiler.envoy.parts import address, extension, literal, refs_of
+from masche.compiler.envoy.parts import address, extension, refs_of
+from masche.compiler.envoy.peer import CALLER, introduced
 from masche.compiler.envoy.route_tables import PROXY, PROXY_CONNECT
 from masche.compiler.envoy.routes import INVALID, cluster_name
+from masche.compiler.envoy.seated import Seated
 from masche.model.blob import Blob
-from masche.model.refs import Ref
+from masche.model.refs import Name, Ref
 from masche.model.vantage import Seat
 from masche.model.view import Outbound
 from masche.wire import framing, types
@@ -38,21 +39,22 @@ def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> 
     """
     weights = () if outbound.protocol.is_http else _weighted(outbound)
     refs = refs_of(outbound.origins)
-    seated = (str(seat.workload), seat.namespace_path)
-    return _local(outbound.service.path, weights, port, identity, seated=seated, refs=refs)
+    seated = Seated(workload=Name(*seat.workload), is_shared=False)
+    where = (seat.namespace_path, port)
+    return _local(outbound.service.path, weights, where, identity, seated=seated, refs=refs)
 
 
 @lru_cache(maxsize=LOCAL_LISTENERS_REMEMBERED)
 def _local(
     name: str,
     weights: tuple[tuple[str, int], ...],
-    port: int,
+    where: tuple[str, int],
     identity: str,
     *,
-    seated: tuple[str, str],
+    seated: Seated,
     refs: frozenset[Ref],
 ) -> Blob:
-    workload, namespace_path = seated
+    namespace_path, port = where
     if weights:
         chain = tcp_proxy(
             name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE, hash_policy=_BY_CALLER
@@ -68,23 +70,11 @@ def _local(
             skip_xff_append=True,
             local_reply_config=said,
         )
-    return _listener(name, port, [_caller(workload), chain], namespace_path, refs)
-
-
-def _caller(workload: str) -> Body:
-    """The network filter that says whose calls these are, for those who want them to stay with one instance."""
-    said: Body = {
-        "object_key": CALLER,
-        "factory_key": "envoy.hashable_string",
-        "format_string": {"text_format_source": {"inline_string": literal(workload)}},
-    }
-    return extension("envoy.filters.network.set_filter_state", _FILTER_STATE, {"on_new_connection": [said]})
+    return _listener(name, port, [introduced(seated, identity), chain], namespace_path, refs)
 
 
 _BY_CALLER: list[Json] = [{"filter_state": {"key": CALLER}}]
 """What a connection is hashed by, where the algorithm hashes."""
-
-_FILTER_STATE = "envoy.extensions.filters.network.set_filter_state.v3.Config"
 
 
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
@@ -97,7 +87,7 @@ def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
         connection_manager(name, table, filters, logs, upgrades=upgrades, skip_xff_append=True, local_reply_config=said)
         for name, upgrades in ((PROXY, (WEBSOCKET, CONNECT)), (PROXY_CONNECT, (WEBSOCKET,)))
     )
-    caller = _caller(str(seat.workload))
+    caller = introduced(Seated(workload=Name(*seat.workload), is_shared=False), identity)
     internal: Body = {"name": PROXY_CONNECT, "internal_listener": {}, "filter_chains": [{"filters": [caller, inner]}]}
     return (
         _listener(PROXY, seat.proxy_port, [caller, proxy], seat.namespace_path, frozenset()),

@@ -13,7 +13,7 @@ has answered, and the answer is to name the rule.
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from masche.compiler.envoy.conditions import permission, principal
+from masche.compiler.envoy.conditions import permission, principal, principal_or_neighbour
 from masche.compiler.envoy.parts import extension
 from masche.model.view import Attribute, Condition, Decision, PatternKind, Policy, Rule
 from masche.wire.messages import Body, Json, any_of
@@ -56,9 +56,12 @@ that it began with, but asks the newest table at each request.
 
 
 @lru_cache(maxsize=16_384)
-def http_rules(policies: tuple[Policy, ...], port: int) -> dict[str, Json]:
-    """Return ``typed_per_filter_config`` of the table of routes for application port ``port``."""
-    deny, allow = rules(policies, port, is_http=True)
+def http_rules(policies: tuple[Policy, ...], port: int, *, is_shared: bool = False) -> dict[str, Json]:
+    """Return ``typed_per_filter_config`` of the table of routes for application port ``port``.
+
+    ``is_shared`` says that callers may be workloads of the same proxy, too.
+    """
+    deny, allow = rules(policies, port, is_http=True, who=_who(is_shared=is_shared))
     filters = {
         _FORESEE: _shadow(deny, DENY_PREFIX),
         _DENY: {**_enforced(deny), **_shadow(allow, ALLOW_PREFIX)},
@@ -68,9 +71,9 @@ def http_rules(policies: tuple[Policy, ...], port: int) -> dict[str, Json]:
 
 
 @lru_cache(maxsize=16_384)
-def network_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]:
+def network_filters(policies: tuple[Policy, ...], port: int, *, is_shared: bool = False) -> tuple[Body, ...]:
     """Return the network filters that carry out ``policies`` where only bytes are seen."""
-    deny, allow = rules(policies, port, is_http=False)
+    deny, allow = rules(policies, port, is_http=False, who=_who(is_shared=is_shared))
     return tuple(
         extension(
             NETWORK_FILTER, _NETWORK, {**_enforced(some), **_shadow(some, prefix), "stat_prefix": f"inbound/{port}"}
@@ -78,6 +81,10 @@ def network_filters(policies: tuple[Policy, ...], port: int) -> tuple[Body, ...]
         for some, prefix in ((deny, DENY_PREFIX), (allow, ALLOW_PREFIX))
         if some
     )
+
+
+def _who(*, is_shared: bool) -> Encode:
+    return principal_or_neighbour if is_shared else principal
 
 
 def _enforced(rules: Body | None) -> dict[str, Json]:
@@ -89,11 +96,12 @@ def _shadow(rules: Body | None, prefix: str) -> dict[str, Json]:
 
 
 def rules(
-    policies: tuple[Policy, ...], port: int, *, is_http: bool, encode: Encode = permission
+    policies: tuple[Policy, ...], port: int, *, is_http: bool, encode: Encode = permission, who: Encode = principal
 ) -> tuple[Body | None, Body | None]:
     """Return what is denied, and what is allowed; None where nothing is, or where all is."""
-    deny = _policies(policies, Decision.DENY, port, is_http=is_http, encode=encode)
-    allow = _policies(policies, Decision.ALLOW, port, is_http=is_http, encode=encode)
+    both = (who, encode)
+    deny = _policies(policies, Decision.DENY, port, is_http=is_http, both=both)
+    allow = _policies(policies, Decision.ALLOW, port, is_http=is_http, both=both)
     guards = any(policy.decision is Decision.ALLOW for policy in policies)
     return (
         {"action": "DENY", "policies": deny} if deny else None,
@@ -102,20 +110,21 @@ def rules(
 
 
 def _policies(
-    policies: Iterable[Policy], decision: Decision, port: int, *, is_http: bool, encode: Encode
+    policies: Iterable[Policy], decision: Decision, port: int, *, is_http: bool, both: tuple[Encode, Encode]
 ) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for policy in policies:
         if policy.decision is decision:
             for rule in policy.rules:
-                encoded = _rule(rule, port, is_http=is_http, is_deny=decision is Decision.DENY, encode=encode)
+                encoded = _rule(rule, port, is_http=is_http, is_deny=decision is Decision.DENY, both=both)
                 if encoded is not None:
                     found[rule.name] = encoded
     return found
 
 
-def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool, encode: Encode) -> Body | None:
-    """Return one RBAC policy, or None when the rule can never match on this port."""
+def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool, both: tuple[Encode, Encode]) -> Body | None:
+    """Return one RBAC policy, or None when the rule can never match on this port; ``both`` encode who, and what."""
+    who, what = both
 
     def possible(alternatives: tuple[tuple[Condition, ...], ...]) -> list[tuple[Condition, ...]]:
         reduced = (_reduce(each, port, is_http=is_http, is_deny=is_deny) for each in alternatives)
@@ -128,8 +137,8 @@ def _rule(rule: Rule, port: int, *, is_http: bool, is_deny: bool, encode: Encode
     when_source = [condition for condition in when if condition.attribute in _SOURCES]
     when_other = [condition for condition in when if condition.attribute not in _SOURCES]
     return {
-        "principals": [_all([*each, *when_source], principal, "and_ids", "ids") for each in sources],
-        "permissions": [_all([*each, *when_other], encode, "and_rules", "rules") for each in operations],
+        "principals": [_all([*each, *when_source], who, "and_ids", "ids") for each in sources],
+        "permissions": [_all([*each, *when_other], what, "and_rules", "rules") for each in operations],
     }
 
 

@@ -21,6 +21,9 @@ _WHOLE_US = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
 _SERVICE_US = "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:us)%"
 _UPSTREAM_US = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
 
+CERTIFIED = "%DOWNSTREAM_PEER_URI_SAN%"
+"""Who calls, where callers show a certificate."""
+
 _LINE: Body = {
     "time": "%START_TIME%",
     "route": "%ROUTE_NAME%",
@@ -30,7 +33,7 @@ _LINE: Body = {
     "method": "%REQ(:METHOD)%",
     "authority": "%REQ(:AUTHORITY)%",
     "path": "%PATH(NQ)%",
-    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "peer": CERTIFIED,
     "cluster": "%UPSTREAM_CLUSTER_RAW%",
     "upstream": "%UPSTREAM_HOST%",
     "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
@@ -61,57 +64,69 @@ def rule_of(rbac: str) -> str:
 
 
 @lru_cache(maxsize=4_096)
-def outbound_http(identity: str) -> tuple[Body, ...]:
-    """Return the access logs of a listener that takes requests from the workload at ``identity``, or at the edge."""
-    edge = _edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%")
-    return (*_requests(edge), _failures(None))
+def outbound_http(identity: str, workload: str = "") -> tuple[Body, ...]:
+    """Return the access logs of a listener that takes requests from the workload at ``identity``, or at the edge.
+
+    ``workload`` is its name, where statistics are to say whose they are.
+    """
+    edge = _edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%", workload)
+    return (*_requests(edge), _failures(None, CERTIFIED, workload))
 
 
-def _instances() -> tuple[Body, ...]:
-    tags = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%"}
+@lru_cache(maxsize=4_096)
+def instances(workload: str = "") -> tuple[Body, ...]:
+    """Return what a router reports of each try at an instance, repeats included."""
+    tags = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%", **_of(workload)}
     counter = _counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%", stats.FLAGS: _FLAGS})
     latency = _histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
     service_time = _histogram(stats.INSTANCE_SERVICE_US, tags, "Microseconds", f"%RESP({stats.SERVICE_HEADER})%")
     return (
         _statistics([counter], []),
         {**_statistics([], [latency]), "filter": _ANSWERED},
-        {**_statistics([], [service_time]), "filter": _SERVICE_TIME_KNOWN},
+        {**_statistics([], [service_time]), "filter": _NEIGHBOUR_OR_PROVEN if workload else _SERVICE_TIME_KNOWN},
     )
 
 
 @lru_cache(maxsize=4_096)
-def inbound_http(destination: str, rbac: str) -> tuple[Body, ...]:
-    """Return the access logs of a listener that takes requests for ``destination``; ``rbac`` decides."""
-    edge = _edge(stats.REPORTER_DESTINATION, "%DOWNSTREAM_PEER_URI_SAN%", literal(destination))
-    return (*_requests(edge), _denials(edge, rbac), _failures(rbac))
+def inbound_http(destination: str, rbac: str, source: str = CERTIFIED, workload: str = "") -> tuple[Body, ...]:
+    """Return the access logs of a listener that takes requests for ``destination``; ``rbac`` decides.
+
+    ``source`` is the format that says who called.
+    """
+    edge = _edge(stats.REPORTER_DESTINATION, source, literal(destination), workload)
+    return (*_requests(edge), _denials(edge, rbac), _failures(rbac, source, workload))
 
 
 @lru_cache(maxsize=4_096)
-def outbound_tcp(identity: str) -> tuple[Body, ...]:
+def outbound_tcp(identity: str, workload: str = "") -> tuple[Body, ...]:
     """Return the access logs of a listener that takes connections from the workload at ``identity``."""
-    return (_connections(_edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%")),)
+    return (_connections(_edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%", workload)),)
 
 
 @lru_cache(maxsize=4_096)
-def inbound_tcp(destination: str, rbac: str) -> tuple[Body, ...]:
+def inbound_tcp(destination: str, rbac: str, source: str = CERTIFIED, workload: str = "") -> tuple[Body, ...]:
     """Return the access logs of a listener that takes connections for ``destination``."""
-    edge = _edge(stats.REPORTER_DESTINATION, "%DOWNSTREAM_PEER_URI_SAN%", literal(destination))
-    return (_connections(edge), _denials(edge, rbac), {**_LINES, "filter": refused(rbac)})
+    edge = _edge(stats.REPORTER_DESTINATION, source, literal(destination), workload)
+    return (_connections(edge), _denials(edge, rbac), {**_lines(source, workload), "filter": refused(rbac)})
 
 
 _FLAGS = "%RESPONSE_FLAGS%"
 _OUTCOME = {stats.CODE: "%RESPONSE_CODE%", stats.GRPC: "%GRPC_STATUS_NUMBER%", stats.FLAGS: _FLAGS}
 
 
-def service_time() -> Body:
-    """Return the HTTP filter of an inbound listener that tells the caller's proxy how long the application took."""
+def service_time(*requests: Body) -> Body:
+    """Return the HTTP filter of an inbound listener that tells the caller's proxy how long the application took.
+
+    ``requests`` are more mutations, of what is asked.
+    """
     said: Body = {
         "append": {
             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
             "header": {"key": stats.SERVICE_HEADER, "value": _SERVICE_US},
         }
     }
-    return extension("envoy.filters.http.header_mutation", _MUTATION, {"mutations": {"response_mutations": [said]}})
+    mutations: Body = {"request_mutations": list(requests), "response_mutations": [said]}
+    return extension("envoy.filters.http.header_mutation", _MUTATION, {"mutations": mutations})
 
 
 def _status(operator: str, status: int) -> Body:
@@ -134,11 +149,15 @@ _ENDED = _where("response.flags == 0 || response.code >= 500")
 
 _LONGEST_US = 24 * 3600 * 1_000_000
 _SAID_US = f"int(response.headers['{stats.SERVICE_HEADER}'])"
-_SERVICE_TIME_KNOWN = _where(
-    f"response.code < 500 && upstream.tls_version == 'TLSv1.3' && {_SAID_US} >= 0 && {_SAID_US} <= {_LONGEST_US}"
-)
+_PROVEN = "upstream.tls_version == 'TLSv1.3'"
+_SAID = f"{_SAID_US} >= 0 && {_SAID_US} <= {_LONGEST_US}"
+_SERVICE_TIME_KNOWN = _where(f"response.code < 500 && {_PROVEN} && {_SAID}")
 """Holds of such a try when a peer that proved who it is said what it took. Of a connection in the clear there is no TLS
 version, and of what is no number no value: then the expression has none either, and that is not true."""
+
+_INSIDE = "upstream.address.startsWith('envoy://local/')"
+_NEIGHBOUR_OR_PROVEN = _where(f"response.code < 500 && ({_INSIDE} || {_PROVEN}) && {_SAID}")
+"""The same on a proxy that serves several workloads, which hear what the others took from the proxy itself."""
 
 
 def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
@@ -147,8 +166,12 @@ def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
     return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ENDED})
 
 
-def _edge(reporter: str, source: str, destination: str) -> dict[str, str]:
-    return {stats.REPORTER: reporter, stats.SOURCE: source, stats.DESTINATION: destination}
+def _edge(reporter: str, source: str, destination: str, workload: str = "") -> dict[str, str]:
+    return {stats.REPORTER: reporter, stats.SOURCE: source, stats.DESTINATION: destination, **_of(workload)}
+
+
+def _of(workload: str) -> dict[str, str]:
+    return {stats.WORKLOAD: literal(workload)} if workload else {}
 
 
 def _statistics(counters: list[Body], histograms: list[Body]) -> Body:
@@ -186,19 +209,24 @@ def _connections(edge: dict[str, str]) -> Body:
 
 
 def _denials(edge: dict[str, str], rbac: str) -> Body:
-    tags = {stats.SOURCE: edge[stats.SOURCE], stats.DESTINATION: edge[stats.DESTINATION], stats.RULE: rule_of(rbac)}
+    tags = {name: value for name, value in edge.items() if name != stats.REPORTER} | {stats.RULE: rule_of(rbac)}
     return {**_statistics([_counter(stats.DENIED, tags)], []), "filter": refused(rbac)}
 
 
-_LINES = extension("envoy.access_loggers.stdout", _STDOUT, {"log_format": {"json_format": _LINE}})
+def _lines(peer: str = CERTIFIED, workload: str = "") -> Body:
+    line = {**_LINE, "peer": peer, **_of(workload)}
+    return extension("envoy.access_loggers.stdout", _STDOUT, {"log_format": {"json_format": line}})
 
 
-def _failures(rbac: str | None) -> Body:
+_LINES = _lines()
+
+
+def _failures(rbac: str | None, peer: str, workload: str) -> Body:
     """A line for each answer of 500 and above, and for each refusal; all other calls are only counted."""
     server_error = _status("GE", 500)
     refusals = [refused_by_rule(rbac), refused_by_none(rbac)] if rbac else []
     kept: Body = {"or_filter": {"filters": [server_error, *refusals]}} if rbac else server_error
-    return {**_LINES, "filter": kept}
+    return {**_lines(peer, workload), "filter": kept}
 
 
 def _metadata(rbac: str, prefix: str) -> Body:
@@ -206,9 +234,6 @@ def _metadata(rbac: str, prefix: str) -> Body:
     matcher: dict[str, Json] = {"filter": rbac, "path": [{"key": f"{prefix}{_RESULT}"}], "value": value}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
-
-INSTANCES = _instances()
-"""What a router reports of each try at an instance, repeats included."""
 
 BROKEN_DETOURS: tuple[Body, ...] = ({**_LINES, "filter": {"response_flag_filter": {}}},)
 """A line for each detour that could not be taken, beside what the call inside it reports."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from masche.compiler.envoy import detours, tunnels
 from masche.compiler.envoy.clusters import cluster
 from masche.compiler.envoy.route_tables import gateway_table, narrowed_proxy_table, proxy_table, service_table
+from masche.compiler.envoy.seated import is_shared
 from masche.model.blob import Blob
 from masche.model.refs import Name
 from masche.model.vantage import Placement
@@ -18,8 +19,12 @@ def blobs(view: View) -> tuple[Blob, ...]:
     """Return the clusters, then the route tables, of a View."""
     if view.vantage.is_east_west:
         return (tunnels.CARRIED,)
-    is_carried = bool(view.east_west)
-    clusters = tuple(cluster(each, is_carried=is_carried) for each in view.clusters) + detours.blobs(view.east_west)
+    is_carried, is_node = bool(view.east_west), is_shared(view.vantage)
+    clusters = tuple(cluster(each, is_carried=is_carried, is_shared=is_node) for each in view.clusters)
+    clusters += detours.blobs(view.east_west, is_shared=is_node)
+    if is_node:
+        # What is called is chosen by its virtual address alone, in a table that comes with the listeners.
+        return clusters
     if view.vantage.placement is Placement.GATEWAY:
         return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
