@@ -308,9 +308,15 @@ def test_a_grpc_route_is_judged_by_the_standard(name: str):
     assert reason in " | ".join(found.why for found in loaded.errors)
 
 
-def test_a_right_grpc_route_is_valid_and_not_carried_out():
+def test_a_right_grpc_route_is_read():
     loaded = read(
         rule(matches=[{"method": {"service": ".foo.Bar", "method": "Get"}}], backendRefs=[BACKEND]), "GRPCRoute"
     )
-    assert is_valid(loaded.diagnostics)
-    assert [found.code for found in loaded.errors] == ["not-carried-out"]
+    assert not loaded.errors
+    assert [str(found.ref) for found in loaded.resources] == ["GRPCRoute/shop/r"]
+
+
+def test_a_header_of_a_grpc_route_must_be_an_expression_that_envoy_reads():
+    header = {"type": "RegularExpression", "name": "version", "value": "(?=one)"}
+    loaded = read(rule(matches=[{"headers": [header]}], backendRefs=[BACKEND]), "GRPCRoute")
+    assert [found.code for found in loaded.errors] == ["invalid-regex"]

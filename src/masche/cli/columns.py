@@ -89,6 +89,12 @@ def _keys(manifest: Manifest) -> str:
     return ",".join(cast(Manifest, data)) if isinstance(data, dict) else ""
 
 
+_ROUTE: tuple[tuple[str, Cell], ...] = (
+    ("parents", _each("spec", "parentRefs", of=_named("Gateway"))),
+    ("hostnames", _each("spec", "hostnames")),
+    ("rules", _count("spec", "rules")),
+)
+
 COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
     Kind.NAMESPACE: (("labels", _pairs("metadata", "labels")),),
     Kind.SERVICE: (("ports", _each("spec", "ports", of=_service_port)), ("selector", _pairs("spec", "selector"))),
@@ -112,11 +118,8 @@ COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
         ("class", _field("spec", "gatewayClassName")),
         ("listeners", _each("spec", "listeners", of=_listener)),
     ),
-    Kind.HTTP_ROUTE: (
-        ("parents", _each("spec", "parentRefs", of=_named("Gateway"))),
-        ("hostnames", _each("spec", "hostnames")),
-        ("rules", _count("spec", "rules")),
-    ),
+    Kind.HTTP_ROUTE: _ROUTE,
+    Kind.GRPC_ROUTE: _ROUTE,
     Kind.REFERENCE_GRANT: (("from", _each("spec", "from", of=_granted)), ("to", _each("spec", "to", of=_granted))),
     Kind.AUTHORIZATION_POLICY: (
         ("action", _field("spec", "action", default="ALLOW")),

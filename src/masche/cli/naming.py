@@ -15,6 +15,7 @@ SHORT = {
     "gc": Kind.GATEWAY_CLASS,
     "gw": Kind.GATEWAY,
     "route": Kind.HTTP_ROUTE,
+    "grpcroute": Kind.GRPC_ROUTE,
     "grant": Kind.REFERENCE_GRANT,
     "authz": Kind.AUTHORIZATION_POLICY,
     "pa": Kind.PEER_AUTHENTICATION,

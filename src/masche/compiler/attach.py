@@ -1,7 +1,8 @@
-"""Which HTTPRoutes attach to which port of which Service, and which of them a caller of some namespace meets.
+"""Which routes attach to which port of which Service, and which of them a caller of some namespace meets.
 
 GAMMA (GEP-1294): a route in the Service's namespace is a producer's and is for all callers; a route elsewhere is a
-consumer's, for the callers of its own namespace alone, and where there is one the producer's are not asked.
+consumer's, for the callers of its own namespace alone, and where there is one the producer's are not asked. Of routes of
+several kinds at one port the most specific kind decides alone: GRPCRoutes before HTTPRoutes.
 Invariant: a route of a third namespace changes nothing for anybody else.
 """
 
@@ -10,18 +11,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from masche.compiler.grpc_routes import every_route
 from masche.compiler.precedence import seniority
 from masche.compiler.protocol import ports, protocol
 from masche.compiler.remember import by_identity
 from masche.model.refs import Kind, Name, PortRef
 from masche.model.resources.core import Service, ServicePort
 from masche.model.resources.gateway_api import HTTPRoute
+from masche.model.resources.grpc_route import GRPCRoute
 from masche.model.resources.references import ParentReference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """One HTTPRoute at one port, by its ``parentRefs[index]``."""
+    """One route at one port, by its ``parentRefs[index]``."""
 
     route: HTTPRoute
     index: int
@@ -48,11 +51,11 @@ def ports_of(service: Service, parent: ParentReference) -> tuple[ServicePort, ..
 
 @by_identity
 def attachments(
-    services: Mapping[Name, Service], routes: Mapping[Name, HTTPRoute]
+    services: Mapping[Name, Service], http: Mapping[Name, HTTPRoute], grpc: Mapping[Name, GRPCRoute]
 ) -> Mapping[PortRef, tuple[Attachment, ...]]:
     """Return all routes of each Service port, the most senior first."""
     found: defaultdict[PortRef, list[Attachment]] = defaultdict(list)
-    for route in sorted(routes.values(), key=seniority):
+    for route in sorted(every_route(http, grpc), key=seniority):
         seen: set[PortRef] = set()
         for index, port in _ports(services, route):
             if port not in seen:
@@ -72,4 +75,5 @@ def _ports(services: Mapping[Name, Service], route: HTTPRoute) -> Iterator[tuple
 def met_by(all_of_port: tuple[Attachment, ...], *, service: Name, caller: str) -> tuple[Attachment, ...]:
     """Return the attachments that decide for callers of namespace ``caller``: its own, else the producer's."""
     own = tuple(each for each in all_of_port if each.route.metadata.namespace == caller)
-    return own or tuple(each for each in all_of_port if each.route.metadata.namespace == service.namespace)
+    met = own or tuple(each for each in all_of_port if each.route.metadata.namespace == service.namespace)
+    return tuple(each for each in met if each.route.kind is Kind.GRPC_ROUTE) or met

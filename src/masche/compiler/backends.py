@@ -24,15 +24,17 @@ class Unresolved:
     fix: str
 
 
-def resolve(mesh: Mesh, ref: BackendObjectReference, *, namespace: str) -> PortRef | Unresolved:
-    """Follow a reference made by an HTTPRoute of ``namespace``."""
+def resolve(
+    mesh: Mesh, ref: BackendObjectReference, *, namespace: str, kind: Kind = Kind.HTTP_ROUTE
+) -> PortRef | Unresolved:
+    """Follow a reference made by a route of ``kind`` in ``namespace``."""
     target = Name(ref.namespace or namespace, ref.name)
     if (ref.group, ref.kind) != ("", Kind.SERVICE):
         why = f"{ref.kind} of group {ref.group or 'core'!r} cannot be a backend"
         return Unresolved(reason="InvalidKind", why=why, fix="name a Service")
-    source = (GATEWAY_GROUP, str(Kind.HTTP_ROUTE), namespace)
+    source = (GATEWAY_GROUP, str(kind), namespace)
     if not is_granted(mesh.reference_grants, source=source, group="", kind=Kind.SERVICE, target=target):
-        why = f"no ReferenceGrant of namespace {target.namespace} lets HTTPRoutes of {namespace} refer to {target}"
+        why = f"no ReferenceGrant of namespace {target.namespace} lets {kind}s of {namespace} refer to {target}"
         return Unresolved(reason="RefNotPermitted", why=why, fix=f"add a ReferenceGrant in {target.namespace}")
     return _port(mesh, target, ref.port)
 

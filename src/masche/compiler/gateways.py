@@ -11,6 +11,7 @@ from masche.compiler import hostnames, rules
 from masche.compiler.attach import is_service, parent_name
 from masche.compiler.backends import GATEWAY_GROUP
 from masche.compiler.grants import is_granted
+from masche.compiler.grpc_routes import every_route
 from masche.compiler.outbound import by_precedence
 from masche.compiler.precedence import seniority
 from masche.compiler.rules import Setting
@@ -76,7 +77,7 @@ def _hosts(mesh: Mesh, found: Gateway, listener: Listener, of_port: list[Listene
     own = listener.hostname or hostnames.ANY
     attached = [
         (route, frozenset(hosts))
-        for route in sorted(mesh.http_routes.values(), key=seniority)
+        for route in sorted(every_route(mesh.http_routes, mesh.grpc_routes), key=seniority)
         if (hosts := list(hosts_at(mesh, found, listener, route)))
     ]
     wanted = {own} | {host for _, hosts in attached for host in hosts}
@@ -127,9 +128,9 @@ def is_listener(found: Gateway, listener: Listener, route: HTTPRoute, parent: Pa
 
 
 def is_allowed(mesh: Mesh, found: Gateway, listener: Listener, route: HTTPRoute) -> bool:
-    """Say whether the listener lets in HTTPRoutes of the route's namespace."""
+    """Say whether the listener lets in routes of this kind and namespace."""
     kinds = listener.allowed_routes.kinds
-    if kinds and not any((each.group, each.kind) == (GATEWAY_GROUP, Kind.HTTP_ROUTE) for each in kinds):
+    if kinds and not any((each.group, each.kind) == (GATEWAY_GROUP, route.kind) for each in kinds):
         return False
     allowed = listener.allowed_routes.namespaces
     match allowed.from_:

@@ -1,6 +1,6 @@
 """How a caller of some namespace reaches one port of a Service: the names it uses and the whole table of routes.
 
-Without an HTTPRoute the Service itself answers everything; with one, what no rule matches is a 404 (GAMMA: "if an
+Without a route the Service itself answers everything; with one, what no rule matches is a 404 (GAMMA: "if an
 HTTPRoute is attached, requests that match no rule must not fall through"). Equal inputs give the same
 object.
 """
@@ -33,7 +33,7 @@ def outbound(mesh: Mesh, service: Service, *, caller: str) -> tuple[Outbound, ..
 
 def _one(mesh: Mesh, service: Service, port: ServicePort, caller: str) -> Outbound:
     ref = PortRef(*service.name, port.port)
-    all_of_port = attachments(mesh.services, mesh.http_routes).get(ref, ())
+    all_of_port = attachments(mesh.services, mesh.http_routes, mesh.grpc_routes).get(ref, ())
     deciding = met_by(all_of_port, service=service.name, caller=caller)
     consumer = next((caller for each in deciding if each.route.metadata.namespace != service.name.namespace), "")
     made = _made(*_inputs(mesh))
@@ -45,7 +45,14 @@ def _one(mesh: Mesh, service: Service, port: ServicePort, caller: str) -> Outbou
 
 def _inputs(mesh: Mesh) -> tuple[Any, ...]:
     """Every table on which an Outbound depends."""
-    return mesh.services, mesh.http_routes, mesh.reference_grants, mesh.traffic_policies, mesh.config
+    return (
+        mesh.services,
+        mesh.http_routes,
+        mesh.grpc_routes,
+        mesh.reference_grants,
+        mesh.traffic_policies,
+        mesh.config,
+    )
 
 
 @by_identity

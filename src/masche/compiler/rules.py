@@ -188,7 +188,7 @@ def _redirect(redirect: HTTPRequestRedirectFilter, setting: Setting) -> Redirect
 
 
 def _backend(route: HTTPRoute, ref: HTTPBackendRef, setting: Setting) -> Backend:
-    found = resolve(setting.mesh, ref, namespace=route.metadata.namespace)
+    found = resolve(setting.mesh, ref, namespace=route.metadata.namespace, kind=route.kind)
     filters = _Filters.of(ref.filters)
     return Backend(
         cluster=None if isinstance(found, Unresolved) or filters.unknown else found,
@@ -240,7 +240,7 @@ def _retry(retry: HTTPRouteRetry | None) -> Retry | None:
 def _mirrors(route: HTTPRoute, mirrors: Iterable[HTTPRequestMirrorFilter], setting: Setting) -> Iterator[Mirror]:
     """A mirror that leads nowhere is left out: it must never be felt by the caller. Its status says so."""
     for each in mirrors:
-        found = resolve(setting.mesh, each.backend_ref, namespace=route.metadata.namespace)
+        found = resolve(setting.mesh, each.backend_ref, namespace=route.metadata.namespace, kind=route.kind)
         if isinstance(found, PortRef):
             yield _mirror(found, each)
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from itertools import chain
 
 from masche.compiler import gateways
-from masche.compiler.attach import is_service, parent_name, ports_of
+from masche.compiler.attach import attachments, is_service, met_by, parent_name, ports_of
 from masche.compiler.backends import Unresolved, resolve
 from masche.compiler.endpoints import accepts_plaintext
+from masche.compiler.grpc_routes import every_route
 from masche.compiler.policystatus import policy_statuses
 from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.mesh import Mesh
-from masche.model.refs import Kind, Name
-from masche.model.resources.core import EndpointSlice
+from masche.model.refs import Kind, Name, PortRef
+from masche.model.resources.core import EndpointSlice, Service
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, HTTPRouteRule, Listener
 from masche.model.resources.references import BackendObjectReference, ParentReference
 from masche.model.resources.workload import Workload
@@ -24,7 +25,7 @@ from masche.model.resources.workload import Workload
 def statuses(mesh: Mesh) -> tuple[Status, ...]:
     """Return the Status of every resource about which there is something to say, sorted by what it is about."""
     found = chain(
-        (_route(mesh, each) for each in mesh.http_routes.values()),
+        (_route(mesh, each) for each in every_route(mesh.http_routes, mesh.grpc_routes)),
         (_gateway(mesh, each) for each in mesh.gateways.values()),
         (_slice(mesh, each) for each in mesh.endpoint_slices.values()),
         (_workload(mesh, each) for each in mesh.workloads.values() if each.spec.tls == "DISABLE"),
@@ -73,11 +74,24 @@ def _parent_problem(mesh: Mesh, route: HTTPRoute, parent: ParentReference) -> tu
             return "NoMatchingParent", f"there is no Service {name}", "create it, or correct the parentRef"
         if not ports_of(service, parent):
             return "NoMatchingParent", f"no HTTP port of Service {name} is meant", "correct port or sectionName"
-        return _NO_PROBLEM
+        return _outranked(mesh, service, route, parent)
     gateway = mesh.gateways.get(name) if parent.kind == Kind.GATEWAY else None
     if gateway is None:
         return "NoMatchingParent", f"there is no {parent.kind} {name}", "create it, or correct the parentRef"
     return _gateway_problem(mesh, gateway, route, parent)
+
+
+def _outranked(mesh: Mesh, service: Service, route: HTTPRoute, parent: ParentReference) -> tuple[str, str, str]:
+    """Of routes of one namespace at one port those of the most specific kind decide alone."""
+    known = attachments(mesh.services, mesh.http_routes, mesh.grpc_routes)
+    for port in ports_of(service, parent):
+        at_port = known.get(PortRef(*service.name, port.port), ())
+        met = met_by(at_port, service=service.name, caller=route.metadata.namespace)
+        others = [each.route for each in met if each.route.kind is not route.kind]
+        if others and not any(each.route.ref == route.ref for each in met):
+            why = f"at port {port.port} of Service {service.name} {others[0].ref} decides, of a more specific kind"
+            return "NoMatchingParent", why, "say the same in a GRPCRoute, or attach the two to different ports"
+    return _NO_PROBLEM
 
 
 def _gateway_problem(mesh: Mesh, gateway: Gateway, route: HTTPRoute, parent: ParentReference) -> tuple[str, str, str]:
@@ -86,7 +100,7 @@ def _gateway_problem(mesh: Mesh, gateway: Gateway, route: HTTPRoute, parent: Par
         return "NoMatchingParent", f"no listener of Gateway {gateway.name} is meant", "correct port or sectionName"
     allowed = [each for each in meant if gateways.is_allowed(mesh, gateway, each, route)]
     if not allowed:
-        why = f"no listener of Gateway {gateway.name} lets in HTTPRoutes of namespace {route.metadata.namespace}"
+        why = f"no listener of Gateway {gateway.name} lets in {route.kind}s of namespace {route.metadata.namespace}"
         return "NotAllowedByListeners", why, "widen allowedRoutes of a listener"
     if not any(list(gateways.hosts_at(mesh, gateway, each, route)) for each in allowed):
         why = f"no hostname of the route is one of a listener of Gateway {gateway.name}"
@@ -96,7 +110,7 @@ def _gateway_problem(mesh: Mesh, gateway: Gateway, route: HTTPRoute, parent: Par
 
 def _references(mesh: Mesh, route: HTTPRoute) -> Iterator[tuple[str, Diagnostic]]:
     for place, ref in _all_references(route):
-        found = resolve(mesh, ref, namespace=route.metadata.namespace)
+        found = resolve(mesh, ref, namespace=route.metadata.namespace, kind=route.kind)
         if isinstance(found, Unresolved):
             yield (
                 found.reason,

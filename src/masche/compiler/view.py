@@ -64,6 +64,7 @@ def _calling_side(mesh: Mesh, vantage: Vantage) -> Sides:
     shared = _shared(
         mesh.services,
         mesh.http_routes,
+        mesh.grpc_routes,
         mesh.reference_grants,
         mesh.traffic_policies,
         mesh.workloads,

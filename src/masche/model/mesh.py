@@ -12,6 +12,7 @@ from typing import Any
 from masche.model.refs import Name
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
+from masche.model.resources.grpc_route import GRPCRoute
 from masche.model.resources.mesh_config import MeshConfig
 from masche.model.resources.security import AuthorizationPolicy, PeerAuthentication
 from masche.model.resources.traffic_policy import TrafficPolicy
@@ -26,6 +27,7 @@ Resource = (
     | GatewayClass
     | Gateway
     | HTTPRoute
+    | GRPCRoute
     | ReferenceGrant
     | AuthorizationPolicy
     | PeerAuthentication
@@ -52,6 +54,7 @@ class Mesh:
     gateway_classes: Mapping[Name, GatewayClass] = field(default_factory=_empty)
     gateways: Mapping[Name, Gateway] = field(default_factory=_empty)
     http_routes: Mapping[Name, HTTPRoute] = field(default_factory=_empty)
+    grpc_routes: Mapping[Name, GRPCRoute] = field(default_factory=_empty)
     reference_grants: Mapping[Name, ReferenceGrant] = field(default_factory=_empty)
     authorization_policies: Mapping[Name, AuthorizationPolicy] = field(default_factory=_empty)
     peer_authentications: Mapping[Name, PeerAuthentication] = field(default_factory=_empty)

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     GATEWAY_CLASS = "GatewayClass"
     GATEWAY = "Gateway"
     HTTP_ROUTE = "HTTPRoute"
+    GRPC_ROUTE = "GRPCRoute"
     REFERENCE_GRANT = "ReferenceGrant"
     AUTHORIZATION_POLICY = "AuthorizationPolicy"
     PEER_AUTHENTICATION = "PeerAuthentication"

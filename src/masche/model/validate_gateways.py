@@ -102,8 +102,9 @@ def _allowed_routes(allowed: Spot) -> Findings:
         yield Finding(path=namespaces.path, code="selector-missing", why=why, fix="add selector.matchLabels")
     yield from label_selector(namespaces["selector"])
     for kind in allowed["kinds"]:
-        if (kind["group"].text(GROUP), kind["kind"].text()) != (GROUP, "HTTPRoute") and kind.has("kind"):
-            why = f"only HTTPRoutes attach here, so allowing {kind['kind'].text()} has no effect"
+        known = {(GROUP, "HTTPRoute"), (GROUP, "GRPCRoute")}
+        if (kind["group"].text(GROUP), kind["kind"].text()) not in known and kind.has("kind"):
+            why = f"only HTTPRoutes and GRPCRoutes attach here, so allowing {kind['kind'].text()} has no effect"
             yield kind.ignored(why, "remove it")
 
 

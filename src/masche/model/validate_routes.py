@@ -53,6 +53,8 @@ def grpc_route(route: Spot) -> Findings:
         for match in rule["matches"]:
             yield from _grpc_method(match["method"])
             yield from distinct(match["headers"], "name")
+            for header in match["headers"]:
+                yield from _regex(header["value"], header["type"].text("Exact"))
         yield from _filters(rule["filters"], GRPC_FILTERS)
         yield from _session(rule["sessionPersistence"])
         for backend in rule["backendRefs"]:

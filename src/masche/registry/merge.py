@@ -25,6 +25,7 @@ TABLES: Mapping[Kind, str] = MappingProxyType(
         Kind.GATEWAY_CLASS: "gateway_classes",
         Kind.GATEWAY: "gateways",
         Kind.HTTP_ROUTE: "http_routes",
+        Kind.GRPC_ROUTE: "grpc_routes",
         Kind.REFERENCE_GRANT: "reference_grants",
         Kind.AUTHORIZATION_POLICY: "authorization_policies",
         Kind.PEER_AUTHENTICATION: "peer_authentications",

@@ -1,0 +1,110 @@
+"""GRPCRoutes say of services and methods what HTTPRoutes say of paths."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from compiler.meshes import a_mesh, route, service, standing, workload
+from masche.compiler.view import statuses, view
+from masche.model.mesh import Mesh
+from masche.model.refs import Kind, Name, Ref
+from masche.model.view import Forward, PathKind, Route
+
+SERVICES = service("orders") + service("other") + workload("client-1", "client") + workload("orders-1", "orders")
+
+
+def grpc_route(name: str, rules: object, **meta: str) -> str:
+    manifest = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GRPCRoute",
+        "metadata": {"name": name, **meta},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "orders", "namespace": "shop"}]},
+    }
+    manifest["spec"] |= {"rules": rules} if rules is not None else {}
+    return f"---\n{yaml.safe_dump(manifest)}"
+
+
+def routes(mesh: Mesh, caller: str = "client-1", namespace: str = "shop") -> tuple[Route, ...]:
+    ways = view(mesh, standing(mesh, caller, namespace)).outbound
+    return next(each.routes for each in ways if each.service.service == "orders")
+
+
+OTHER = [{"name": "other", "port": 80}]
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "path"),
+    [
+        (None, PathKind.PREFIX, "/"),
+        ({"service": "shop.Orders", "method": "Get"}, PathKind.EXACT, "/shop.Orders/Get"),
+        ({"service": "shop.Orders"}, PathKind.PREFIX, "/shop.Orders"),
+        ({"method": "Get"}, PathKind.REGEX, "/[^/]+/Get"),
+        ({"type": "RegularExpression", "service": "a|b"}, PathKind.REGEX, "/(?:a|b)/[^/]+"),
+        ({"type": "RegularExpression", "method": "Get.*"}, PathKind.REGEX, "/[^/]+/(?:Get.*)"),
+    ],
+)
+def test_a_method_is_a_path(method: Mapping[str, str] | None, kind: PathKind, path: str):
+    match: dict[str, Any] = {"headers": [{"name": "Version", "value": "one"}]} | ({"method": method} if method else {})
+    [found] = routes(a_mesh(SERVICES + grpc_route("r", [{"matches": [match], "backendRefs": OTHER}])))
+    assert (found.match.path_kind, found.match.path) == (kind, path)
+    assert [(each.name, each.value) for each in found.match.headers] == [("version", "one")]
+    assert isinstance(found.action, Forward)
+    assert [str(each.cluster) for each in found.action.backends] == ["shop/other:80"]
+    assert found.origins[0].ref == Ref(Kind.GRPC_ROUTE, "shop", "r")
+
+
+def test_a_service_is_asked_before_a_shorter_prefix_and_after_a_method():
+    every, one, whole = {}, {"service": "shop.Orders", "method": "Get"}, {"service": "shop.Orders"}
+    matches = [{"method": each} if each else {} for each in (every, whole, one)]
+    found = routes(a_mesh(SERVICES + grpc_route("r", [{"matches": matches, "backendRefs": OTHER}])))
+    assert [each.match.path for each in found] == ["/shop.Orders/Get", "/shop.Orders", "/"]
+
+
+def test_a_route_without_rules_sends_every_call_to_its_parent():
+    [found] = routes(a_mesh(SERVICES + grpc_route("r", None)))
+    assert isinstance(found.action, Forward)
+    assert [str(each.cluster) for each in found.action.backends] == ["shop/orders:80"]
+
+
+def test_at_one_port_grpc_routes_decide_alone_and_the_status_of_the_others_says_so():
+    mesh = a_mesh(SERVICES + route("h", "[{}]") + grpc_route("g", [{"backendRefs": OTHER}]))
+    assert [each.origins[0].ref.kind for each in routes(mesh)] == [Kind.GRPC_ROUTE]
+    status = {each.ref: each for each in statuses(mesh)}
+    refused = status[Ref(Kind.HTTP_ROUTE, "shop", "h")]
+    assert refused.conditions[0] == ("Accepted", False, "NoMatchingParent")
+    assert "GRPCRoute/shop/g decides" in refused.diagnostics[0].why
+    assert status[Ref(Kind.GRPC_ROUTE, "shop", "g")].conditions[0] == ("Accepted", True, "Accepted")
+
+
+def test_routes_of_both_kinds_may_have_one_name():
+    mesh = a_mesh(SERVICES + route("same", "[{}]") + grpc_route("same", [{"backendRefs": OTHER}]))
+    assert {str(each.ref) for each in statuses(mesh)} >= {"HTTPRoute/shop/same", "GRPCRoute/shop/same"}
+
+
+GRANT = """---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: grant, namespace: shop}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: KIND, namespace: lab}]
+  to: [{group: '', kind: Service}]
+"""
+
+
+@pytest.mark.parametrize(("kind", "is_granted"), [("GRPCRoute", True), ("HTTPRoute", False)])
+def test_a_grant_is_for_the_kind_that_it_names(kind: str, is_granted: bool):
+    backend = [{"name": "other", "namespace": "shop", "port": 80}]
+    route_of_lab = grpc_route("r", [{"backendRefs": backend}], namespace="lab")
+    mesh = a_mesh(SERVICES + route_of_lab + GRANT.replace("KIND", kind))
+    status = next(each for each in statuses(mesh) if each.ref == Ref(Kind.GRPC_ROUTE, "lab", "r"))
+    assert ("ResolvedRefs", is_granted, "ResolvedRefs" if is_granted else "RefNotPermitted") in status.conditions
+
+
+def test_a_consumer_s_route_is_for_the_callers_of_its_namespace_alone():
+    client = workload("client-2", "client").replace("name: client-2", "name: client-2, namespace: lab")
+    mesh = a_mesh(SERVICES + client + grpc_route("r", [{"backendRefs": [{"name": "x", "port": 1}]}], namespace="lab"))
+    assert Name("lab", "client-2") in mesh.workloads
+    assert [each.origins[0].ref.kind for each in routes(mesh, "client-2", "lab")] == [Kind.GRPC_ROUTE]
+    assert [each.origins[0].ref.kind for each in routes(mesh)] == [Kind.SERVICE]
