@@ -92,6 +92,11 @@ class Folders:
         return self.agent / "seats"
 
     @property
+    def hosts(self) -> Path:
+        """What is remembered of the hosts of captured workloads."""
+        return self.agent / "hosts.json"
+
+    @property
     def node(self) -> Path:
         """What the one Envoy keeps that serves every seat of the node placement."""
         return self.agent / "node"

@@ -9,10 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from masche.agent.capture import adopted, apply, memory, plan, ranges, rules
+from masche.agent.capture import adopted, apply, memory, needs, plan, ranges, rules
 from masche.agent.capture.apply import CaptureError, Shell
 from masche.agent.capture.exclusions import NOTHING, ExclusionError, Exclusions
 from masche.agent.capture.names import TABLE, names_of, path_of
+from masche.agent.capture.needs import HERE, Machine
 from masche.agent.capture.plan import Wanted
 from masche.agent.capture.ranges import Range, RangeError
 from masche.model.refs import Name
@@ -37,8 +38,11 @@ class Place:
 class Host:
     """The captured workloads of one data folder. ``address_range`` "" takes one that goes nowhere yet."""
 
-    def __init__(self, data: Path, *, file: Path, address_range: str = "", shell: Shell | None = None) -> None:
+    def __init__(
+        self, data: Path, *, file: Path, address_range: str = "", shell: Shell | None = None, machine: Machine = HERE
+    ) -> None:
         self.names = names_of(data)
+        self._machine = machine
         self._file = file
         self._memory = memory.read(file)
         self._asked_range = address_range
@@ -51,13 +55,13 @@ class Host:
 
     async def prepare(self, workload: Name, *, exclusions: Exclusions = NOTHING) -> Place:
         """Give a workload a network namespace of its own, with everything in it. Raises CaptureError."""
-        _check(exclusions)
+        self._check(exclusions)
         async with self._changing:
             wanted = await self._wanted(workload)
-            found = apply.look(self.names, wanted.namespace, wanted.outer)
-            await self._shell.links(plan.outside(wanted, found))
-            await self._shell.rules(rules.table(exclusions), wanted.namespace)
-            await self._shell.links(plan.inside(wanted), wanted.namespace)
+            try:
+                await self._make(wanted, exclusions)
+            except CaptureError as error:
+                raise await needs.explained(self._shell, error) from error
         return Place(
             namespace_path=str(path_of(wanted.namespace)),
             address=str(wanted.range.address(wanted.number)),
@@ -69,7 +73,7 @@ class Host:
 
         Raises CaptureError: there is none of that name, it leads nowhere, or somebody captures it already.
         """
-        _check(exclusions)
+        self._check(exclusions)
         async with self._changing:
             self._check_adoptable(workload, namespace)
             around = await adopted.look(self._shell, namespace)
@@ -121,6 +125,19 @@ class Host:
 
     # -- how --------------------------------------------------------------------------------------------------------
 
+    def _check(self, exclusions: Exclusions) -> None:
+        needs.check(self._machine)
+        try:
+            exclusions.check()
+        except ExclusionError as error:
+            raise CaptureError(str(error)) from error
+
+    async def _make(self, wanted: Wanted, exclusions: Exclusions) -> None:
+        found = apply.look(self.names, wanted.namespace, wanted.outer)
+        await self._shell.links(plan.outside(wanted, found))
+        await self._shell.rules(rules.table(exclusions), wanted.namespace)
+        await self._shell.links(plan.inside(wanted), wanted.namespace)
+
     async def _return(self, workload: str, namespace: str) -> None:
         """Leave an adopted namespace as it was."""
         if apply.is_namespace(namespace):
@@ -171,10 +188,3 @@ class Host:
             if not any(known.v4.overlaps(each) for each in routed if each.prefixlen):
                 return known
         return ranges.free(tag, routed)
-
-
-def _check(exclusions: Exclusions) -> None:
-    try:
-        exclusions.check()
-    except ExclusionError as error:
-        raise CaptureError(str(error)) from error
