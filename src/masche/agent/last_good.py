@@ -18,22 +18,26 @@ _DIGEST_BYTES = 16
 
 
 class LastGood:
-    """What one proxy acknowledged, by type and name. Nothing of it is held in memory."""
+    """What one proxy acknowledged, by type and name. Nothing of it is held in memory.
 
-    def __init__(self, folder: Path) -> None:
+    ``keeps_removed``: what was removed belonged to somebody who may come back, and is remembered all the same.
+    """
+
+    def __init__(self, folder: Path, *, keeps_removed: bool = False) -> None:
         self._folder = private_folder(folder)
+        self._keeps_removed = keeps_removed
 
     def __repr__(self) -> str:
         return f"<LastGood {self._folder}>"
 
     def keep(self, response: DeltaResponse) -> None:
-        """Remember what Envoy acknowledged, and forget what it was told to remove."""
+        """Remember what Envoy acknowledged, and forget what it was told to remove, if that is not kept."""
         if not response.resources and not response.removed:
             return
         folder = private_folder(self._of_type(response.type_url))
         for resource in response.resources:
             _write(folder / _file_name(resource.name), resource.frame)
-        for name in response.removed:
+        for name in () if self._keeps_removed else response.removed:
             (folder / _file_name(name)).unlink(missing_ok=True)
 
     def named(self, type_url: str, names: Iterable[str]) -> tuple[Framed, ...]:

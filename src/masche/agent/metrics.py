@@ -6,10 +6,11 @@ Loopback unless the operator says otherwise. Readiness answers 200 or 503 and no
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from masche.agent import admin
-from masche.agent.program import Program
+from masche.agent import admin, door
 from masche.agent.seats import PortBook
-from masche.agent.sidecar import Sidecar
+from masche.agent.server import Seated
+from masche.agent.sight import Proxy
+from masche.link.probe import Connect
 from masche.telemetry.prometheus import CONTENT_TYPE, join
 
 METRICS_PORT = 15020
@@ -34,12 +35,12 @@ class Metrics:
         *,
         address: str,
         ports: PortBook,
-        sidecars: Callable[[], Iterable[Sidecar]],
-        programs: Callable[[], Iterable[Program]],
+        proxies: Callable[[], Iterable[Proxy]],
+        seated: Callable[[], Iterable[Seated]],
     ) -> None:
         self._address = address
-        self._sidecars = sidecars
-        self._programs = programs
+        self._proxies = proxies
+        self._seated = seated
         self.metrics_port = ports.take("agent#metrics", address=address, preferred=METRICS_PORT)
         self.readiness_port = ports.take("agent#readiness", address=address, preferred=READINESS_PORT)
         ports.save()
@@ -63,49 +64,45 @@ class Metrics:
     async def _metrics(self, path: str) -> Answer:
         if path not in {"/metrics", "/stats/prometheus"}:
             return 404, _TEXT, "metrics are at /metrics\n"
-        seats = (*map(_pages, self._sidecars()), *map(_application_page, self._programs()))
-        found = await asyncio.gather(*seats)
+        found = await asyncio.gather(*map(_page, self._proxies()), *map(_application_page, self._seated()))
         return 200, CONTENT_TYPE, join(page for pages in found for page in pages)
 
     async def _ready(self, _: str) -> Answer:
         """Ready when there is a seat, and every one has a certificate that holds and an Envoy that serves, if any."""
-        sidecars, programs = list(self._sidecars()), list(self._programs())
-        lives = await asyncio.gather(*(admin.is_ready(one.place.admin) for one in sidecars))
-        waiting = [
-            str(one.name) for one, lives in zip(sidecars, lives, strict=True) if not (lives and one.identity.is_valid)
-        ]
-        waiting += [str(one.name) for one in programs if not one.identity.is_valid]
-        if (sidecars or programs) and not waiting:
+        proxies, seated = list(self._proxies()), list(self._seated())
+        lives = await asyncio.gather(*(admin.is_ready(one.place.admin) for one in proxies))
+        waiting = {str(one.workload or one.proxy) for one, lives in zip(proxies, lives, strict=True) if not lives}
+        waiting |= {str(one.name) for one in seated if not one.identity.is_valid}
+        if seated and not waiting:
             return 200, _TEXT, "ready\n"
-        return 503, _TEXT, f"waiting for {', '.join(waiting) or 'a workload'}\n"
+        return 503, _TEXT, f"waiting for {', '.join(sorted(waiting)) or 'a workload'}\n"
 
 
-async def _pages(sidecar: Sidecar) -> Sequence[str]:
-    """The pages of one seat: its proxy's, and its application's where it declared one."""
-    labels = {"namespace": sidecar.name.namespace, "workload": sidecar.name.name}
-    pages: list[str] = []
+async def _page(proxy: Proxy) -> Sequence[str]:
+    """What an Envoy says: of the one workload that it serves, or of several, which it names itself."""
+    workload = proxy.workload
+    labels = {"namespace": workload.namespace, "workload": workload.name} if workload else {"proxy": proxy.proxy}
     try:
-        answer = await admin.ask(sidecar.place.admin, "/stats/prometheus?usedonly")
-        pages.append(labelled(answer.body.decode(errors="replace"), labels))
+        answer = await admin.ask(proxy.place.admin, "/stats/prometheus?usedonly")
     except admin.AdminError:
-        pass  # it is being started again; the other pages are still worth having
-    return (*pages, *await _application_page(sidecar))
+        return ()  # it is being started again; the other pages are still worth having
+    return (labelled(answer.body.decode(errors="replace"), labels),)
 
 
-async def _application_page(seated: Sidecar | Program) -> Sequence[str]:
+async def _application_page(seated: Seated) -> Sequence[str]:
     """The page of an application that declared one."""
     if not seated.claim.metrics_port:
         return ()
     labels = {"namespace": seated.name.namespace, "workload": seated.name.name}
-    return (labelled(await _application(seated.claim.metrics_port), labels),)
+    return (labelled(await _application(seated.claim.metrics_port, door.into(seated.seat.namespace_path)), labels),)
 
 
-async def _application(port: int) -> str:
+async def _application(port: int, connect: Connect) -> str:
     """What the application says of itself at ``/metrics``; nothing when it does not."""
     writer = None
     try:
         async with asyncio.timeout(WITHIN):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await connect("127.0.0.1", port)
             writer.write(f"GET /metrics HTTP/1.0\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
             raw = bytearray()
             while len(raw) <= MAX_APPLICATION_BYTES and (part := await reader.read(1 << 16)):

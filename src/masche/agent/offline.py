@@ -4,11 +4,14 @@ What it already holds is left exactly as it is, and nothing is ever removed, so 
 change a running proxy. Pure but for reading the files of LastGood.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from masche.agent.last_good import LastGood
 from masche.wire.discovery import DeltaRequest, Framed, encode_delta_response
 from masche.wire.types import CLUSTER, LISTENER
+
+Wants = Callable[[str, str], bool]
 
 WILDCARDS = (CLUSTER, LISTENER)
 """The types that Envoy asks for as a whole, by naming nothing in its first request."""
@@ -22,10 +25,14 @@ class _Held:
 
 
 class Offline:
-    """Answers the requests of one Envoy stream."""
+    """Answers the requests of one Envoy stream.
 
-    def __init__(self, last_good: LastGood) -> None:
+    ``wants`` says of a type and a name whether a proxy that serves several workloads is to have it now: some are here.
+    """
+
+    def __init__(self, last_good: LastGood, wants: Wants | None = None) -> None:
         self._last_good = last_good
+        self._wants = wants
         self._held: dict[str, _Held] = {}
         self._nonce = 0
 
@@ -48,7 +55,11 @@ class Offline:
         """A first request of a wildcard type that names nothing (or ``*``) asks for everything, as xDS defines it.
 
         An Envoy that already holds some of a wildcard type keeps exactly that: its set is complete, ours may be older.
+        One that serves several workloads is given what those need who came since.
         """
         if is_first and request.type_url in WILDCARDS and request.subscribe in {(), ("*",)}:
+            if wants := self._wants:
+                every = self._last_good.every(request.type_url)
+                return tuple(one for one in every if wants(request.type_url, one.name))
             return () if request.initial_versions else self._last_good.every(request.type_url)
         return self._last_good.named(request.type_url, request.subscribe)

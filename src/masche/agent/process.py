@@ -17,6 +17,9 @@ from pathlib import Path
 from random import Random
 
 from masche.agent import envoy, memory
+from masche.agent.capture.host import Host as CaptureHost
+from masche.agent.capture.sockets import open_in
+from masche.agent.dns.server import MeshDns
 from masche.agent.envoy import EnvoyError
 from masche.agent.folders import FolderError, Folders
 from masche.agent.launch import ALREADY_RUNNING
@@ -83,6 +86,8 @@ def build(options: AgentOptions, folders: Folders) -> Server:
         uplink=uplink,
         relay=Relay(folders.relay_socket),
         ports=PortBook(folders.agent / "ports.json"),
+        hosts=CaptureHost(folders.data, file=folders.hosts, address_range=options.address_range),
+        dns=MeshDns(open_socket=open_in),
         rng=rng,
         journal=journal,
         lacking=lacking,
@@ -121,25 +126,30 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     journal(f"agent of {server.host.machine}, control plane {server.host.uplink.address}, data {folders.data}")
     host = server.host
-    sidecars = server.sidecars
-    pages = Metrics(address=options.metrics_address, ports=host.ports, sidecars=sidecars, programs=server.programs)
+    pages = Metrics(
+        address=options.metrics_address,
+        ports=host.ports,
+        proxies=server.proxies,
+        seated=lambda: tuple(server.seated.values()),
+    )
     server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
     server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
     reporter = Reporter(
         machine=host.machine,
         uplink=host.uplink,
         version=host.envoy_version,
-        sidecars=sidecars,
+        proxies=server.proxies,
         programs=server.programs,
     )
     server.part = reporter.part
+    server.recall()
     code = 0
     try:
         async with asyncio.TaskGroup() as group:
             await host.relay.start()
             group.create_task(pages.run())
             group.create_task(reporter.run())
-            group.create_task(Verdicts(sidecars=sidecars, tell=host.uplink.tell).run())
+            group.create_task(Verdicts(proxies=server.proxies, tell=host.uplink.tell).run())
             group.create_task(server.host.uplink.run())
             group.create_task(server.run())
             group.create_task(_until_asked(asked))

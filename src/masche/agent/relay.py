@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from masche.agent.last_good import LastGood
-from masche.agent.offline import Offline
+from masche.agent.offline import Offline, Wants
 from masche.agent.sds import Sds, Shelf
 from masche.link.courier import Courier
 from masche.link.upstream import OverError, Upstream, ending
@@ -53,13 +53,14 @@ class Tenant:
     """One proxy behind the relay.
 
     ``upstream`` opens a stream to a control plane that knows this proxy, or returns None when there is none;
-    ``admitted`` is set once Envoy may be told anything.
+    ``admitted`` is set once Envoy may be told anything. ``wants`` is for a proxy that serves several (``offline``).
     """
 
     proxy: str
     shelf: Shelf
     last_good: LastGood
     upstream: Callable[[], Upstream | None]
+    wants: Wants | None = None
     admitted: asyncio.Event = field(default_factory=asyncio.Event)
     is_online: bool = False
     rejections: dict[str, str] = field(default_factory=dict[str, str])
@@ -177,7 +178,7 @@ class _Session:
         self._write_raw = write
         self._writing = asyncio.Lock()
         self._sds = Sds(tenant.shelf)
-        self._offline = Offline(tenant.last_good)
+        self._offline = Offline(tenant.last_good, tenant.wants)
         self._pending: dict[str, DeltaResponse] = {}
         self._node = b""
         self._upstream: Upstream | None = None

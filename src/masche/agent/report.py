@@ -16,8 +16,7 @@ from msgspec.structs import replace
 from masche.agent import meter
 from masche.agent.program import Program
 from masche.agent.round_trips import round_trips
-from masche.agent.sidecar import Sidecar
-from masche.agent.sight import Sight, Watched, look
+from masche.agent.sight import Proxy, Sight, Watched, look
 from masche.agent.uplink import Uplink
 from masche.link.messages import MessageError, ProxyReport, Report
 from masche.link.service import RefusedError
@@ -43,13 +42,13 @@ class Reporter:
         machine: str,
         uplink: Uplink,
         version: str,
-        sidecars: Callable[[], Iterable[Sidecar]],
+        proxies: Callable[[], Iterable[Proxy]],
         programs: Callable[[], Iterable[Program]],
     ) -> None:
         self._machine = machine
         self._uplink = uplink
         self._version = version
-        self._sidecars = sidecars
+        self._proxies = proxies
         self._programs = programs
         self._watched: dict[str, Watched] = {}
         self._parting: deque[ProxyReport] = deque(maxlen=MOST_PARTING)
@@ -75,12 +74,12 @@ class Reporter:
                         await self._uplink.report(pending[0])
                     pending.popleft()
 
-    async def part(self, sidecar: Sidecar) -> None:
-        """Read the Envoy of a seat that ends now, for the next Report: a job may have come and gone between two."""
-        watched = self._watched.setdefault(sidecar.proxy, Watched())
+    async def part(self, proxy: Proxy) -> None:
+        """Read an Envoy that ends now, for the next Report: a job may have come and gone between two."""
+        watched = self._watched.setdefault(proxy.proxy, Watched())
         with suppress(TimeoutError):
             async with asyncio.timeout(PARTING_SECONDS), self._looking:
-                sight = await look(sidecar, watched)
+                sight = await look(proxy, watched)
                 if sight.reading is not None:
                     self._parting.append(self._proxy(sight, {}))
 
@@ -89,14 +88,14 @@ class Reporter:
         interval = now - self._read_at if self._read_at else INTERVAL
         self._read_at = now
         async with self._looking:
-            sidecars = list(self._sidecars())
-            self._watched = {one.proxy: self._watched.get(one.proxy) or Watched() for one in sidecars}
-            seen = [await look(one, self._watched[one.proxy]) for one in sidecars]
+            proxies = list(self._proxies())
+            self._watched = {one.proxy: self._watched.get(one.proxy) or Watched() for one in proxies}
+            seen = [await look(one, self._watched[one.proxy]) for one in proxies]
         round_trips_us = _round_trips(seen)
-        proxies = [*self._parting, *(self._proxy(each, round_trips_us) for each in seen)]
-        proxies += [_program(each) for each in self._programs()]
+        reports = [*self._parting, *(self._proxy(each, round_trips_us) for each in seen)]
+        reports += [_program(each) for each in self._programs()]
         self._parting.clear()
-        return [self._report(interval, part) for part in parts(proxies)]
+        return [self._report(interval, part) for part in parts(reports)]
 
     def _report(self, interval: float, proxies: Sequence[ProxyReport]) -> Report:
         self._sequence += 1
@@ -109,13 +108,13 @@ class Reporter:
         )
 
     def _proxy(self, sight: Sight, round_trips_us: Mapping[str, int]) -> ProxyReport:
-        sidecar, reading = sight.sidecar, sight.reading
+        proxy, reading = sight.proxy, sight.reading
         return ProxyReport(
-            proxy=sidecar.proxy,
-            certificates=sidecar.identity.report(),
+            proxy=proxy.proxy,
+            certificates=proxy.certificates(),
             envoy_version=self._version,
-            exposed=sidecar.exposed,
-            edges=meter.edges(reading, sidecar.name) if reading else (),
+            exposed=proxy.exposed,
+            edges=meter.edges(reading, proxy.workload) if reading else (),
             endpoints=meter.endpoints(reading, sight.endpoints, round_trips_us) if reading else (),
             is_live=reading is not None and reading.is_live,
             warming=sight.warming,

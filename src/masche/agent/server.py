@@ -15,20 +15,24 @@ from pathlib import Path
 from signal import SIGTERM
 
 from masche.agent import leftovers, local, occupancy
+from masche.agent.capture.apply import CaptureError
 from masche.agent.envoy import Place, adopt
 from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, ProtocolError, Release, Started
+from masche.agent.node import Node, in_silence
+from masche.agent.node_seat import NodeSeat, occupant_of
 from masche.agent.occupancy import ClaimError, workload_names
 from masche.agent.processes import ProcessId
 from masche.agent.program import Program
 from masche.agent.registration import Tell
 from masche.agent.seats import NoPortError
 from masche.agent.sidecar import Host, Sidecar
+from masche.agent.sight import Proxy
 from masche.link.probe import HealthError, parse
 from masche.model.refs import Name
 from masche.model.vantage import Placement
 
-Seated = Sidecar | Program
-"""Who has a seat: an application with an Envoy of its own, or a program that needs none."""
+Seated = Sidecar | NodeSeat | Program
+"""Who has a seat: an application with an Envoy of its own or with the machine's, or a program that needs none."""
 
 LOOKING_SECONDS = 1.0
 """How often unclaimed Envoys are looked at, while there are any."""
@@ -37,27 +41,25 @@ TENDING_SECONDS = 3600.0
 """How often, once there are none, seats are looked for that nobody will take again."""
 
 
-async def _in_silence(_sidecar: Sidecar) -> None:
-    """Nobody wants to know what was seen last."""
-
-
 class Server:
-    """All seats of this machine. ``part`` takes the last look at a seat that ends."""
+    """All seats of this machine. ``part`` takes the last look at an Envoy that ends."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, part: Callable[[Proxy], Awaitable[None]] = in_silence) -> None:
         self.host = host
         self.seated: dict[Name, Seated] = {}
         self.metrics = ""
         self.readiness = ""
-        self.part: Callable[[Sidecar], Awaitable[None]] = _in_silence
+        self.part = part
+        self.node = Node(host, part=lambda node: self.part(node))  # noqa: PLW0108 - whoever that is by then
         self.idle_since = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<Server of {len(self.seated)} seats>"
 
-    def sidecars(self) -> tuple[Sidecar, ...]:
-        """Return those that have an Envoy."""
-        return tuple(each for each in self.seated.values() if isinstance(each, Sidecar))
+    def proxies(self) -> tuple[Proxy, ...]:
+        """Return what has an Envoy."""
+        sidecars = (each for each in self.seated.values() if isinstance(each, Sidecar))
+        return (*sidecars, self.node) if self.node.is_occupied else tuple(sidecars)
 
     def programs(self) -> tuple[Program, ...]:
         """Return those that need none."""
@@ -72,6 +74,8 @@ class Server:
         try:
             async with listener, asyncio.TaskGroup() as group:
                 group.create_task(self._tend_seats())
+                group.create_task(self._tend_hosts())
+                group.create_task(self.node.run())
                 await listener.serve_forever()
         finally:
             path.unlink(missing_ok=True)
@@ -143,10 +147,12 @@ class Server:
             return Program(self.host, name, claim, tell)
         if self.host.lacking:
             raise ClaimError(self.host.lacking)
+        if claim.placement is Placement.NODE:
+            return NodeSeat(self.host, self.node, name, claim, tell)
         return Sidecar(self.host, name, claim, tell)
 
     async def release(self, seated: Seated, living: "asyncio.Task[None]") -> None:
-        """End a seat: its proxy leaves the mesh and Envoy stops."""
+        """End a seat: it leaves the mesh, and an Envoy of its own stops."""
         try:
             if isinstance(seated, Sidecar):
                 await self.part(seated)
@@ -182,6 +188,28 @@ class Server:
                 handle.close()
         return found
 
+    def recall(self) -> None:
+        """Say of those who sat on the node when an agent before us ended that they will be there again."""
+        for folder in self._untaken():
+            if not leftovers.is_orphan(folder, waited=0.0):
+                found = occupant_of(folder, self.host.zone, self.host.address)
+                if found:
+                    self.node.await_again(found)
+
+    async def _tend_hosts(self) -> None:
+        """Take away the hosts of captured workloads whose runners have ended, whoever made them, for ever."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOKING_SECONDS)
+            waited = time.monotonic() - began
+            held = {_workload(each) for each in self._untaken() if not leftovers.is_orphan(each, waited=waited)}
+            for workload in self.node.awaited - held:
+                self.node.unseat(workload)
+            try:
+                await self.host.hosts.sweep({*self.seated, *held, *await self.node.listening_for()})
+            except CaptureError as error:
+                self.host.journal(f"what was left of hosts cannot be removed: {error}")
+
     def _untaken(self) -> tuple[Path, ...]:
         taken = {each.folder for each in self.seated.values()}
         return tuple(folder for folder in self.host.folders.seats.iterdir() if folder not in taken)
@@ -212,6 +240,11 @@ async def _hear(seated: Seated, reader: asyncio.StreamReader, tell: Tell) -> Non
                 tell(local.Drained(is_confirmed=await seated.drain()))
             case Leave() | Claim() | AskStatus():
                 continue
+
+
+def _workload(folder: Path) -> Name:
+    """Whose seat this is the folder of."""
+    return Name(*folder.name.split("~", 1))
 
 
 def _cause(error: BaseException) -> BaseException:

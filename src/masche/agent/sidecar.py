@@ -17,6 +17,8 @@ import msgspec
 
 from masche.agent import admin, certificates, environment, local, occupancy
 from masche.agent.berth import Berth
+from masche.agent.capture.host import Host as CaptureHost
+from masche.agent.dns.server import MeshDns
 from masche.agent.envoy import Place, Supervisor
 from masche.agent.folders import Folders, private_folder
 from masche.agent.last_good import LastGood
@@ -31,7 +33,7 @@ from masche.agent.uplink import Uplink
 from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
-from masche.link.messages import ScopeService
+from masche.link.messages import CertificateReport, ScopeService
 from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
 from masche.model.refs import Name
@@ -49,7 +51,8 @@ OPEN_REQUESTS_WITHIN = 5.0
 class Host:
     """What all seats of one agent share.
 
-    ``address`` is where other machines reach it, ``binary`` its Envoy; ``lacking`` says why it has none.
+    ``address`` is where other machines reach it, ``binary`` its Envoy; ``lacking`` says why it has none. ``hosts`` are
+    those of captured workloads, to whom ``dns`` answers names.
     """
 
     folders: Folders
@@ -61,6 +64,8 @@ class Host:
     uplink: Uplink
     relay: Relay
     ports: PortBook
+    hosts: CaptureHost
+    dns: MeshDns
     rng: Random
     journal: Callable[[str], None]
     lacking: str = ""
@@ -128,6 +133,15 @@ class Sidecar:
     def exposed(self) -> tuple[int, ...]:
         """Ports of the command that listen beyond loopback."""
         return self.wellbeing.exposed
+
+    @property
+    def workload(self) -> Name | None:
+        """Whose calls its Envoy tells of."""
+        return self.name
+
+    def certificates(self) -> tuple[CertificateReport, ...]:
+        """How its certificate stands."""
+        return self.identity.report()
 
     @property
     def services(self) -> tuple[ScopeService, ...]:

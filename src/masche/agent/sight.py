@@ -14,6 +14,7 @@ import msgspec
 
 from masche.agent import admin, meter, pages
 from masche.agent.meter import Meter, Reading, Standing, Way
+from masche.agent.node import Node
 from masche.agent.pages import Reader
 from masche.agent.sidecar import Sidecar
 from masche.model.refs import PortRef
@@ -22,11 +23,15 @@ MOST_CLUSTERS = 200
 """Of so many clusters, at the most, the endpoints are asked for."""
 
 
+Proxy = Sidecar | Node
+"""What has an Envoy."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """One proxy as it is now; ``reading`` is None when its Envoy does not answer."""
 
-    sidecar: Sidecar
+    proxy: Proxy
     reading: Reading | None = None
     endpoints: Mapping[Way, Standing] = field(default_factory=dict[Way, Standing])
     warming: tuple[str, ...] = ()
@@ -40,16 +45,16 @@ class Watched:
     meter: Meter = field(default_factory=Meter)
 
 
-async def look(sidecar: Sidecar, watched: Watched) -> Sight:
-    """Read the Envoy of one seat, and what is new since it was looked at last."""
-    socket, pid = sidecar.place.admin, sidecar.supervisor.pid
+async def look(proxy: Proxy, watched: Watched) -> Sight:
+    """Read the Envoy of one proxy, and what is new since it was looked at last."""
+    socket, pid = proxy.place.admin, proxy.supervisor.pid
     try:
         page = await _page(socket, watched.reader)
     except (admin.AdminError, msgspec.DecodeError):
-        return Sight(sidecar=sidecar)
-    reading = watched.meter.read(page, process=pid, is_inherited=sidecar.supervisor.is_inherited)
+        return Sight(proxy=proxy)
+    reading = watched.meter.read(page, process=pid, is_inherited=proxy.supervisor.is_inherited)
     return Sight(
-        sidecar=sidecar,
+        proxy=proxy,
         reading=reading,
         endpoints=await _endpoints(socket, reading.clusters),
         warming=await _warming(socket) if reading.has_warming else (),

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from masche.agent.meter import way_to
-from masche.agent.sidecar import Sidecar
+from masche.agent.sight import Proxy
 from masche.link.messages import Verdict
 
 INTERVAL = 0.05
@@ -102,8 +102,8 @@ class Tail:
 class Verdicts:
     """Watches the files of all seats. ``tell`` sends one verdict."""
 
-    def __init__(self, *, sidecars: Callable[[], Iterable[Sidecar]], tell: Callable[[Verdict], None]) -> None:
-        self._sidecars = sidecars
+    def __init__(self, *, proxies: Callable[[], Iterable[Proxy]], tell: Callable[[Verdict], None]) -> None:
+        self._proxies = proxies
         self._tell = tell
         self._tails: dict[str, Tail] = {}
 
@@ -123,7 +123,7 @@ class Verdicts:
                         self._tell(each)
 
     def _news(self) -> Iterator[Verdict]:
-        sidecars = list(self._sidecars())
-        self._tails = {one.proxy: self._tails.get(one.proxy) or Tail(one.place.outliers) for one in sidecars}
+        proxies = list(self._proxies())
+        self._tails = {one.proxy: self._tails.get(one.proxy) or Tail(one.place.outliers) for one in proxies}
         for proxy, tail in self._tails.items():
             yield from (found for line in tail.lines() if (found := verdict(line, proxy)))

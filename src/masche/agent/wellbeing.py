@@ -5,12 +5,13 @@ Nothing is asked before the command was started. A gateway has no command and is
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from masche.agent import local
 from masche.agent.exposed import exposed
 from masche.agent.local import Claim
 from masche.link import probe
-from masche.link.probe import Pulse
+from masche.link.probe import Probe, Pulse
 from masche.model.vantage import Placement
 
 EXPOSED_INTERVAL = 10.0
@@ -18,9 +19,10 @@ EXPOSED_INTERVAL = 10.0
 
 
 class Wellbeing:
-    """What is known of one command, which is to answer at ``address``.
+    """What is known of one command, which is to answer at ``address``, or to whatever ``asking`` yields.
 
-    ``on_change`` is called after every change, ``tell`` reaches its runner.
+    ``on_change`` is called after every change, ``tell`` reaches its runner. Who is asked another way than at an address
+    of ours is captured, and cannot be reached around its proxy.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class Wellbeing:
         on_change: Callable[[], None],
         tell: Callable[["local.FromAgent"], None],
         address: str = "127.0.0.1",
+        asking: Callable[[], AbstractAsyncContextManager[Probe | None]] | None = None,
     ) -> None:
         self.pulse = pulse
         self.exposed: tuple[int, ...] = ()
         self.is_draining = False
         self._claim = claim
         self._address = address
+        self._asking = asking
         self._on_change = on_change
         self._tell = tell
         self._command = 0
@@ -63,18 +67,21 @@ class Wellbeing:
         await self._started.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._probe())
-            if self._claim.placement is not Placement.LIBRARY:  # whose ports are there to be called
+            if (
+                self._claim.placement is not Placement.LIBRARY and not self._asking
+            ):  # the former's are there to be called
                 group.create_task(self._look())
 
     async def _probe(self) -> None:
+        async with self._asking() if self._asking else nullcontext(self._usual()) as ask:
+            while ask:
+                self._take(self.pulse.after(await ask()))
+                await asyncio.sleep(self.pulse.interval)
+        self._take(self.pulse.after(""))
+
+    def _usual(self) -> Probe | None:
         port = self._claim.ports[0].port if self._claim.ports else 0
-        ask = probe.parse(self._claim.health, self._address, port) if port else None
-        if ask is None:
-            self._take(self.pulse.after(""))
-            return
-        while True:
-            self._take(self.pulse.after(await ask()))
-            await asyncio.sleep(self.pulse.interval)
+        return probe.parse(self._claim.health, self._address, port) if port else None
 
     def _take(self, pulse: Pulse) -> None:
         has_changed = pulse.phase != self.pulse.phase

@@ -1,0 +1,93 @@
+"""The host of one workload whose connections are captured: where it runs, what its names mean there, and the way in.
+
+Invariant: from the moment on at which there is such a place, whatever leaves it goes to the proxy or nowhere.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from masche.agent import door
+from masche.agent.capture.apply import CaptureError
+from masche.agent.capture.host import Host, Place
+from masche.agent.dns.names import Names, names
+from masche.agent.dns.server import MeshDns
+from masche.agent.local import Claim
+from masche.agent.occupancy import ClaimError
+from masche.link.messages import ScopeService
+from masche.link.probe import Probe, parse
+from masche.model.refs import Name
+from masche.model.vantage import Capture
+
+
+class Captured:
+    """One captured workload. ``prepare`` it before anything else; ``place`` is where it is."""
+
+    def __init__(self, hosts: Host, dns: MeshDns, workload: Name, claim: Claim) -> None:
+        self.place = Place(namespace_path="", address="", has_ipv6=False)
+        self._hosts = hosts
+        self._dns = dns
+        self._workload = workload
+        self._claim = claim
+        self._names: Names = {}
+
+    def __repr__(self) -> str:
+        return f"<Captured {self._workload} in {self.place.namespace_path}, {len(self._names)} names>"
+
+    @property
+    def capture(self) -> Capture:
+        """Where the proxy takes its connections."""
+        place = self.place
+        return Capture(port=place.outbound_port, inbound_port=place.inbound_port, has_ipv6=place.has_ipv6)
+
+    async def prepare(self) -> None:
+        """Make or adopt the place. Raises ClaimError: it cannot be had."""
+        claim = self._claim
+        try:
+            if claim.netns:
+                self.place = await self._hosts.adopt(self._workload, claim.netns, exclusions=claim.exclusions)
+            else:
+                self.place = await self._hosts.prepare(self._workload, exclusions=claim.exclusions)
+        except CaptureError as error:
+            raise ClaimError(str(error), fix=error.fix) from error
+
+    def know(self, services: Sequence[ScopeService]) -> None:
+        """From now on answer the names of these."""
+        self._names = names(services, has_ipv6=self.place.has_ipv6)
+
+    async def answer(self) -> None:
+        """Answer names there, until cancelled. Raises ClaimError: somebody else does."""
+        place = self.place
+        try:
+            desk = await self._dns.serve(place.namespace_path, place.dns_port, lambda: self._names)
+        except OSError as error:
+            raise ClaimError(f"names cannot be answered in {place.namespace_path}: {error}") from error
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await desk.close()
+
+    async def is_served(self) -> bool:
+        """Whether something listens where its connections are led."""
+        try:
+            _, writer = await door.into(self.place.namespace_path)("127.0.0.1", self.place.outbound_port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    @asynccontextmanager
+    async def probe(self, way: Path) -> AsyncGenerator[Probe | None]:
+        """Yield what asks its application how it is; ``way`` is a free path of a Unix socket."""
+        port = self._claim.ports[0].port if self._claim.ports else 0
+        connect = door.into(self.place.namespace_path)
+        if not self._claim.health.startswith("grpc"):
+            yield parse(self._claim.health, "127.0.0.1", port, connect=connect) if port else None
+            return
+        async with door.opened(way, connect, "127.0.0.1", port) as target:
+            yield parse(self._claim.health, "127.0.0.1", port, connect=connect, channel=target)
+
+    async def release(self) -> None:
+        """Take the place away, or leave an adopted one as it was. Raises CaptureError."""
+        await self._hosts.release(self._workload)
