@@ -13,6 +13,7 @@ from masche.control.enrolment import EnrolmentError, Origin
 from masche.control.gate import Gate
 from masche.control.leases import Leases
 from masche.control.pace import Pace
+from masche.control.registrations import Registration
 from masche.control.sessions import Session
 from masche.control.world import World
 from masche.identity.authority import Authority
@@ -37,12 +38,15 @@ from masche.link.messages import (
 )
 from masche.link.service import Peer, RefusedError
 from masche.model.ports import StoreError, Writer
+from masche.model.refs import Name
 from masche.telemetry.events import Events
 
 REPORTS_PER_SECOND = 20
 """Of one process: one would do, but what many proxies saw comes in parts."""
 VERDICTS_PER_SECOND = 200
 """Of one process; what is beyond is left to its next Report, which says the same."""
+REFUSALS_AT_ONCE = 20
+"""Of certificates, that are told of one machine; after that one a second."""
 PROCESSES_PER_MACHINE = 500
 """So many streams may one machine have open: its agent's, and one for each process with the library."""
 LOST_AFTER = 1.0
@@ -85,6 +89,7 @@ class Agents:
         self._reported: dict[str, dict[str, int]] = {}
         self._reports = Pace(per_second=REPORTS_PER_SECOND, burst=5 * REPORTS_PER_SECOND)
         self._verdicts = Pace(per_second=VERDICTS_PER_SECOND, burst=VERDICTS_PER_SECOND)
+        self._refusals = Pace(per_second=1, burst=REFUSALS_AT_ONCE)
         self._enrolling = Enrolling(
             world=world,
             writer=writer,
@@ -131,15 +136,12 @@ class Agents:
         """Sign for a workload that this machine registered; its SPIFFE ID comes from the registration alone."""
         registration = self._world.registrations.get(request.proxy)
         machine = self._machine(peer, registration.machine if registration else "")
-        occupant = registration.occupant(request.workload) if registration else None
-        if registration is None or occupant is None or registration.machine != machine:
-            raise RefusedError(
-                f"{request.workload} is not registered by machine {machine}", fix="register it first, then ask again"
-            )
-        namespace = request.workload.namespace
-        if why := await self._gate.permits(peer, namespace, occupant.service_account):
-            raise RefusedError(why)
-        identity = SpiffeId.of_workload(self._authority.trust_domain, namespace, occupant.service_account)
+        try:
+            account = await self._account(peer, machine, registration, request.workload)
+        except RefusedError as error:
+            self._note_refusal(machine, request, error.why)
+            raise
+        identity = SpiffeId.of_workload(self._authority.trust_domain, request.workload.namespace, account)
         try:
             issued = self._authority.sign(request.csr, identity, now=self._wall(), lifetime=self._leaf_lifetime)
         except CsrError as error:
@@ -152,6 +154,24 @@ class Agents:
             lifetime=issued.lifetime,
             bundle=self.roots(),
         )
+
+    async def _account(self, peer: Peer, machine: str, registration: Registration | None, workload: Name) -> str:
+        """The service account of a workload that this machine registered and may run. Raises RefusedError."""
+        occupant = registration.occupant(workload) if registration else None
+        if registration is None or occupant is None or registration.machine != machine:
+            raise RefusedError(
+                f"{workload} is not registered by machine {machine}", fix="register it first, then ask again"
+            )
+        if why := await self._gate.permits(peer, workload.namespace, occupant.service_account):
+            raise RefusedError(why)
+        return occupant.service_account
+
+    def _note_refusal(self, machine: str, request: SignRequest, why: str) -> None:
+        """A machine that asks for what is not its own is told of, and not so often that it fills a disk."""
+        if self._refusals.keeps(machine, now=self._world.now()):
+            what = f"machine {machine} was refused a certificate of {request.workload} for {request.proxy}: {why}"
+            self._authority.refuse(SpiffeId.of_machine(self._authority.trust_domain, machine), what)
+            self._events.add(kind="sign-refused", severity="warning", about=machine, message=what)
 
     async def report(self, peer: Peer, report: Report) -> ReportReply:
         """Count a Report once, whatever its repeats."""

@@ -17,6 +17,7 @@ from masche.control.pulse import Pulse
 from masche.control.readiness import Readiness
 from masche.control.registrations import Registration, Registrations
 from masche.control.rollouts import Progress, Rollouts
+from masche.link.messages import ProxyState
 from masche.model.mesh import Mesh
 from masche.model.ports import Change, CompactedError, Now, Source, StoreError
 from masche.model.refs import Name, Ref
@@ -104,6 +105,7 @@ class World:
         self.synced = Readiness()
         self.synced_since: float | None = None
         self.settled_hooks: list[Heard] = []
+        self._stood: dict[str, Stood] = {}
         self._pending = Mesh()
         self._heard = 0
         self.revision = 0
@@ -239,6 +241,7 @@ class World:
     def unregister(self, name: str) -> None:
         """The proxy left for good."""
         self.registrations.remove(name)
+        self._stood.pop(name, None)
         self.rollouts.forget_proxy(name)
         self._forget_if_gone(name)
 
@@ -272,8 +275,16 @@ class World:
                 self._give(registration)
 
     def places(self, registration: Registration) -> tuple[Place, ...]:
-        """Where the workloads of a proxy stand; those that the Mesh does not have yet are left out."""
-        return standing(self.mesh, registration)
+        """Where the workloads of a proxy stand; those that the Mesh does not have yet are left out.
+
+        One that was taken out of the store while it runs stands where it stood: it is served until its agent says
+        that it left.
+        """
+        name = registration.state.proxy
+        known = self._stood.get(name)
+        if known is None or known.mesh is not self.mesh or known.state is not registration.state:
+            known = self._stood[name] = Stood.now(self.mesh, registration, known)
+        return known.places
 
     def _tell(self, registrations: Iterable[Registration], *, revision: int) -> None:
         changed = [each.state.proxy for each in registrations if self._give(each)]
@@ -287,7 +298,7 @@ class World:
 
     def _give(self, registration: Registration) -> bool:
         places = self.places(registration)
-        if len(places) < len(registration.state.occupants):
+        if registration.state.occupants and not places:
             return False
         proxy = self.proxy(registration.state.proxy)
         wanted = self.compilation.wanted(places)
@@ -295,6 +306,24 @@ class World:
             return False
         proxy.want(wanted)
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stood:
+    """Where the workloads of a proxy stand in a Mesh, as long as neither changes."""
+
+    mesh: Mesh
+    state: ProxyState
+    places: tuple[Place, ...]
+
+    @classmethod
+    def now(cls, mesh: Mesh, registration: Registration, before: "Stood | None") -> "Stood":
+        """Look anew; what the Mesh lost stands where it stood ``before``."""
+        known = {seat.workload: vantage for vantage, seat in before.places} if before else {}
+        known |= {seat.workload: vantage for vantage, seat in standing(mesh, registration)}
+        seats = (occupant.seat for occupant in registration.state.occupants)
+        places = tuple((known[seat.workload], seat) for seat in seats if seat.workload in known)
+        return cls(mesh=mesh, state=registration.state, places=places)
 
 
 def _accounts(registration: Registration) -> Iterable[Name]:

@@ -134,6 +134,10 @@ class Authority:
         identity = SpiffeId.of_control_plane(self.trust_domain)
         return self._audited(request, identity, names, now=now, lifetime=lifetime)
 
+    def refuse(self, identity: SpiffeId, why: str) -> None:
+        """Put on record that this one asked for what it may not have, and that nothing was signed."""
+        self._audit(Refusal(identity=identity, why=why))
+
     def _audited(
         self,
         request: bytes,
