@@ -20,7 +20,8 @@ from taken_ports import MACHINES
 RUNNER = """
 import json, sys
 from pathlib import Path
-from masche.agent.options import Port, RunOptions
+from masche.agent.options import RunOptions
+from masche.model.port import Port
 from masche.agent.runner import run
 given = json.loads(sys.argv[1])
 given["data"] = Path(given["data"])

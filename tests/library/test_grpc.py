@@ -12,8 +12,9 @@ from masche.library import grpc
 from masche.library.core.ports import MeshError
 from masche.library.life import occupant
 from masche.library.life.occupant import Health
-from masche.library.life.options import Options, Port
+from masche.library.life.options import Options
 from masche.library.life.outlet import Outlet
+from masche.model.port import Port
 from masche.model.refs import Name
 from masche.model.vantage import Dialect
 

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from library.answering import Answer, Answering, who
+from library.core.scripted import Counted
 from library.issuing import Issuing
 from masche.library.core.channel import Channel
 from masche.library.core.facade import CallOptions, Facade
-from masche.library.core.ports import Called, Known, Tried
+from masche.library.core.ports import Known
 from masche.library.core.tls import Certificates
 from masche.model.calling import UNSAID, Traffic
 from masche.model.refs import PortRef
@@ -34,20 +35,6 @@ from masche.model.view import (
 )
 
 OUTSIDE = PortRef("", PASSTHROUGH, 0)
-
-
-@dataclass
-class Counted:
-    """A Recorder that keeps everything."""
-
-    attempts: list[Tried] = field(default_factory=list[Tried])
-    calls: list[Called] = field(default_factory=list[Called])
-
-    def tried(self, tried: Tried) -> None:
-        self.attempts.append(tried)
-
-    def called(self, called: Called) -> None:
-        self.calls.append(called)
 
 
 def passthrough() -> Known:

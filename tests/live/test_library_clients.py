@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 import requests
 
-from library.town import Counted, service
+from library.core.scripted import Counted
+from library.town import service
 from live.mesh import Live, here, living
 from live.test_detours import SERVICE, workload
 from masche.library.aiohttp import client_session

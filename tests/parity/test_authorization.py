@@ -5,13 +5,12 @@ library reads what our control plane sends to its servers.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 
 import pytest
 
 from live.client import Answer
-from live.mesh import Live, living
+from live.mesh import Live
 from masche.compiler.proxyless import library_servers
 from masche.library.inbound.deciding import DENIED, Admitted, Shown, Spot, receive
 from masche.model.refs import Name
@@ -20,21 +19,13 @@ from masche.model.vantage import Seat, SeatPort
 from masche.model.view import Inbound, InboundPort, MtlsMode, Protocol
 from masche.wire import framing
 from masche.wire.decode import listeners
+from parity.agreement import SEED, Say, differences, judge
 from parity.guarded import CALLEE, Guarded, guarded
 from parity.policies import Case, cases
 
-SEED = 20261123
 BATCH = 2000
 """Cases that one Envoy is given at a time."""
 ORDERS = "shop/orders-1"
-
-Say = Callable[[str, object], None]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with living() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +46,15 @@ def test_20000_cases_are_decided_as_envoy_decides_them(guard: Guarded, record_pr
 def agree(guard: Guarded, count: int, say: Say) -> None:
     """Put so many cases to both, and show those on which they differ."""
     found: Counter[str] = Counter()
-    wrong: list[str] = []
+
+    def differ(case: Case, index: int) -> str:
+        answer, said = in_envoy(guard.ask(case, index)), in_library(case, guard)
+        found[said] += 1
+        return "" if answer == said else f"Envoy {answer!r}, the library {said!r}: {case}"
+
     every = cases(SEED, count, ports=guard.ports, addresses=guard.addresses)
-    while some := list(islice(every, BATCH)):
-        guard.load([case.policies for case in some])
-        for index, case in enumerate(some):
-            answer, said = in_envoy(guard.ask(case, index)), in_library(case, guard)
-            found[said] += 1
-            if answer != said:
-                wrong.append(f"Envoy {answer!r}, the library {said!r}: {case}")
-    say("parity", f"authorization: {count} cases, seed {SEED}, {len(wrong)} differences, {_outcomes(found)}")
-    assert not wrong, "\n".join([f"{len(wrong)} of {count} (seed {SEED}) differ", *wrong[:20]])
+    wrong = differences(every, BATCH, lambda some: guard.load([case.policies for case in some]), differ)
+    judge("authorization", count, wrong, _outcomes(found), say)
     assert min(found["200"], found["403"], found["400"]) > count / 20, f"cases of all kinds: {_outcomes(found)}"
 
 

@@ -11,7 +11,7 @@ from conformance import test_authorization_in_envoy as istio
 from conformance import test_gateway_api_in_envoy as gateway_api
 from conformance import test_gateway_api_more_in_envoy as more
 from conformance.cases import Case, a_mesh, loaded
-from live.mesh import PROXIES, Live, living
+from live.mesh import PROXIES, Live
 from masche.identity.spiffe import SpiffeId, WorkloadIdentity
 from masche.testing.check_placement import Asked, check_placement
 from parity.placements import Libraries, Sidecars
@@ -24,12 +24,6 @@ HTTP_PORTS = {"http": 80, "http2": 85, "grpc": 7070}
 GROUPS = [group for group in gateway_api.groups() if group.placement != "gateway"]
 MORE = [pytest.param(group, id=group["id"]) for group in more.GROUPS if group.get("mesh")]
 POLICIES = [pytest.param(group, id=group["id"]) for group in istio.GROUPS]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with living() as running:
-        yield running
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=repr)

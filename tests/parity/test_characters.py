@@ -1,10 +1,8 @@
 """What people write in any language is compared and sent as the same bytes in every placement."""
 
-from collections.abc import Iterator
 
-import pytest
 
-from live.mesh import PROXIES, Live, here, living
+from live.mesh import PROXIES, Live, here
 from masche.model.refs import Name
 from masche.testing.check_placement import Asked, check_placement
 from parity.placements import Libraries, Sidecars
@@ -39,12 +37,6 @@ HEADERS = [
     *(("x-city", "Zürich"), ("x-city", "Z\udcfcrich"), ("x-city", "ürich"), ("x-city", "\udcff"), ("x-city", "東京")),
     *(("x-from", "Łódź"), ("x-from", "Köln"), ("x-from", "Poznań"), ("x-from", "K\udcf6ln"), ("x-from", "Lodz")),
 ]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with living() as running:
-        yield running
 
 
 def test_letters_of_all_languages_are_the_same_bytes_everywhere(live: Live):

@@ -5,26 +5,17 @@ case costs one request.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 
 import pytest
 
-from live.mesh import Live, living
+from live.mesh import Live
+from parity.agreement import SEED, Say, differences, judge
 from parity.routed import Outcome, Routed, routed
 from parity.tables import Case, cases
 
-SEED = 20261123
 BATCH = 1000
 """Tables that one Envoy is given at a time."""
-
-Say = Callable[[str, object], None]
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with living() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +36,15 @@ def test_20000_requests_are_routed_as_envoy_routes_them(both: Routed, record_pro
 def agree(both: Routed, count: int, say: Say) -> None:
     """Put so many cases to both, and show those on which they differ."""
     found: Counter[int] = Counter()
-    wrong: list[str] = []
-    every = cases(SEED, count)
-    while some := list(islice(every, BATCH)):
-        both.load(some)
-        for index, case in enumerate(some):
-            outcome, foretold = both.in_envoy(case, index), both.in_library(case, index)
-            found[outcome.status] += 1
-            if outcome not in foretold:
-                wrong.append(_difference(case, outcome, foretold))
+
+    def differ(case: Case, index: int) -> str:
+        outcome, foretold = both.in_envoy(case, index), both.in_library(case, index)
+        found[outcome.status] += 1
+        return "" if outcome in foretold else _difference(case, outcome, foretold)
+
+    wrong = differences(cases(SEED, count), BATCH, both.load, differ)
     outcomes = ", ".join(f"{number} x {status}" for status, number in found.most_common())
-    say("parity", f"routing: {count} cases, seed {SEED}, {len(wrong)} differences, {outcomes}")
-    assert not wrong, "\n".join([f"{len(wrong)} of {count} (seed {SEED}) differ", *wrong[:20]])
+    judge("routing", count, wrong, outcomes, say)
     assert found[200] > count / 10, f"requests that somebody answered: {outcomes}"
 
 

@@ -4,11 +4,10 @@ A story is carried out by real Envoys with mutual TLS, and beside them by server
 sidecar that calls a sidecar; the library calls sidecars, and it calls itself.
 """
 
-from collections.abc import Iterator
 
 import pytest
 
-from live.mesh import PROXIES, Live, here, living
+from live.mesh import PROXIES, Live, here
 from masche.compiler.replay import explain
 from masche.testing.check_placement import Asked, check_placement
 from parity.placements import Libraries, Sidecars
@@ -18,12 +17,6 @@ from stories.test_stories_in_envoy import Ways
 
 ROUNDS = 30
 """So often at least is a request put that may go to one of several instances."""
-
-
-@pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with living() as running:
-        yield running
 
 
 def requests(name: str) -> list[loader.Asked]:

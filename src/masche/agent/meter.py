@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from masche.agent.pages import Buckets, Key, Page
 from masche.link.messages import EdgeReport, EndpointReport, Histogram
+from masche.link.tallies import Edge
 from masche.model.refs import Name, PortRef
 from masche.telemetry import histogram, names
 from masche.telemetry.prometheus import Sample
@@ -126,45 +127,26 @@ def _difference(now: Buckets, before: Buckets) -> Histogram:
     return Histogram(buckets=made.buckets, sum_us=made.sum_us)
 
 
-@dataclass(slots=True)
-class _Edge:
-    codes: defaultdict[int, int] = field(default_factory=lambda: defaultdict[int, int](int))
-    flags: defaultdict[str, int] = field(default_factory=lambda: defaultdict[str, int](int))
-    latency: Histogram = field(default_factory=Histogram)
-    sent: int = 0
-    received: int = 0
-    connections: int = 0
-
-
-_EdgeKey = tuple[str, PortRef | None, str, str]
-"""Direction, destination, peer, rule."""
+_EdgeKey = tuple[PortRef | None, str, str]
+"""Destination (None: it was called itself), peer, rule."""
 
 
 def edges(reading: Reading, workload: Name) -> tuple[EdgeReport, ...]:
     """The edges of one workload that something happened on, as it saw them."""
-    found: defaultdict[_EdgeKey, _Edge] = defaultdict(_Edge)
+    found: defaultdict[_EdgeKey, Edge] = defaultdict(Edge)
+    latencies: dict[_EdgeKey, Histogram] = {}
     for (name, pairs), count in reading.counters.items():
         labels = dict(pairs)
         if key := _edge_key(name, labels):
             _add(found[key], name, labels, count)
     for (name, pairs), latency in reading.latencies.items():
         if name == names.MESH_REQUEST_US and (key := _edge_key(name, dict(pairs))):
-            found[key].latency = latency
+            latencies[key] = latency
     return tuple(
-        EdgeReport(
-            direction=direction,
-            workload=workload,
-            service=service,
-            peer=peer,
-            rule=rule,
-            codes=dict(edge.codes),
-            flags=dict(edge.flags),
-            latency=edge.latency,
-            bytes_sent=edge.sent,
-            bytes_received=edge.received,
-            connections=edge.connections,
+        found[key].told(
+            workload=workload, service=key[0], peer=key[1], rule=key[2], latency=latencies.get(key, Histogram())
         )
-        for (direction, service, peer, rule), edge in sorted(found.items(), key=lambda item: str(item[0]))
+        for key in sorted(found.keys() | latencies.keys(), key=str)
     )
 
 
@@ -173,14 +155,14 @@ def _edge_key(name: str, labels: Mapping[str, str]) -> _EdgeKey | None:
     destination = labels.get(stats.DESTINATION, "")
     if labels.get(stats.REPORTER) == stats.REPORTER_SOURCE:
         service = PortRef.parse(destination)
-        return ("outbound", service, "", "") if service else None
+        return (service, "", "") if service else None
     if not destination.startswith("inbound/"):
         return None
     rule = (_value(labels, stats.RULE) or UNMATCHED) if name == names.MESH_DENIED else ""
-    return "inbound", None, _value(labels, stats.SOURCE), rule
+    return None, _value(labels, stats.SOURCE), rule
 
 
-def _add(edge: _Edge, name: str, labels: Mapping[str, str], count: int) -> None:
+def _add(edge: Edge, name: str, labels: Mapping[str, str], count: int) -> None:
     flags = _value(labels, stats.FLAGS)
     match name:
         case names.MESH_REQUESTS:

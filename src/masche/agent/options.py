@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from masche.agent.capture.exclusions import NOTHING, Exclusions
+from masche.model.port import Port
 from masche.model.vantage import Placement
 
 DEFAULT_GRACE = 10.0
@@ -32,15 +33,6 @@ class AgentOptions:
     metrics_address: str = "127.0.0.1"
     idle_exit: float | None = None
     address_range: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """One port on which the application listens. ``protocol`` is ``http``, ``http2``, ``grpc``, ``tcp`` or ""."""
-
-    port: int
-    name: str = ""
-    protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

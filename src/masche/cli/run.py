@@ -9,7 +9,7 @@ import click
 from masche.cli.options import Duration, Label, data_option, namespace_option
 
 if TYPE_CHECKING:
-    from masche.agent.options import Port
+    from masche.model.port import Port
 
 PROTOCOLS = ("http", "http2", "grpc", "tcp")
 PLACEMENTS = ("sidecar", "library")
@@ -24,7 +24,7 @@ class PortSpec(click.ParamType["Port"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Port":
         """Read it, or say what would have been right."""
-        from masche.agent.options import Port
+        from masche.model.port import Port
 
         match = re.fullmatch(r"(?:([a-z0-9-]{1,63}):)?(\d{1,5})(?:/([a-z0-9]+))?", str(value))
         name, number, protocol = match.groups(default="") if match else ("", "0", "")

@@ -11,9 +11,9 @@ import asyncio
 from masche.library import resident as residents
 from masche.library.inbound.asgi import App, Guarded, Message, Receive, Scope, Send
 from masche.library.inbound.door import Door
-from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
+from masche.model.port import Port
 
 
 def door(resident: Resident, port: Port) -> Door:

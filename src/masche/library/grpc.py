@@ -20,9 +20,9 @@ from masche.library.core.ports import MeshError
 from masche.library.inbound.door import Door
 from masche.library.inbound.grpc import AioInterceptor, Interceptor, Judge
 from masche.library.inbound.grpc_seen import Visible
-from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
+from masche.model.port import Port
 
 BOOTSTRAP = "GRPC_XDS_BOOTSTRAP"
 """Where gRPC looks for the path of its bootstrap; it reads it once, when it is first needed."""

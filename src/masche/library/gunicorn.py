@@ -20,9 +20,9 @@ from masche.library.core.ports import Identity, MeshError
 from masche.library.inbound.door import Door
 from masche.library.inbound.introduced import last_until
 from masche.library.inbound.listen import HANDSHAKE, HANDSHAKE_TIMEOUT
-from masche.library.life.options import Port
 from masche.library.life.residence import Resident
 from masche.library.wsgi import Guarded
+from masche.model.port import Port
 from masche.model.view import MtlsMode
 
 _LATER: Any = vars(gthread)["_DEFER"]

@@ -27,9 +27,9 @@ from masche.library.inbound.asgi import App, Guarded
 from masche.library.inbound.health import asking
 from masche.library.inbound.introduced import introduced
 from masche.library.inbound.listen import Listener, bound
-from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
+from masche.model.port import Port
 from masche.model.view import MtlsMode
 
 IDLE_TIMEOUT: Final = 310

@@ -22,10 +22,10 @@ from masche.library.core.tls import peer_id
 from masche.library.inbound.deciding import Answer, Shown
 from masche.library.inbound.door import Door, Passage, ended
 from masche.library.inbound.wsgi import PEER, WITHOUT_PREFIX, Environ, StartResponse, Write, WsgiApp
-from masche.library.life.options import Port
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
 from masche.library.peer import Peer
+from masche.model.port import Port
 from masche.traffic.request import Connection, Headers, Request, characters, octets
 
 _SOCKET = "gunicorn.socket"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from library.town import Counted, passthrough
+from library.core.scripted import Counted
+from library.town import passthrough
 from masche.library.core import opening
 from masche.library.core.exchange import Asked
 from masche.library.core.facade import Facade

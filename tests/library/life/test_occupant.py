@@ -4,7 +4,8 @@ from itertools import islice
 
 from masche.library.life import occupant
 from masche.library.life.occupant import Health
-from masche.library.life.options import Options, Port
+from masche.library.life.options import Options
+from masche.model.port import Port
 from masche.model.refs import Name
 from masche.model.vantage import Dialect, Placement
 from masche.model.view import Protocol

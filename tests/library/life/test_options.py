@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from masche.library.core.ports import MeshError
-from masche.library.life.options import Options, OptionsError, Port, port
+from masche.library.life.options import Options, OptionsError, port
+from masche.model.port import Port
 
 
 def test_a_script_needs_only_a_service_account() -> None:

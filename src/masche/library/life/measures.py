@@ -11,6 +11,7 @@ from typing import Final
 
 from masche.library.core.ports import Called, Received, Tried
 from masche.link.messages import EdgeReport, EndpointReport, Histogram
+from masche.link.tallies import Edge
 from masche.model.refs import Name, PortRef
 from masche.telemetry.histogram import Histogram as Counted
 from masche.traffic.outcome import Outcome
@@ -79,12 +80,8 @@ class Measures:
 
 
 @dataclass(slots=True)
-class _Edge:
-    codes: defaultdict[int, int] = field(default_factory=lambda: defaultdict[int, int](int))
-    flags: defaultdict[str, int] = field(default_factory=lambda: defaultdict[str, int](int))
+class _Edge(Edge):
     latency: Counted = field(default_factory=Counted)
-    sent: int = 0
-    received: int = 0
 
 
 @dataclass(slots=True)
@@ -140,18 +137,7 @@ class Sums:
     def edges(self, workload: Name) -> tuple[EdgeReport, ...]:
         """The edges of the mesh that something happened on, as ``workload`` saw them."""
         return tuple(
-            EdgeReport(
-                direction="outbound" if service else "inbound",
-                workload=workload,
-                service=service,
-                peer=peer,
-                rule=rule,
-                codes=dict(edge.codes),
-                flags=dict(edge.flags),
-                latency=_told(edge.latency),
-                bytes_sent=edge.sent,
-                bytes_received=edge.received,
-            )
+            edge.told(workload=workload, service=service, peer=peer, rule=rule, latency=_told(edge.latency))
             for (cluster, peer, rule), edge in self._edges.items()
             if (service := PortRef.parse(cluster)) or not cluster
         )

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from masche.library.life.options import Options, Port
+from masche.library.life.options import Options
 from masche.link.messages import Occupant, ProxyState, ServiceWish, State, WorkloadPort
 from masche.link.workloads import names, port_names, protocol_of, proxy_id
+from masche.model.port import Port
 from masche.model.refs import Name
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort
 from masche.version import VERSION

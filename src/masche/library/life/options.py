@@ -16,6 +16,7 @@ from masche.identity.places import default_data
 from masche.library.core.ports import MeshError
 from masche.link.address import LINK_PORT
 from masche.link.workloads import LABEL, NAME, UnfitError, port_names
+from masche.model.port import Port
 
 T = TypeVar("T")
 
@@ -27,15 +28,6 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 class OptionsError(MeshError):
     """An option cannot be used: where it was written, why, and what to change."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """One port on which this process itself takes mutual TLS. ``protocol`` is ``http``, ``http2``, ``grpc`` or ""."""
-
-    port: int
-    name: str = ""
-    protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

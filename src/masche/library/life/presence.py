@@ -16,11 +16,12 @@ from masche.library.life.certificate import keeper_of
 from masche.library.life.measures import Measures, Sums
 from masche.library.life.memory import Folder
 from masche.library.life.occupant import Health
-from masche.library.life.options import Options, Port
+from masche.library.life.options import Options
 from masche.library.life.outlet import Outlet
 from masche.link.messages import ProxyState, Report
 from masche.link.probe import Probe, Pulse
 from masche.link.renewal import Renewal
+from masche.model.port import Port
 from masche.model.refs import Name
 
 

@@ -29,10 +29,11 @@ from masche.library.life import verdicts
 from masche.library.life.feeding import Feeding, node
 from masche.library.life.measures import Measures
 from masche.library.life.memory import Folder, Memory
-from masche.library.life.options import Options, OptionsError, Port, port
+from masche.library.life.options import Options, OptionsError, port
 from masche.library.life.presence import Presence, Serving
 from masche.link import probe
 from masche.link.probe import Probe
+from masche.model.port import Port
 from masche.model.refs import Name
 from masche.model.view import Inbound
 from masche.telemetry.logs import say
