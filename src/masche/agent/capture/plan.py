@@ -5,6 +5,7 @@ the next one. Invariants: what has a wrong end is made anew, what runs is left a
 namespace has its rules, and is taken away before the namespace is, so that whoever stays inside reaches nobody.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from masche.agent.capture.names import INNER, Names
@@ -43,9 +44,7 @@ class Wanted:
 
 def outside(wanted: Wanted, found: Found) -> tuple[str, ...]:
     """The lines for ``ip -batch -`` on the host: bridge, namespace, and the link between the two."""
-    lines: list[str] = []
-    if not found.has_bridge:
-        lines += bridge(wanted)
+    lines = [*_bridge(wanted, found)]
     if found.has_file and not found.has_namespace:  # killed between the two steps of `ip netns add`
         lines.append(f"netns del {wanted.namespace}")
     if not found.has_namespace:
@@ -61,16 +60,15 @@ def outside(wanted: Wanted, found: Found) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def bridge(wanted: Wanted) -> tuple[str, ...]:
-    """The lines that make the machine's bridge."""
+def _bridge(wanted: Wanted, found: Found) -> Iterator[str]:
+    """The lines that make the machine's bridge; one that is there may have been left without its addresses."""
     name, network = wanted.names.bridge, wanted.range
-    lines = [
-        f"link add {name} address {wanted.names.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-        f"addr replace {network.address(GATEWAY)}/{network.v4.prefixlen} dev {name}",
-    ]
+    if not found.has_bridge:
+        yield f"link add {name} address {wanted.names.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+    yield f"addr replace {network.address(GATEWAY)}/{network.v4.prefixlen} dev {name}"
     if wanted.has_ipv6:
-        lines.append(f"addr replace {network.address6(GATEWAY)}/{network.v6.prefixlen} dev {name} nodad")
-    return (*lines, f"link set {name} up")
+        yield f"addr replace {network.address6(GATEWAY)}/{network.v6.prefixlen} dev {name} nodad"
+    yield f"link set {name} up"
 
 
 def inside(wanted: Wanted) -> tuple[str, ...]:
