@@ -7,6 +7,7 @@ from masche.agent.metrics import labelled
 from masche.link.messages import EdgeReport
 from masche.model.refs import Name, PortRef
 from masche.telemetry.histogram import Histogram
+from masche.wire import stats
 
 ORDERS = PortRef("shop", "orders", 80)
 WEB = Name("shop", "web-1")
@@ -177,4 +178,27 @@ def test_labels_are_put_into_every_sample_and_comments_stay() -> None:
     page = '# TYPE a counter\na 1\nb{x="{ }"} 2\nc{} 3\n\nrubbish\n'
     assert labelled(page, {"workload": "w"}) == (
         '# TYPE a counter\na{workload="w"} 1\nb{workload="w",x="{ }"} 2\nc{workload="w"} 3\n\nrubbish\n'
+    )
+
+
+def test_what_one_envoy_saw_for_several_workloads_is_told_apart_by_its_tag() -> None:
+    name = f"{stats.PREFIX}{stats.REQUESTS}"
+    service = {"reporter": "source", "destination": "outbound/shop/orders/80", "code": "200", "flags": "-"}
+    samples = [(name, {**service, "workload": f"shop/web-{index}"}, float(index)) for index in (1, 2)]
+    samples.append((name, service, 9.0))
+    of_web_2 = f"mesh.request_us.{OUT}.workload.shop/web-2"
+    distributions = pages.parse(b"", _histograms({of_web_2: {(900, 10): 2}})).distributions
+    reading = Meter().read(pages.Page(samples=samples, distributions=distributions), process=7, is_inherited=False)
+    assert [sum(each.latency.buckets.values()) for each in meter.edges(reading, None)] == [0, 2]
+    assert [(each.workload, each.codes) for each in meter.edges(reading, None)] == [
+        (Name("shop", "web-1"), {200: 1}),
+        (Name("shop", "web-2"), {200: 2}),
+    ]
+
+
+def test_who_is_on_the_same_node_is_named_by_the_endpoint_that_others_know() -> None:
+    assert meter.way_to("outbound/shop/orders/80", "envoy://local/shop/orders-1a2b3c/8080/10.0.0.1:15006") == (
+        PortRef("shop", "orders", 80),
+        "10.0.0.1:15006",
+        "",
     )

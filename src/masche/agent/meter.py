@@ -127,12 +127,12 @@ def _difference(now: Buckets, before: Buckets) -> Histogram:
     return Histogram(buckets=made.buckets, sum_us=made.sum_us)
 
 
-_EdgeKey = tuple[PortRef | None, str, str]
-"""Destination (None: it was called itself), peer, rule."""
+_EdgeKey = tuple[PortRef | None, str, str, str]
+"""Destination (None: it was called itself), peer, rule, and whose edge it is, where a tag says so."""
 
 
-def edges(reading: Reading, workload: Name) -> tuple[EdgeReport, ...]:
-    """The edges of one workload that something happened on, as it saw them."""
+def edges(reading: Reading, workload: Name | None) -> tuple[EdgeReport, ...]:
+    """The edges that something happened on, as ``workload`` saw them, or, if it is None, whoever a tag names."""
     found: defaultdict[_EdgeKey, Edge] = defaultdict(Edge)
     latencies: dict[_EdgeKey, Histogram] = {}
     for (name, pairs), count in reading.counters.items():
@@ -144,10 +144,16 @@ def edges(reading: Reading, workload: Name) -> tuple[EdgeReport, ...]:
             latencies[key] = latency
     return tuple(
         found[key].told(
-            workload=workload, service=key[0], peer=key[1], rule=key[2], latency=latencies.get(key, Histogram())
+            workload=seen_by, service=key[0], peer=key[1], rule=key[2], latency=latencies.get(key, Histogram())
         )
         for key in sorted(found.keys() | latencies.keys(), key=str)
+        if (seen_by := workload or _named(key[3]))
     )
+
+
+def _named(tag: str) -> Name | None:
+    namespace, _, name = tag.partition("/")
+    return Name(namespace, name) if namespace and name else None
 
 
 def _edge_key(name: str, labels: Mapping[str, str]) -> _EdgeKey | None:
@@ -155,11 +161,11 @@ def _edge_key(name: str, labels: Mapping[str, str]) -> _EdgeKey | None:
     destination = labels.get(stats.DESTINATION, "")
     if labels.get(stats.REPORTER) == stats.REPORTER_SOURCE:
         service = PortRef.parse(destination)
-        return (service, "", "") if service else None
+        return (service, "", "", _value(labels, stats.WORKLOAD)) if service else None
     if not destination.startswith("inbound/"):
         return None
     rule = (_value(labels, stats.RULE) or UNMATCHED) if name == names.MESH_DENIED else ""
-    return None, _value(labels, stats.SOURCE), rule
+    return None, _value(labels, stats.SOURCE), rule, _value(labels, stats.WORKLOAD)
 
 
 def _add(edge: Edge, name: str, labels: Mapping[str, str], count: int) -> None:
@@ -195,7 +201,8 @@ def _code(labels: Mapping[str, str]) -> int:
 def way_to(cluster: str, instance: str) -> Way | None:
     """Which instance an address as Envoy writes it means; None for one that is of no service of the mesh.
 
-    Of a detour Envoy knows an address inside itself, ``envoy://detour/<endpoint>@<gateway>``.
+    Of a detour Envoy knows an address inside itself, ``envoy://detour/<endpoint>@<gateway>``, and so it does of who is
+    served by the same Envoy: ``envoy://local/<workload>/<port>/<endpoint>``.
     """
     service = PortRef.parse(cluster)
     if service is None or instance in {"", "-"}:
@@ -263,8 +270,19 @@ def _is_given_up(labels: Mapping[str, str]) -> bool:
 
 
 def _timed(reading: Reading, family: str) -> Mapping[Way, Histogram]:
-    ways = ((_instance(dict(pairs)), each) for (name, pairs), each in reading.latencies.items() if name == family)
-    return {way: each for way, each in ways if way}
+    """By way, of all workloads together that went it."""
+    found: defaultdict[Way, list[Histogram]] = defaultdict(list)
+    for (name, pairs), each in reading.latencies.items():
+        if name == family and (way := _instance(dict(pairs))):
+            found[way].append(each)
+    return {way: each[0] if len(each) == 1 else _sum(each) for way, each in found.items()}
+
+
+def _sum(every: Iterable[Histogram]) -> Histogram:
+    whole = histogram.Histogram()
+    for each in every:
+        whole.absorb(histogram.Histogram(each.buckets, sum_us=each.sum_us))
+    return Histogram(buckets=whole.buckets, sum_us=whole.sum_us)
 
 
 def _instance(labels: Mapping[str, str]) -> Way | None:

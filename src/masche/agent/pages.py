@@ -106,13 +106,14 @@ def _distributions(histograms: bytes) -> Mapping[Key, Buckets]:
 
 
 _DESTINATION = r"(?:inbound|outbound)/[^/]+/[^/]+/[0-9]+|[a-z-]*"
+_WHOSE = rf"(?:\.{stats.WORKLOAD}\.([^/]+/[^/]+))?"
 _OF_AN_EDGE = re.compile(
     rf"{stats.SCOPE}\.({stats.REQUEST_US})\.{stats.REPORTER}\.({stats.REPORTER_SOURCE}|{stats.REPORTER_DESTINATION})"
-    rf"\.{stats.SOURCE}\.(.*)\.{stats.DESTINATION}\.({_DESTINATION})"
+    rf"\.{stats.SOURCE}\.(.*)\.{stats.DESTINATION}\.({_DESTINATION}){_WHOSE}"
 )
 _OF_AN_INSTANCE = re.compile(
     rf"{stats.SCOPE}\.({stats.INSTANCE_US}|{stats.INSTANCE_SERVICE_US})\.{stats.DESTINATION}\.({_DESTINATION})"
-    rf"\.{stats.INSTANCE}\.(.*)"
+    rf"\.{stats.INSTANCE}\.(.*?){_WHOSE}"
 )
 """Names with their tags, in the order in which the encoder gives them. A name of the mesh may contain a dot, and the
 name of a tag between two, but no slash, by which a destination is told from it."""
@@ -121,10 +122,15 @@ name of a tag between two, but no slash, by which a destination is told from it.
 @lru_cache(maxsize=1 << 14)
 def _key(name: str) -> Key | None:
     if found := _OF_AN_INSTANCE.fullmatch(name):
-        family, destination, instance = found.groups()
-        return stats.PREFIX + family, ((stats.DESTINATION, destination), (stats.INSTANCE, instance))
+        family, destination, instance, workload = found.groups()
+        return stats.PREFIX + family, _labels({stats.DESTINATION: destination, stats.INSTANCE: instance}, workload)
     if found := _OF_AN_EDGE.fullmatch(name):
-        family, reporter, source, destination = found.groups()
-        labels = ((stats.DESTINATION, destination), (stats.REPORTER, reporter), (stats.SOURCE, source))
-        return stats.PREFIX + family, labels
+        family, reporter, source, destination, workload = found.groups()
+        labels = {stats.REPORTER: reporter, stats.SOURCE: source, stats.DESTINATION: destination}
+        return stats.PREFIX + family, _labels(labels, workload)
     return None
+
+
+def _labels(labels: dict[str, str], workload: str | None) -> tuple[tuple[str, str], ...]:
+    """In the order of their names, as a Key has them."""
+    return tuple(sorted({**labels, **({stats.WORKLOAD: workload} if workload else {})}.items()))
