@@ -129,6 +129,27 @@ def test_one_value_of_a_header_that_is_unwanted_is_enough_to_fail():
     assert authorize((a_policy(Decision.DENY, unwanted),), both).allowed
 
 
+@pytest.mark.parametrize("joined", ["guest,admin", "admin, guest", "guest ,\tadmin"])
+def test_what_a_server_joined_is_denied_if_it_would_be_as_one_value_or_as_several(joined: str):
+    whole, part = (a_policy(Decision.DENY, on(Attribute.HEADER, each, name="x")) for each in (joined, "admin"))
+    but = Condition(attribute=Attribute.HEADER, name="x", not_values=(Pattern(PatternKind.EXACT, "admin"),))
+    request = Request(headers=(("x", joined),), method="guest,POST")
+    assert authorize((part,), request).allowed
+    for policy in (whole, part, a_policy(Decision.DENY, but)):
+        assert not authorize((policy,), request, is_joined=True).allowed
+    assert authorize((a_policy(Decision.DENY, on(Attribute.METHOD, "POST")),), request, is_joined=True).allowed
+
+
+def test_what_a_server_joined_is_allowed_as_a_whole_alone():
+    joined = Request(headers=(("x", "guest,admin"),))
+    assert not authorize(
+        (a_policy(Decision.ALLOW, on(Attribute.HEADER, "admin", name="x")),), joined, is_joined=True
+    ).allowed
+    assert authorize(
+        (a_policy(Decision.ALLOW, on(Attribute.HEADER, "guest,admin", name="x")),), joined, is_joined=True
+    ).allowed
+
+
 def test_a_header_without_a_value_is_present():
     assert not authorize(
         (a_policy(Decision.DENY, on(Attribute.HEADER, "*", name="x")),), Request(headers=(("x", ""),))

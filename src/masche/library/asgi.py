@@ -16,11 +16,12 @@ from masche.library.life.residence import Resident
 from masche.model.port import Port
 
 
-def door(resident: Resident, port: Port) -> Door:
-    """Return the door of one port of this process."""
+def door(resident: Resident, port: Port, *, joins_headers: bool = False) -> Door:
+    """Return the door of one port of this process; ``joins_headers`` says that its server joins repeated ones."""
     return Door(
         port.port,
         name=port.name,
+        joins_headers=joins_headers,
         workload=lambda: resident.workload,
         reception=resident.reception,
         counter=resident.counter,

@@ -84,7 +84,7 @@ class Worker(ThreadWorker):
         super().load_wsgi()
         at = Port(port=self.sockets[0].getsockname()[1])
         self.resident = residents.resident()
-        self.guard = door(self.resident, at)
+        self.guard = door(self.resident, at, joins_headers=True)
         self.wsgi: Any = Guarded(self.wsgi, self.guard, self.resident.facade.identity)
         self.resident.serve(at, probe=self._probe)
 

@@ -60,7 +60,9 @@ class Mesh:
     def __init__(self, app: WsgiApp, port: int | str | Port, *, resident: Resident | None = None) -> None:
         self._port = read_port(port)
         self._resident = resident or residents.resident()
-        self._guarded = Guarded(app, door(self._resident, self._port), self._resident.facade.identity)
+        self._guarded = Guarded(
+            app, door(self._resident, self._port, joins_headers=True), self._resident.facade.identity
+        )
 
     def __repr__(self) -> str:
         return f"<Mesh {self._port.port} {self._resident!r}>"

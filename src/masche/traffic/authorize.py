@@ -16,22 +16,29 @@ from masche.traffic.verdict import Verdict
 NO_POLICY = "no ALLOW policy applies to the workload, and no DENY rule matches"
 
 
-def authorize(policies: Sequence[Policy], call: Call) -> Verdict:
-    """Return the Verdict on one call. Without policies everything passes; an ALLOW without rules lets nothing pass."""
-    denied = _first(policies, Decision.DENY, call)
+Holds = Callable[[Condition, Call], bool]
+
+
+def authorize(policies: Sequence[Policy], call: Call, *, is_joined: bool = False) -> Verdict:
+    """Return the Verdict on one call. Without policies everything passes; an ALLOW without rules lets nothing pass.
+
+    ``is_joined``: a server joined the values of repeated headers by commas (CGI), so that nobody knows whether it was
+    one value or several. Then a DENY rule matches if it would in either case; an ALLOW rule sees the whole alone.
+    """
+    denied = _first(policies, Decision.DENY, call, _denies_joined if is_joined else _denies)
     if denied:
         return Verdict.refuse(denied.name, f"denied by {denied.name}")
     allows = [policy for policy in policies if policy.decision is Decision.ALLOW]
     if not allows:
         return Verdict.allow("", NO_POLICY)
-    allowed = _first(policies, Decision.ALLOW, call)
+    allowed = _first(policies, Decision.ALLOW, call, _allows)
     if allowed:
         return Verdict.allow(allowed.name, f"allowed by {allowed.name}")
     considered = ", ".join(policy.name for policy in allows)
     return Verdict.refuse("", f"no ALLOW policy of the workload matches; considered: {considered}")
 
 
-def _first(policies: Sequence[Policy], decision: Decision, call: Call) -> Rule | None:
+def _first(policies: Sequence[Policy], decision: Decision, call: Call, holds: Holds) -> Rule | None:
     """Return the first rule of this decision that matches."""
     return next(
         (
@@ -39,7 +46,7 @@ def _first(policies: Sequence[Policy], decision: Decision, call: Call) -> Rule |
             for policy in policies
             if policy.decision is decision
             for rule in policy.rules
-            if rule_matches(rule, call, decision=decision)
+            if _matches(rule, call, holds)
         ),
         None,
     )
@@ -47,27 +54,49 @@ def _first(policies: Sequence[Policy], decision: Decision, call: Call) -> Rule |
 
 def rule_matches(rule: Rule, call: Call, *, decision: Decision) -> bool:
     """Any of the sources, any of the operations, all of ``when``."""
+    return _matches(rule, call, _denies if decision is Decision.DENY else _allows)
+
+
+def _matches(rule: Rule, call: Call, holds: Holds) -> bool:
     return (
-        _any(rule.sources, call, decision)
-        and _any(rule.operations, call, decision)
-        and all(_holds(condition, call, decision) for condition in rule.when)
+        _any(rule.sources, call, holds)
+        and _any(rule.operations, call, holds)
+        and all(holds(condition, call) for condition in rule.when)
     )
 
 
-def _any(alternatives: tuple[tuple[Condition, ...], ...], call: Call, decision: Decision) -> bool:
-    return not alternatives or any(all(_holds(each, call, decision) for each in some) for some in alternatives)
+def _any(alternatives: tuple[tuple[Condition, ...], ...], call: Call, holds: Holds) -> bool:
+    return not alternatives or any(all(holds(each, call) for each in some) for some in alternatives)
 
 
-def _holds(condition: Condition, call: Call, decision: Decision) -> bool:
-    if condition.attribute.needs_http:
-        if isinstance(call, Connection):
-            return decision is Decision.DENY
-        return _values_hold(condition, _request_values(condition, call))
-    return _values_hold(condition, _connection_values(condition.attribute, _connection(call)))
+def _allows(condition: Condition, call: Call) -> bool:
+    return not _is_unseen(condition, call) and _values_hold(condition, _values(condition, call))
 
 
-def _connection(call: Call) -> Connection:
-    return call.connection if isinstance(call, Request) else call
+def _denies(condition: Condition, call: Call) -> bool:
+    return _is_unseen(condition, call) or _values_hold(condition, _values(condition, call))
+
+
+def _denies_joined(condition: Condition, call: Call) -> bool:
+    if _denies(condition, call):
+        return True
+    if condition.attribute is not Attribute.HEADER:
+        return False
+    parts = (part.strip(" \t") for value in _values(condition, call) for part in value.split(","))
+    return _values_hold(condition, tuple(parts))
+
+
+def _is_unseen(condition: Condition, call: Call) -> bool:
+    """Whether it is about requests, and this is a bare connection."""
+    return condition.attribute.needs_http and isinstance(call, Connection)
+
+
+def _values(condition: Condition, call: Call) -> tuple[str, ...]:
+    if isinstance(call, Request):
+        if condition.attribute.needs_http:
+            return _request_values(condition, call)
+        call = call.connection
+    return _connection_values(condition.attribute, call)
 
 
 def _values_hold(condition: Condition, values: tuple[str, ...]) -> bool:

@@ -3,9 +3,11 @@
 import pytest
 from grpc_meshes import CANARY, ORDERS, a_mesh, policy, route, workload
 
+from masche.compiler.proxyless.grpc_servers import visible
 from masche.compiler.view import statuses
 from masche.model.diagnostic import Severity
 from masche.model.refs import Kind
+from masche.model.view import Attribute, Condition, Decision, Pattern, PatternKind, Policy, Rule
 
 FORWARD = "backendRefs: [{name: orders, port: 80}]"
 HEADERS = "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}]}}"
@@ -102,9 +104,19 @@ def test_security_that_a_server_carries_out_otherwise_is_named():
     assert said(PERMISSIVE) == [
         ("PeerAuthentication/shop/lenient spec.mtls", "a gRPC server takes mutual TLS alone, no plaintext")
     ]
-    ((where, why),) = said(ON_TIMEOUT)
-    assert where == "AuthorizationPolicy/shop/patient spec"
-    assert "a rule to ALLOW never matches" in why
+    for header in ("grpc-timeout", "x-secret-bin"):
+        ((where, why),) = said(ON_TIMEOUT.replace("grpc-timeout", header))
+        assert where == "AuthorizationPolicy/shop/patient spec"
+        assert "a rule to ALLOW never matches" in why
+
+
+def test_a_denial_forgets_what_grpc_shows_in_another_form_and_an_allowance_never_matches_on_it():
+    """gRPC decodes values of ``-bin``: a rule on what was written would never match, and so never deny."""
+    secret = Condition(attribute=Attribute.HEADER, name="x-bin", values=(Pattern(PatternKind.EXACT, "c2VjcmV0"),))
+    tier = Condition(attribute=Attribute.HEADER, name="x-tier", values=(Pattern(PatternKind.EXACT, "gold"),))
+    for decision, rules in ((Decision.DENY, (Rule(name="one", when=(tier,)),)), (Decision.ALLOW, ())):
+        policy = Policy(name="p", decision=decision, rules=(Rule(name="one", when=(secret, tier)),))
+        assert visible(policy).rules == rules
 
 
 def test_nothing_is_said_where_no_program_uses_grpc_without_a_proxy():

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 
 from library.issuing import Issuing
 from masche.identity import keys, tls
@@ -131,10 +132,13 @@ class Served:
 
     def channel(self, account: str) -> grpc.Channel:
         chain, key = self.mesh.pair(account)
-        credentials = tls.channel_credentials(Presented(chain=chain, key=keys.private_pem(key), roots=self.mesh.roots))
-        made = grpc.secure_channel(f"127.0.0.1:{self.port}", credentials, options=tls.CHANNEL_OPTIONS)
+        made = self.presenting(Presented(chain=chain, key=keys.private_pem(key), roots=self.mesh.roots))
         self.channels.append(made)
         return made
+
+    def presenting(self, shown: Presented) -> grpc.Channel:
+        credentials = tls.channel_credentials(shown)
+        return grpc.secure_channel(f"127.0.0.1:{self.port}", credentials, options=tls.CHANNEL_OPTIONS)
 
     def told(self, *policies: Policy, **more: Any) -> None:
         ports = (InboundPort(target=PORT, protocol=Protocol.GRPC, **more),)
@@ -324,6 +328,20 @@ def test_a_rule_on_methods_is_carried_out_as_it_comes_by_xds(served: Served):
             assert served.call("Who")
         else:
             assert code_of(lambda: served.call("Who")).code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("mode", [MtlsMode.STRICT, MtlsMode.PERMISSIVE])
+def test_a_caller_of_another_trust_domain_is_refused_even_if_our_authority_signed_it(served: Served, mode: MtlsMode):
+    """gRPC lets in whoever our roots vouch for, whatever the name; its handler must never see such a caller."""
+    served.reception.told = {PORT: Inbound(mtls=mode)}
+    chain, key = served.mesh.odd_pair(x509.UniformResourceIdentifier("spiffe://evil.local/ns/shop/sa/web"))
+    shown = Presented(chain=chain, key=keys.private_pem(key), roots=served.mesh.roots)
+    with served.presenting(shown) as channel:
+        made: Any = channel.unary_unary("/tests.Greeter/Who")
+        error: Any = code_of(lambda: made(b"", timeout=5))
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "evil.local" in error.details()
+    assert served.call("Who").startswith(b"spiffe://mesh.local/")
 
 
 def test_a_caller_without_a_certificate_is_refused_in_the_handshake(served: Served):

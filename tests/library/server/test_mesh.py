@@ -1,7 +1,7 @@
 """Applications on servers that know nothing of the mesh: when they register and leave, and what STRICT means there."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,16 @@ from library.server.serving import echo, inbound
 from masche.library import asgi, wsgi
 from masche.library.core.tls import Certificates
 from masche.library.inbound.asgi import App, Message, Receive, Scope, Send
-from masche.model.view import MtlsMode
+from masche.model.view import (
+    Attribute,
+    Condition,
+    Decision,
+    MtlsMode,
+    Pattern,
+    PatternKind,
+    Policy,
+    Rule,
+)
 from masche.testing.static_reception import Counted, StaticReception
 
 PORT = 8080
@@ -103,6 +112,29 @@ async def test_on_a_server_that_shows_no_certificates_nothing_is_served_under_st
     assert await answered(mesh) == 403
     lodger.reception.told = {PORT: inbound(port=PORT, mtls=MtlsMode.PERMISSIVE)}
     assert await answered(mesh) == 204
+
+
+def test_a_denial_is_not_dodged_by_repeating_a_header_that_a_wsgi_server_joins():
+    lodger = Lodger()
+    admin = Condition(attribute=Attribute.HEADER, name="x-role", values=(Pattern(PatternKind.EXACT, "admin"),))
+    no_admins = Policy(name="shop/one", decision=Decision.DENY, rules=(Rule(name="shop/one rules[0]", when=(admin,)),))
+    told = inbound(port=PORT, mtls=MtlsMode.PERMISSIVE)
+    lodger.reception.told = {PORT: replace(told, policies=(no_admins,))}
+
+    def app(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"served"]
+
+    def status(role: str) -> str:
+        heads: list[str] = []
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "orders", "HTTP_X_ROLE": role}
+        body = mesh(environ, lambda status, *_: heads.append(status))
+        list(body)
+        getattr(body, "close", lambda: None)()
+        return heads[0][:3]
+
+    mesh = wsgi.Mesh(app, PORT, resident=lodger)
+    assert [status(role) for role in ("guest", "admin", "guest,admin", "admin, guest")] == ["200", "403", "403", "403"]
 
 
 def test_a_wsgi_application_on_any_server_is_judged_too():

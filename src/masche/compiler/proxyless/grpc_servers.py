@@ -39,6 +39,9 @@ _ANYWHERE = ("0.0.0.0", "127.0.0.1", "::", "::1")  # noqa: S104 - what an applic
 _UNSEEN = ("grpc-", ":scheme")
 """Beginnings of headers that gRPC keeps to itself: a rule on one of them makes it refuse a whole Listener (A41)."""
 
+_BINARY = "-bin"
+"""The end of names whose values gRPC decodes before a rule sees them, so that what was written never matches."""
+
 
 def listeners(inbound: Inbound, seat: Seat) -> Iterator[Blob]:
     """Yield the Listeners of every port of the application, one for each address that it may listen on."""
@@ -98,8 +101,9 @@ def _visible(rule: Rule, *, is_deny: bool) -> Rule | None:
 
 
 def is_unseen(condition: Condition) -> bool:
-    """Say whether gRPC keeps this header to itself."""
-    return condition.attribute is Attribute.HEADER and condition.name.startswith(_UNSEEN)
+    """Say whether gRPC keeps this header to itself, or shows it in another form."""
+    name = condition.name
+    return condition.attribute is Attribute.HEADER and (name.startswith(_UNSEEN) or name.endswith(_BINARY))
 
 
 def _permission(condition: Condition) -> Body:

@@ -42,11 +42,15 @@ _CODEC = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
-    """One port of the application: whose it is (``namespace/name``), and the name that Services may point at."""
+    """One port of the application: whose it is (``namespace/name``), and the name that Services may point at.
+
+    ``joins_headers``: its server joins the values of repeated headers before anybody can look (PEP 3333).
+    """
 
     workload: str
     port: int
     name: str = ""
+    joins_headers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,7 @@ def receive(
     if isinstance(clean, Verdict):
         return _malformed(clean, plain)
     told = _with(clean, clean.target, clean.authority, _passed_on(clean, shown, request_id))
-    verdict = authorize(_enforced(inbound.policies), told)
+    verdict = authorize(_enforced(inbound.policies), told, is_joined=spot.joins_headers)
     if not verdict.allowed:
         return _said(_denied(verdict, inbound, spot, is_known=shown is not None), plain)
     return Admitted(request=told, idle_timeout=_idle_timeout(spoken(inbound, spot), clean))

@@ -36,6 +36,7 @@ def _new_id() -> str:
 
 class Door:
     """Judges the requests of one ``port``, which Services may call ``name``. ``workload`` says whose it is.
+    ``joins_headers``: its server joins repeated headers.
 
     ``now`` is monotonic seconds; ``new_id`` names requests that have no name.
     """
@@ -45,6 +46,7 @@ class Door:
         port: int,
         *,
         name: str = "",
+        joins_headers: bool = False,
         workload: Callable[[], str],
         reception: Reception,
         counter: Counter,
@@ -54,7 +56,7 @@ class Door:
     ) -> None:
         self.port = port
         self._workload = workload
-        self._spot = Spot(workload="", port=port, name=name)
+        self._spot = Spot(workload="", port=port, name=name, joins_headers=joins_headers)
         self._reception = reception
         self._counter = counter
         self._now = now

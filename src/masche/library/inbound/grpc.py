@@ -1,6 +1,6 @@
 """The door in front of a grpcio server: every call is judged before its handler, in sync and in asyncio servers alike.
 
-What gRPC does not show a handler, its door asks of no call (``inbound_grpc_seen``). Invariant: each call is ended
+What gRPC does not show a handler, its door asks of no call (``grpc_seen``). Invariant: each call is ended
 exactly once, and one whose method does not exist is judged all the same.
 """
 
@@ -114,8 +114,22 @@ class Judge:
     def enter(self, method: str, metadata: Any, context: Any) -> "Passage | Refusal":
         """Let a call pass, or say how it is answered."""
         shown = shown_by(context, self._local())
+        if shown and (refused := _stranger(shown)):
+            return refused
         entered = self._door.enter(request_of(method, metadata, context, self._door.port, shown), shown)
         return Refusal.of(entered) if isinstance(entered, Answer) else entered
+
+
+def _stranger(shown: Shown) -> Refusal | None:
+    """gRPC checks the roots of a certificate and no name in it: who is of another trust domain, it lets in.
+
+    In Envoy and in our own TLS the handshake ends there. Without a certificate of our own nobody is one of us.
+    """
+    theirs, ours = (each.removeprefix("spiffe://").partition("/")[0] for each in (shown.peer, shown.local))
+    if theirs == ours:
+        return None
+    why = f"{theirs or 'the caller'} is not the trust domain of this server"
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, why, ())
 
 
 @contextmanager
