@@ -9,6 +9,9 @@ from masche.compiler.envoy.peer import CALLER
 from masche.model.calling import Algorithm, CircuitBreaker, HashOn, OutlierEjection, RetryBudget, Traffic
 from masche.wire.messages import Body, Json
 
+BY_CALLER: list[Json] = [{"filter_state": {"key": CALLER}}]
+"""What a connection is hashed by, where the algorithm hashes."""
+
 PANIC_PERCENT = 1.0
 """Below this share of healthy instances all are tried: when nobody is healthy, anyone is better than nobody.
 

@@ -104,7 +104,7 @@ def _tls(source: Cluster, *, is_shared: bool) -> Body:
     return {
         "tls_params": TLS_1_3,
         "alpn_protocols": _alpn(source),
-        **(peer.CALLERS_CERTIFICATE if is_shared else peer.own_certificate()),
+        **(peer.CALLERS_CERTIFICATE if is_shared else peer.OWN_CERTIFICATE),
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": names},
             "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},

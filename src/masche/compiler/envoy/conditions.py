@@ -54,7 +54,7 @@ def _neighbour(condition: Condition) -> Encode:
     """Compare with what was written down when the connection was captured."""
     match condition.attribute:
         case Attribute.SOURCE_IP | Attribute.REMOTE_IP:
-            return lambda pattern: _written(peer.SOURCE, {"address_match": {"ranges": [_range(pattern)]}})
+            return lambda pattern: _written(peer.ADDRESS, {"address_match": {"ranges": [_range(pattern)]}})
         case _:
             return lambda pattern: _written(peer.PEER, {"string_match": _spiffe_id(condition.attribute, pattern)})
 

@@ -93,7 +93,7 @@ def _tls(gateways: tuple[str, ...], *, is_shared: bool) -> Body:
     return {
         "tls_params": TLS_1_3,
         "alpn_protocols": ["h2"],
-        **(peer.CALLERS_CERTIFICATE if is_shared else peer.own_certificate()),
+        **(peer.CALLERS_CERTIFICATE if is_shared else peer.OWN_CERTIFICATE),
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": names},
             "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},

@@ -189,10 +189,11 @@ def _tls_socket(served: Served) -> Body:
     context: Body = {
         "tls_params": TLS_1_3,
         "alpn_protocols": ["h2", "http/1.1"] if served.spoken.protocol.is_http else [],
-        **peer.own_certificate(served.seated.certificate),
+        **peer.served_certificate(served.seated),
         "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},
     }
-    body: Body = {"require_client_certificate": True, "common_tls_context": context}
+    tickets: Body = peer.NO_TICKETS if served.seated.is_shared else {}
+    body: Body = {"require_client_certificate": True, "common_tls_context": context, **tickets}
     return {"name": "envoy.transport_sockets.tls", "typed_config": any_of(_TLS, body)}
 
 

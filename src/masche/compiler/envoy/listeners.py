@@ -4,7 +4,7 @@ Decided from the View (shared by many) and the Seat (its own). Invariant: nothin
 can leak into what is.
 """
 
-from masche.compiler.envoy import gateway, inbound, neighbours, outbound, tunnels
+from masche.compiler.envoy import capture, capture_inbound, gateway, inbound, neighbours, outbound, tunnels
 from masche.compiler.envoy.seated import Seated, is_shared
 from masche.model.blob import Blob
 from masche.model.vantage import Placement, Seat
@@ -21,9 +21,10 @@ def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
     clusters = [blob for each in served for blob in inbound.clusters(each)]
     tables = [blob for each in served for blob in inbound.tables(each)]
     found = [inbound.listener(each) for each in served]
+    captured = (*capture.blobs(view, seat, Seated.of(view.vantage, seat)), *capture_inbound.blobs(served, seat))
     if is_shared(view.vantage):
         found += [neighbours.listener(each) for each in served]
-        return (*clusters, *found, *tables)
+        return (*clusters, *captured, *found, *tables)
     reached = {each.service: each for each in view.outbound}
     found += [
         outbound.local_listener(reached[local.service], local.port, view.identity, seat)
@@ -33,7 +34,7 @@ def listeners(view: View, seat: Seat) -> tuple[Blob, ...]:
     if seat.proxy_port:
         clusters += outbound.proxy_clusters()
         found += outbound.proxy_listeners(view.identity, seat)
-    return (*clusters, *found, *tables)
+    return (*clusters, *captured, *found, *tables)
 
 
 def _served(view: View, seat: Seat) -> tuple[inbound.Served, ...]:

@@ -7,12 +7,13 @@ nothing. Invariant: whichever way a request takes, it is routed by the same rout
 from functools import lru_cache
 
 from masche.compiler.envoy import edge, on_demand, passthrough, reports, spent
+from masche.compiler.envoy.balancing import BY_CALLER
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
 from masche.compiler.envoy.inbound import LISTENER
 from masche.compiler.envoy.managers import CONNECT, WEBSOCKET, by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.parts import address, extension, refs_of
-from masche.compiler.envoy.peer import CALLER, introduced
+from masche.compiler.envoy.peer import introduced
 from masche.compiler.envoy.route_tables import PROXY, PROXY_CONNECT
 from masche.compiler.envoy.routes import INVALID, cluster_name
 from masche.compiler.envoy.seated import Seated
@@ -21,7 +22,7 @@ from masche.model.refs import Name, Ref
 from masche.model.vantage import Seat
 from masche.model.view import Outbound
 from masche.wire import framing, types
-from masche.wire.messages import Body, Json, encode
+from masche.wire.messages import Body, encode
 
 LOOPBACK = "127.0.0.1"
 
@@ -37,7 +38,7 @@ def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> 
 
     An HTTP one names its table of routes and does not change with it, so it is encoded once for all revisions.
     """
-    weights = () if outbound.protocol.is_http else _weighted(outbound)
+    weights = () if outbound.protocol.is_http else weighted(outbound)
     refs = refs_of(outbound.origins)
     seated = Seated(workload=Name(*seat.workload), is_shared=False)
     where = (seat.namespace_path, port)
@@ -56,9 +57,7 @@ def _local(
 ) -> Blob:
     namespace_path, port = where
     if weights:
-        chain = tcp_proxy(
-            name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE, hash_policy=_BY_CALLER
-        )
+        chain = tcp_proxy(name, weights, reports.outbound_tcp(identity), edge.MAX_CONNECTION_AGE, hash_policy=BY_CALLER)
     else:
         said: Body = {"mappers": [spent.REPLY]}
         logs = reports.outbound_http(identity)
@@ -71,10 +70,6 @@ def _local(
             local_reply_config=said,
         )
     return _listener(name, port, [introduced(seated, identity), chain], namespace_path, refs)
-
-
-_BY_CALLER: list[Json] = [{"filter_state": {"key": CALLER}}]
-"""What a connection is hashed by, where the algorithm hashes."""
 
 
 def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
@@ -103,7 +98,8 @@ def proxy_clusters() -> tuple[Blob, ...]:
     return (passthrough.CLUSTER, _PROXY_CONNECT)
 
 
-def _weighted(outbound: Outbound) -> tuple[tuple[str, int], ...]:
+def weighted(outbound: Outbound) -> tuple[tuple[str, int], ...]:
+    """Return the clusters among which connections to a Service are shared out; without any, one that is not there."""
     backends = tuple((cluster_name(each.cluster), each.weight) for each in outbound.backends if each.weight > 0)
     return backends or ((INVALID, 1),)
 

@@ -45,8 +45,15 @@ def address(host: str, port: int, namespace_path: str = "") -> Body:
 
 def without_headers(*prefixes: str) -> tuple[Body, ...]:
     """Return ``early_header_mutation_extensions`` that drop request headers by their beginnings, before all else."""
-    mutations = [{"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}} for prefix in prefixes]
-    return (extension("envoy.http.early_header_mutation.header_mutation", _EARLY, {"mutations": mutations}),)
+    mutations: list[Body] = [
+        {"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}} for prefix in prefixes
+    ]
+    return (early(*mutations),)
+
+
+def early(*mutations: Body) -> Body:
+    """Return one of ``early_header_mutation_extensions``: what is done to a request's headers before all else."""
+    return extension("envoy.http.early_header_mutation.header_mutation", _EARLY, {"mutations": list(mutations)})
 
 
 def literal(text: str) -> str:

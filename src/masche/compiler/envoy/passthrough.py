@@ -28,7 +28,7 @@ _DNS_CACHE: Body = {
     "typed_dns_resolver_config": extension("envoy.network.dns_resolver.getaddrinfo", _DNS),
 }
 
-_LOCAL_RANGES = (
+LOCAL_RANGES = (
     ("127.0.0.0", 8),
     ("0.0.0.0", 8),  # noqa: S104 - refused as a destination, not bound
     ("169.254.0.0", 16),
@@ -37,6 +37,7 @@ _LOCAL_RANGES = (
     ("::ffff:0:0", 96),
     ("fe80::", 10),
 )
+"""What is of one host alone."""
 
 
 def _reaching(prefix: str, length: int) -> Body:
@@ -48,7 +49,7 @@ def _reaching(prefix: str, length: int) -> Body:
 _RULES: Body = {
     "action": "DENY",
     "policies": {
-        WHY_NEVER: {"permissions": [_reaching(*each) for each in _LOCAL_RANGES], "principals": [{"any": True}]}
+        WHY_NEVER: {"permissions": [_reaching(*each) for each in LOCAL_RANGES], "principals": [{"any": True}]}
     },
 }
 

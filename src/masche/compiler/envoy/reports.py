@@ -98,9 +98,9 @@ def inbound_http(destination: str, rbac: str, source: str = CERTIFIED, workload:
 
 
 @lru_cache(maxsize=4_096)
-def outbound_tcp(identity: str, workload: str = "") -> tuple[Body, ...]:
+def outbound_tcp(identity: str, workload: str = "", destination: str = "%UPSTREAM_CLUSTER_RAW%") -> tuple[Body, ...]:
     """Return the access logs of a listener that takes connections from the workload at ``identity``."""
-    return (_connections(_edge(stats.REPORTER_SOURCE, literal(identity), "%UPSTREAM_CLUSTER_RAW%", workload)),)
+    return (_connections(_edge(stats.REPORTER_SOURCE, literal(identity), destination, workload)),)
 
 
 @lru_cache(maxsize=4_096)

@@ -69,9 +69,9 @@ def service_table(outbound: Outbound) -> Blob:
     """
     name = outbound.service.path
     hosts = virtual_host(
-        name, ("*",), _table(outbound.routes, f"{outbound.service.service}.{outbound.service.namespace}")
+        name, ("*",), table_of(outbound.routes, f"{outbound.service.service}.{outbound.service.namespace}")
     )
-    return _configuration(name, (hosts,), _refs(outbound))
+    return configuration(name, (hosts,), refs_of_outbound(outbound))
 
 
 def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blob:
@@ -84,9 +84,9 @@ def proxy_table(outbounds: Iterable[Outbound], *, is_registry_only: bool) -> Blo
         domains = _untaken(_domains(outbound), taken)
         if domains:
             hosts.append(_named_host(outbound, domains))
-            refs |= _refs(outbound)
+            refs |= refs_of_outbound(outbound)
     hosts.append(_other_host(is_registry_only=is_registry_only))
-    return _configuration(PROXY, hosts, frozenset(refs))
+    return configuration(PROXY, hosts, frozenset(refs))
 
 
 def narrowed_proxy_table(
@@ -106,7 +106,7 @@ def narrowed_proxy_table(
         ways = _connect(PROXY_CONNECT) + routes_together(kind, on_demand.CHOSEN)
         hosts.append(virtual_host(f"{_TOGETHER}/{number}", (), b"".join(some) + ways))
     hosts.append(_other_host(is_registry_only=is_registry_only))
-    return _configuration(PROXY, hosts, refs, chooser)
+    return configuration(PROXY, hosts, refs, chooser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _entries(outbounds: tuple[Outbound, ...], namespace: str) -> tuple[tuple[_En
         for each, domains in named
         if domains
     )
-    refs = frozenset(chain.from_iterable(_refs(each) for each in outbounds))
+    refs = frozenset(chain.from_iterable(refs_of_outbound(each) for each in outbounds))
     chooser = on_demand.chooser(namespace, (each.outbound for each in entries if each.kind is not None))
     return entries, refs, encode(_TABLE, {"cluster_specifier_plugins": [chooser]})
 
@@ -142,12 +142,12 @@ def gateway_table(listener: GatewayListener, policies: tuple[Policy, ...] = ()) 
     for index, host in enumerate(listener.virtual_hosts):
         domains = _untaken((domain.lower() for domain in host.hosts), taken)
         if domains:
-            hosts.append(virtual_host(f"{listener.name}/{index}", domains, _table(host.routes)))
+            hosts.append(virtual_host(f"{listener.name}/{index}", domains, table_of(host.routes)))
         origins += (origin for route in host.routes for origin in route.origins)
     origins += (origin for policy in policies for origin in policy.origins)
     # Which rule refused is for callers of the mesh alone.
     rules = encode(_TABLE, {"typed_per_filter_config": http_rules(policies, listener.port)}) + text(5, DENIED)
-    return _configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT + rules)
+    return configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT + rules)
 
 
 def _untaken(domains: Iterable[str], taken: set[str]) -> tuple[str, ...]:
@@ -162,16 +162,19 @@ def virtual_host(name: str, domains: Iterable[str], table: bytes) -> bytes:
     return field(2, text(1, name) + b"".join(text(2, domain) for domain in domains) + table)
 
 
-def _configuration(name: str, hosts: Iterable[bytes], refs: frozenset[Ref], more: bytes = b"") -> Blob:
+def configuration(name: str, hosts: Iterable[bytes], refs: frozenset[Ref], more: bytes = b"") -> Blob:
+    """Return a table of virtual hosts, and of ``more`` fields, that are encoded already."""
     body = text(1, name) + b"".join(hosts) + _HIDDEN + _DO_NOT_VALIDATE + more
     return framing.blob(types.ROUTES, name, body, refs)
 
 
-def _table(source: tuple[Route, ...], authority: str = "") -> bytes:
+def table_of(source: tuple[Route, ...], authority: str = "") -> bytes:
+    """Return the routes of a virtual host, which rewrite the authority unless it is ``""``."""
     return b"".join(routes(each, authority) for each in source)
 
 
-def _refs(outbound: Outbound) -> frozenset[Ref]:
+def refs_of_outbound(outbound: Outbound) -> frozenset[Ref]:
+    """Return the resources that a way out came from."""
     return refs_of((*outbound.origins, *(origin for route in outbound.routes for origin in route.origins)))
 
 
@@ -186,7 +189,7 @@ def _domains(outbound: Outbound) -> tuple[str, ...]:
 def _named_host(outbound: Outbound, domains: tuple[str, ...]) -> bytes:
     name = outbound.service.path
     if outbound.protocol.is_http:
-        return virtual_host(name, domains, _connect(PROXY_CONNECT) + _table(outbound.routes))
+        return virtual_host(name, domains, _connect(PROXY_CONNECT) + table_of(outbound.routes))
     backends = tuple(backend for backend in outbound.backends if backend.weight > 0)
     tunnel = _connect_weighted(tuple((cluster_name(each.cluster), each.weight) for each in backends))
     why = f"{outbound.service} speaks TCP: open a tunnel with CONNECT"
@@ -197,13 +200,13 @@ def _named_host(outbound: Outbound, domains: tuple[str, ...]) -> bytes:
 
 def _refused_host() -> bytes:
     why = passthrough.WHY_NEVER
-    return virtual_host("refused", NEVER_PROXIED, _connect_refused(why) + _answer(403, why))
+    return virtual_host("refused", NEVER_PROXIED, _connect_refused(why) + answer(403, why))
 
 
 def _other_host(*, is_registry_only: bool) -> bytes:
     refused = _connect_refused("CONNECT is for services of the mesh; reach other hosts directly")
     if is_registry_only:
-        rest = _answer(502, "not a service of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY")
+        rest = answer(502, "not a service of the mesh, and outboundTrafficPolicy is REGISTRY_ONLY")
     else:
         # How long a stranger may be silent is between the application and the stranger.
         action: Body = {"cluster": passthrough.NAME, "timeout": 0, "idle_timeout": 0}
@@ -212,7 +215,8 @@ def _other_host(*, is_registry_only: bool) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _answer(status: int, why: str) -> bytes:
+def answer(status: int, why: str) -> bytes:
+    """Return a route that answers whatever comes on the spot."""
     return _route({"match": {"prefix": "/"}, "direct_response": refusal(status, why)})
 
 
