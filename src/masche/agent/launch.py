@@ -99,7 +99,13 @@ def _spawn(folders: Folders, options: AgentOptions) -> "subprocess.Popen[bytes]"
 def command(options: AgentOptions) -> list[str]:
     """How an agent is started by a runner; ``masche.agent.process`` reads it back."""
     words = [sys.executable, "-m", "masche.agent.process", "--data", str(options.data), "--idle-exit", str(IDLE_EXIT)]
-    for name, value in (("--envoy", options.envoy), ("--zone", options.zone), ("--address", options.address)):
+    given = (
+        ("--envoy", options.envoy),
+        ("--zone", options.zone),
+        ("--address", options.address),
+        ("--address-range", options.address_range),
+    )
+    for name, value in given:
         words += [name, value] if value else []
     return words
 

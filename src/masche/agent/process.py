@@ -216,6 +216,7 @@ def _parse(words: list[str]) -> AgentOptions:
         envoy=given.get("--envoy", ""),
         zone=given.get("--zone", ""),
         address=given.get("--address", ""),
+        address_range=given.get("--address-range", ""),
         idle_exit=float(idle) if idle else None,
     )
 

@@ -14,6 +14,13 @@ from masche.cli.options import Duration, data_option
 @click.option("--address", default="", help="Where other machines reach this one.")
 @click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where metrics are served.")
 @click.option("--idle-exit", type=Duration(), help="End after so long without a workload; never without.")
+@click.option(
+    "--address-range",
+    default="",
+    metavar="NETWORK",
+    help="IPv4 addresses of captured workloads. [default: 10.N.0.0/16, free]",
+)
+@click.option("--cleanup", is_flag=True, help="Remove what agents of this data folder left, and end.")
 @click.pass_context
 def agent(
     ctx: click.Context,
@@ -24,12 +31,37 @@ def agent(
     address: str,
     metrics_address: str,
     idle_exit: float | None,
+    address_range: str,
+    cleanup: bool,
 ) -> None:
-    """Run this machine's agent: it holds the keys, runs the proxies and speaks to the control plane."""
+    """Run this machine's agent: it holds the keys, runs the proxies and speaks to the control plane.
+
+    With --cleanup it does none of that, but removes the network namespaces, links, tables and files that agents of this
+    data folder left behind, while none of them runs.
+    """
     from masche.agent.options import AgentOptions
     from masche.agent.process import main
 
+    if cleanup:
+        from masche.agent.cleanup import cleanup as clean
+
+        ctx.exit(clean(data, click.echo))
     options = AgentOptions(
-        data=data, envoy=envoy, zone=zone, address=address, metrics_address=metrics_address, idle_exit=idle_exit
+        data=data,
+        envoy=envoy,
+        zone=zone,
+        address=address,
+        metrics_address=metrics_address,
+        idle_exit=idle_exit,
+        address_range=_range(address_range),
     )
     ctx.exit(main(options))
+
+
+def _range(given: str) -> str:
+    from masche.agent.capture.ranges import RangeError, parse
+
+    try:
+        return given and str(parse(given, "0").v4)
+    except RangeError as error:
+        raise click.BadParameter(str(error), param_hint="--address-range") from error

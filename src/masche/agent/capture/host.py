@@ -53,6 +53,11 @@ class Host:
     def __repr__(self) -> str:
         return f"<Host {self.names.bridge} {self._memory.range}, {len(self._memory.numbers)} known>"
 
+    @property
+    def adopted(self) -> tuple[str, ...]:
+        """The names of the network namespaces of others in which there is, or may be, a table of ours."""
+        return tuple(sorted(self._memory.adopted.values()))
+
     async def prepare(self, workload: Name, *, exclusions: Exclusions = NOTHING) -> Place:
         """Give a workload a network namespace of its own, with everything in it. Raises CaptureError."""
         self._check(exclusions)
