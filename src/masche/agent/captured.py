@@ -11,14 +11,21 @@ from pathlib import Path
 from masche.agent import door
 from masche.agent.capture.apply import CaptureError
 from masche.agent.capture.host import Host, Place
+from masche.agent.capture.sockets import in_namespace
 from masche.agent.dns.names import Names, names
 from masche.agent.dns.server import MeshDns
+from masche.agent.exposed import listening
 from masche.agent.local import Claim
 from masche.agent.occupancy import ClaimError
 from masche.link.messages import ScopeService
 from masche.link.probe import Probe, parse
 from masche.model.refs import Name
 from masche.model.vantage import Capture
+
+
+def _ports() -> set[int]:
+    """The TCP ports on which something listens in the namespace of this thread."""
+    return {each.port for each in listening("thread-self")}
 
 
 class Captured:
@@ -69,13 +76,12 @@ class Captured:
             await desk.close()
 
     async def is_served(self) -> bool:
-        """Whether something listens where its connections are led."""
+        """Whether something listens where its connections are led. Nothing is connected to."""
+        wanted = {self.place.outbound_port, *({self.place.inbound_port} if self._claim.ports else ())}
         try:
-            _, writer = await door.into(self.place.namespace_path)("127.0.0.1", self.place.outbound_port)
+            return wanted <= await asyncio.to_thread(in_namespace, self.place.namespace_path, _ports)
         except OSError:
             return False
-        writer.close()
-        return True
 
     @asynccontextmanager
     async def probe(self, way: Path) -> AsyncGenerator[Probe | None]:

@@ -32,11 +32,11 @@ def exposed(pid: int, ports: Iterable[int]) -> tuple[Listening, ...]:
     return tuple(sorted({one for one in beyond if one.inode in owned}))
 
 
-def listening(pid: int) -> Iterator[Listening]:
-    """Every listening TCP socket of the network namespace in which ``pid`` lives."""
+def listening(process: int | str) -> Iterator[Listening]:
+    """Every listening TCP socket of the network namespace in which a process ("thread-self": this thread) lives."""
     for table in ("tcp", "tcp6"):
         try:
-            rows = (PROC / str(pid) / "net" / table).read_text().splitlines()[1:]
+            rows = (PROC / str(process) / "net" / table).read_text().splitlines()[1:]
         except OSError:
             continue
         for fields in map(str.split, rows):
