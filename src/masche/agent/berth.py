@@ -10,7 +10,7 @@ from masche.agent.seats import INBOUND_PORT, PROXY_PORT, PortBook
 from masche.agent.whereabouts import TUNNEL_PORT, Whereabouts
 from masche.link.messages import ScopeService
 from masche.model.refs import Name, PortRef
-from masche.model.vantage import Placement, Seat
+from masche.model.vantage import Capture, Placement, Seat
 
 
 class Berth:
@@ -22,7 +22,8 @@ class Berth:
         self.local: dict[PortRef, int] = {}
         self.is_adopting = runs(place)
         self._ports = ports
-        self._is_gateway = claim.placement is Placement.GATEWAY
+        self._inside: tuple[str, Capture | None] = ("", None)
+        self._is_bare = claim.placement is Placement.GATEWAY or claim.is_captured
         self._bind = where.bind
         self._mesh_ports = ports.take_inbound(
             str(name),
@@ -32,7 +33,7 @@ class Berth:
             only=where.port,
             is_in_use=self.is_adopting,
         )
-        self._proxy_port = 0 if self._is_gateway else self._take("proxy", preferred=PROXY_PORT)
+        self._proxy_port = 0 if self._is_bare else self._take("proxy", preferred=PROXY_PORT)
         ports.save()
         self.seat = self._made()
 
@@ -46,12 +47,17 @@ class Berth:
         return {*self._mesh_ports.values(), *proxy, *self.local.values()}
 
     def open_for(self, services: tuple[ScopeService, ...]) -> None:
-        """Give each service that may be called a local port; a gateway needs none."""
-        if self._is_gateway:
+        """Give each service that may be called a local port; a gateway needs none, and who is captured has names."""
+        if self._is_bare:
             return
         for service in services:
             self.local[service.port] = self._take(service.port.path)
         self._ports.save()
+        self.seat = self._made()
+
+    def move(self, namespace_path: str, capture: Capture) -> None:
+        """The application is in this network namespace, where its connections are captured."""
+        self._inside = (namespace_path, capture)
         self.seat = self._made()
 
     def _take(self, purpose: str, *, preferred: int = 0) -> int:
@@ -65,4 +71,6 @@ class Berth:
             mesh_ports=self._mesh_ports,
             proxy_port=self._proxy_port,
             local=self.local,
+            namespace_path=self._inside[0],
+            capture=self._inside[1],
         )

@@ -143,7 +143,8 @@ class _Run:
         for service in ready.created:
             self.say(f"created the Service {service}, as there was none")
         port = self.options.ports[0].port if self.options.ports else 0
-        variables = environment.complete(os.environ, ready.environment, port)
+        apart = {"HOST": "0.0.0.0"} if ready.namespace_path else {}  # noqa: S104 - who arrives there meets the proxy
+        variables = environment.complete(os.environ, {**apart, **ready.environment}, port)
         handle = command.start(
             self.options.command,
             variables,

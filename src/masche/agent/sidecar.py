@@ -17,7 +17,9 @@ import msgspec
 
 from masche.agent import admin, certificates, environment, local, occupancy
 from masche.agent.berth import Berth
+from masche.agent.capture.apply import CaptureError
 from masche.agent.capture.host import Host as CaptureHost
+from masche.agent.captured import Captured
 from masche.agent.dns.server import MeshDns
 from masche.agent.envoy import Place, Supervisor
 from masche.agent.folders import Folders, private_folder
@@ -30,7 +32,7 @@ from masche.agent.sds import Shelf
 from masche.agent.seats import PortBook
 from masche.agent.secrets import Identity
 from masche.agent.uplink import Uplink
-from masche.agent.wellbeing import Wellbeing
+from masche.agent.wellbeing import Asking, Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.identity.files import write_private
 from masche.link.messages import CertificateReport, ScopeService
@@ -113,7 +115,9 @@ class Sidecar:
         self.supervisor = Supervisor(host.binary, self.place, on_restart=self._on_restart)
         self._services: tuple[ScopeService, ...] = ()
         self._registration = Registration(host.uplink, self.identity, self.proxy, on_scope=self._on_scope, tell=tell)
-        self.wellbeing = Wellbeing(claim, _pulse(claim, self._record), on_change=self._put, tell=tell)
+        self._captured = Captured(host.hosts, host.dns, name, claim) if claim.is_captured else None
+        pulse = Pulse(phase=self._record.phase) if claim.workload and self._record else Pulse()
+        self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, asking=self._asking())
         self._berth = Berth(host.ports, name, claim, self.place, self._where)
 
     def __repr__(self) -> str:
@@ -162,12 +166,17 @@ class Sidecar:
             not_after=self.identity.not_after,
             ports={**ports, "proxy": self.seat.proxy_port},
             rejections=dict(self.tenant.rejections),
+            namespace_path=self.seat.namespace_path,
+            address=self._captured.place.address if self._captured else "",
         )
 
     # -- its life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Take the seat, say Ready, and serve until cancelled. ClaimError when the control plane refuses it."""
+        if self._captured:
+            await self._captured.prepare()
+            self._berth.move(self._captured.place.namespace_path, self._captured.capture)
         self._host.relay.admit(self.tenant)
         self._registration.begin()
         self.identity.load()
@@ -175,6 +184,8 @@ class Sidecar:
             group.create_task(self.identity.run(self._registration.taken))
             if self.claim.placement is Placement.GATEWAY:
                 group.create_task(certificates.keep(self._host.folders.certificates, self._shelf, self._host.journal))
+            if self._captured:
+                group.create_task(self._captured.answer())
             await self._register()
             self.place.bootstrap.write_bytes(self._bootstrap())
             self.tenant.admitted.set()
@@ -218,20 +229,34 @@ class Sidecar:
         """Envoy says ready when it has a configuration; that may be one from before our local ports were known."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LISTENERS_WITHIN):
-                while not self._berth.wanted <= await admin.listening_ports(self.place.admin):  # noqa: ASYNC110 - Envoy is asked
+                while not await self._listens():  # noqa: ASYNC110 - Envoy is asked
                     await asyncio.sleep(0.05)
 
+    async def _listens(self) -> bool:
+        has_ports = self._berth.wanted <= await admin.listening_ports(self.place.admin)
+        return has_ports and (self._captured is None or await self._captured.is_served())
+
     def _say_ready(self) -> None:
-        variables = environment.variables(self.claim.namespace, self._services, environment.beside(self._berth.local))
+        reached = environment.by_name if self._captured else environment.beside(self._berth.local)
+        variables = environment.variables(self.claim.namespace, self._services, reached)
         proxied = environment.proxied(self.seat.proxy_port) if self.seat.proxy_port else {}
         listens = tuple(f"{self.seat.bind}:{port.mesh_port}" for port in self.seat.ports)
-        environ = {**variables, **proxied}
-        created = self._registration.created
-        self._tell(local.Ready(workload=str(self.name), environment=environ, created=created, listens=listens))
+        self._tell(
+            local.Ready(
+                workload=str(self.name),
+                environment={**variables, **proxied},
+                created=self._registration.created,
+                listens=listens,
+                namespace_path=self.seat.namespace_path,
+            )
+        )
 
     def _open_for(self, services: tuple[ScopeService, ...]) -> None:
         self._services = services
-        self._berth.open_for(services)
+        if self._captured:
+            self._captured.know(services)
+        else:
+            self._berth.open_for(services)
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -287,6 +312,12 @@ class Sidecar:
             source=self._where.source,
         )
 
+    def _asking(self) -> Asking | None:
+        """What asks a captured command how it is."""
+        captured = self._captured
+        way = self.place.admin.with_suffix(".door")
+        return (lambda: captured.probe(way)) if captured else None
+
     def command_started(self, pid: int) -> None:
         """The command runs: from now on it is probed and looked at."""
         self.wellbeing.command_started(pid)
@@ -319,14 +350,14 @@ class Sidecar:
         await self.supervisor.stop()
         self._host.relay.dismiss(self.proxy)
         self._host.ports.let_go_of(str(self.name))
+        if self._captured:
+            try:
+                await self._captured.release()
+            except CaptureError as error:
+                self._host.journal(f"{self.name}: its network namespace is still there: {error}")
 
 
 def _admin_socket(name: Name) -> str:
     """Short, as paths of Unix sockets must be."""
     digest = re.sub(r"[^a-z0-9]", "", name.name.rpartition("-")[2])[:12]
     return f"{digest or 'envoy'}.admin"
-
-
-def _pulse(claim: Claim, record: Record | None) -> Pulse:
-    """Who claims a seat again goes on as it was; a new run starts."""
-    return Pulse(phase=record.phase) if claim.workload and record else Pulse()

@@ -17,6 +17,9 @@ from masche.model.vantage import Placement
 EXPOSED_INTERVAL = 10.0
 """Seconds between two looks at the sockets of a command that is READY."""
 
+Asking = Callable[[], AbstractAsyncContextManager[Probe | None]]
+"""Opens a way to ask an application how it is."""
+
 
 class Wellbeing:
     """What is known of one command, which is to answer at ``address``, or to whatever ``asking`` yields.
@@ -33,7 +36,7 @@ class Wellbeing:
         on_change: Callable[[], None],
         tell: Callable[["local.FromAgent"], None],
         address: str = "127.0.0.1",
-        asking: Callable[[], AbstractAsyncContextManager[Probe | None]] | None = None,
+        asking: Asking | None = None,
     ) -> None:
         self.pulse = pulse
         self.exposed: tuple[int, ...] = ()
@@ -67,9 +70,7 @@ class Wellbeing:
         await self._started.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._probe())
-            if (
-                self._claim.placement is not Placement.LIBRARY and not self._asking
-            ):  # the former's are there to be called
+            if self._claim.placement is not Placement.LIBRARY and not self._asking:  # who are there to be called
                 group.create_task(self._look())
 
     async def _probe(self) -> None:

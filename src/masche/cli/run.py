@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from masche.cli.captured import Asked, capture_options
 from masche.cli.options import Duration, Label, data_option, namespace_option
 
 if TYPE_CHECKING:
     from masche.model.port import Port
 
 PROTOCOLS = ("http", "http2", "grpc", "tcp")
-PLACEMENTS = ("sidecar", "library")
+PLACEMENTS = ("sidecar", "node", "library")
 
-_WHERE = "A proxy beside it, or gRPC's own xDS client and server in it."
+_WHERE = "A proxy beside it, the machine's one proxy, or gRPC's own xDS client and server in it."
 
 
 class PortSpec(click.ParamType["Port"]):
@@ -50,6 +51,7 @@ class PortSpec(click.ParamType["Port"]):
 @click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
 @click.option("--strict", is_flag=True, help="Refuse a command that listens beyond loopback.")
 @click.option("--envoy", default="", help="An Envoy binary of one's own.")
+@capture_options
 @data_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.pass_context
@@ -73,14 +75,18 @@ def run(
     start_timeout: float,
     strict: bool,
     envoy: str,
+    asked: "Asked",
     data: Path,
 ) -> None:
     """Run a COMMAND as a service of the mesh.
 
     It gets a proxy with an identity, one SERVICE_URL variable per service that it may call, and HTTP_PROXY. Signals
     reach it, leaving is orderly, and its exit code is ours. Without --port it is a job: it calls, nobody calls it.
-    With --placement library there is no proxy: COMMAND uses xds:/// and xDS credentials of gRPC (docs/grpc.md).
+    With --placement library there is no proxy: COMMAND uses xds:/// and xDS credentials of gRPC (docs/grpc.md). With
+    --placement node, or --capture, it gets a network namespace instead, whose connections all go to the proxy, and
+    calls services by their names (docs/node.md).
     """
+    asked.check(placement, is_strict=strict)
     from masche.agent.options import RunOptions
     from masche.agent.runner import run as run_in_seat
     from masche.model.vantage import Placement
@@ -104,6 +110,10 @@ def run(
         is_strict=strict,
         envoy=envoy,
         placement=Placement(placement),
+        is_captured=asked.is_captured,
+        netns=asked.netns,
+        user=asked.user,
+        exclusions=asked.exclusions,
     )
     ctx.exit(run_in_seat(options))
 
