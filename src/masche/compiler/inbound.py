@@ -7,10 +7,12 @@ ever allows what it cannot see.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
+from typing import Any
 
 from masche.compiler.peer import effective
 from masche.compiler.policy import policies
 from masche.compiler.protocol import ports, protocol
+from masche.compiler.remember import by_identity
 from masche.compiler.selection import matches
 from masche.compiler.times import idle_times
 from masche.compiler.trafficpolicy import traffic
@@ -22,7 +24,22 @@ from masche.model.view import Inbound, InboundPort, Protocol
 
 
 def inbound(mesh: Mesh, vantage: Vantage) -> Inbound:
-    """Return the receiving side of a vantage."""
+    """Return the receiving side of a vantage, on which who runs has no influence."""
+    made = _made(
+        mesh.services, mesh.authorization_policies, mesh.peer_authentications, mesh.traffic_policies, mesh.config
+    )
+    if vantage not in made:
+        made[vantage] = _make(mesh, vantage)
+    return made[vantage]
+
+
+@by_identity
+def _made(*_tables: Any) -> dict[Vantage, Inbound]:
+    """What was made of these tables so far."""
+    return {}
+
+
+def _make(mesh: Mesh, vantage: Vantage) -> Inbound:
     spoken = _ports(mesh, vantage)
     authentication = effective(mesh, namespace=vantage.namespace, labels=dict(vantage.labels))
     return Inbound(

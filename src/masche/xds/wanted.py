@@ -24,6 +24,14 @@ class Table(Mapping[str, Blob]):
         self.offered = offered
         self._compared: tuple[Table, frozenset[str]] | None = None
 
+    @classmethod
+    def joined(cls, tables: Iterable["Table"], *, offered: frozenset[str] | None = None) -> "Table":
+        """All Blobs of these tables; of one name that of the last."""
+        made = cls(offered=offered)
+        for table in tables:
+            made._blobs.update(table._blobs)
+        return made
+
     def offers(self, name: str) -> bool:
         """Whether a proxy that asks for everything is given this name."""
         return name in self._blobs and (self.offered is None or name in self.offered)
