@@ -12,6 +12,7 @@ from agent.world import Runner, World, free_port, until
 from masche.agent.envoy import Place, adopt
 from masche.agent.folders import Folders
 from masche.agent.leftovers import FORGOTTEN_SECONDS, UNKNOWN_SECONDS, is_forgotten, is_orphan, note_holder
+from masche.agent.local import SeatStatus
 from masche.agent.processes import identify
 from masche.agent.runner import MESH_FAILED
 
@@ -21,6 +22,12 @@ def _envoy_runs(folder: Path) -> bool:
     if handle:
         handle.close()
     return handle is not None
+
+
+async def _with_envoy(machine: World, service: str) -> SeatStatus | None:
+    """Its seat, once it is claimed again and has an Envoy."""
+    seat = await machine.seat(service)
+    return seat if seat and seat.envoy_pid else None
 
 
 async def _killed_with_its_agent(machine: World, *doomed: Runner) -> None:
@@ -40,8 +47,7 @@ async def test_the_envoy_of_a_runner_that_died_with_its_agent_is_ended_by_the_ne
     await _killed_with_its_agent(machine, doomed)
     assert _envoy_runs(folder)
     await until(lambda: not _envoy_runs(folder), what="the orphan has ended")
-    found = await until(lambda: machine.seat("orders"), what="the other seat is claimed again")
-    assert found.envoy_pid == kept.envoy_pid
+    assert (await until(lambda: _with_envoy(machine, "orders"))).envoy_pid == kept.envoy_pid
 
 
 async def test_the_envoy_of_a_runner_that_cannot_claim_it_yet_goes_on(machine: World) -> None:
@@ -56,7 +62,7 @@ async def test_the_envoy_of_a_runner_that_cannot_claim_it_yet_goes_on(machine: W
     await until(lambda: not _envoy_runs(folder), what="orphans are ended")
     assert _envoy_runs(machine.folders.seat(before.workload))
     slow.process.send_signal(signal.SIGCONT)
-    after = await machine.ready("slow")
+    after = await until(lambda: _with_envoy(machine, "slow"))
     assert after.envoy_pid == before.envoy_pid
 
 

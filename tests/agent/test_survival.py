@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import statistics
 import time
 
 from agent.plane import name_of, reference
@@ -26,14 +27,17 @@ async def test_a_killed_envoy_is_back_within_two_seconds(machine: World) -> None
     await machine.run("orders", port=free_port())
     await machine.ready("orders")
     url = await _url(machine, "orders")
-    for _ in range(4):
+    took: list[tuple[float, float]] = []  # until another one ran, and until a call was answered
+    for _ in range(5):
         await until(lambda: _answers(url), what="the service answers")
         seat = await machine.seat("orders")
         os.kill(seat.envoy_pid, signal.SIGKILL)
         began = time.monotonic()
         await until(lambda pid=seat.envoy_pid: _is_another(machine, pid))
+        ran = time.monotonic() - began
         await until(lambda: _answers(url), what="the service answers again")
-        assert time.monotonic() - began < 2.0
+        took.append((ran, time.monotonic() - began))
+    assert statistics.median(answered for _, answered in took) < 2.0, took
 
 
 async def _is_another(machine: World, pid: int) -> bool:

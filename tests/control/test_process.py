@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,10 +119,8 @@ async def test_it_ends_on_a_signal_within_ten_seconds_while_a_stream_is_open(tmp
         await eventually((tmp_path / SOCKET).is_socket)
         async with open_stream(tmp_path / SOCKET) as told:
             assert await told
-            began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 10) == 0
-            assert time.monotonic() - began < 10
         assert process.stderr is not None
         lines = [json.loads(line) for line in (await process.stderr.read()).splitlines() if line.startswith(b"{")]
         assert "machine m1 is connected" in [line["message"] for line in lines], "every event is a line of the log"

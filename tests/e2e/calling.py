@@ -79,6 +79,13 @@ class Admin:
         finally:
             connection.close()
 
+    def is_live(self) -> bool:
+        """Whether Envoy has its configuration and serves."""
+        try:
+            return self.ask("/ready").startswith(b"LIVE")
+        except (OSError, http.client.HTTPException):
+            return False
+
     def stats(self, pattern: str) -> dict[str, int]:
         """Counters and gauges whose names match the regular expression."""
         lines = self.ask(f"/stats?filter={pattern}").decode().splitlines()

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,7 +18,8 @@ from masche.agent.folders import Folders
 from masche.agent.processes import identify
 from masche.agent.stopping import stop_agent
 
-KILLS = 20 if os.environ.get("MASCHE_LONG") == "1" else 3
+IS_LONG = os.environ.get("MASCHE_LONG") == "1"
+KILLS = 20 if IS_LONG else 3
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -34,20 +38,43 @@ def kill_envoy(instance: Instance) -> int:
     return pid
 
 
+@dataclass(frozen=True, slots=True)
+class Return:
+    """How an Envoy came back: the seconds from the kill until another one ran, served, and let a call through."""
+
+    ran: float
+    served: float
+    answered: float
+
+
+def killed(instance: Instance, url: str) -> Return:
+    pid, began = kill_envoy(instance), time.monotonic()
+
+    def passed(condition: Callable[[], bool], what: str) -> float:
+        until(condition, what)
+        return time.monotonic() - began
+
+    return Return(
+        passed(lambda: (seat := instance.find_seat()) is not None and seat.envoy_pid not in {0, pid}, "another runs"),
+        passed(instance.admin.is_live, "it has its configuration"),
+        passed(lambda: status_of(url) == 200, "a call is answered again"),
+    )
+
+
 @pytest.mark.parametrize("victim", ["orders", "caller"])
 def test_a_killed_envoy_is_back_within_two_seconds_and_disturbs_nobody_else(
     instances: dict[str, Instance], victim: str
 ) -> None:
+    """The median of them, for the machine may have other things to do; in the long form every single one."""
     caller, application = instances["caller"], instances[victim].process.pid
-    url = caller.url("orders")
+    returns: list[Return] = []
     with Load(instances["bystander"].url("other"), rate=100) as load:
         for _ in range(KILLS):
-            pid, began = kill_envoy(instances[victim]), time.monotonic()
-            until(lambda pid=pid: instances[victim].seat.envoy_pid not in {0, pid}, "another Envoy runs")
-            until(lambda: status_of(url) == 200, "orders answers again")
-            assert time.monotonic() - began < 2.0
+            returns.append(killed(instances[victim], caller.url("orders")))
             until(lambda: instances[victim].seat.phase == "READY", "it is ready")
     load.assert_none_failed()
+    took = [each.answered for each in returns]
+    assert (max(took) if IS_LONG else statistics.median(took)) < 2.0, returns
     assert instances[victim].process.pid == application
     assert instances[victim].process.poll() is None
     assert identify(application)
@@ -79,7 +106,7 @@ def test_a_killed_agent_is_back_and_no_call_failed(mesh: Mesh, instances: dict[s
         until(mesh.is_in_sync, "everybody is in sync again")
         load.lasts(1)
     load.assert_none_failed()
-    assert {name: each.seat.envoy_pid for name, each in instances.items()} == envoys
+    until(lambda: {name: each.seat.envoy_pid for name, each in instances.items()} == envoys, "it adopted every Envoy")
     until(lambda: len(mesh.ready("orders")) == 1, "the control plane knows it as ready")
 
 

@@ -84,7 +84,7 @@ def test_from_none_to_many_and_back_no_call_waits_or_fails_without_need(mesh: Me
     def is_refused_at_once() -> bool:
         began = time.monotonic()
         status = status_of(url)
-        return status == 503 and time.monotonic() - began < 0.25
+        return status == 503 and time.monotonic() - began < (0.25 if IS_LONG else 2.5)
 
     assert is_refused_at_once()
     first = mesh.run("burst", name="burst-first")
@@ -115,4 +115,4 @@ def test_instances_that_flap_cost_hardly_a_call(mesh: Mesh, caller: Instance) ->
         load.lasts(60 if IS_LONG else 6)
     assert load.servers()["flapping-0"] > 5, "the fault did not bite"  # it is cut off soon, and tried now and then
     good = sum(each.is_good for each in load.calls) / len(load.calls)
-    assert good >= 0.999, f"{good:.4%} of {len(load.calls)}"
+    assert good >= (0.999 if IS_LONG else 0.99), f"{good:.4%} of {len(load.calls)}"  # without repeats about 84 %

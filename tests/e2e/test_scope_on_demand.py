@@ -11,6 +11,7 @@ from e2e.mesh import SERVERS, Instance, Mesh, service
 from e2e.reaching import exchange, proxy, tunnel
 from e2e.test_clients import CLIENTS
 from e2e.waiting import until
+from masche.compiler.envoy.on_demand import TIMEOUT
 
 WEB = [sys.executable, str(SERVERS / "web.py")]
 IDLE = [sys.executable, str(CLIENTS / "idle.py")]
@@ -146,10 +147,14 @@ def test_a_tunnel_to_what_was_never_called_is_opened(large: Mesh):
 
 
 def test_what_nobody_has_is_refused_at_once(caller: Instance):
-    began = time.monotonic()
-    assert through_proxy(caller, "http://empty/x")[0] == 503
-    assert through_proxy(caller, "http://nowhere.shop.svc/x")[0] == 503
-    assert time.monotonic() - began < 1.5, "nobody waited for a cluster that does not come"
+    """Nobody waits for a cluster that does not come, which every call would; so the quickest of three is looked at."""
+    for host in ("empty", "nowhere.shop.svc"):
+        took: list[float] = []
+        for _ in range(3):
+            began = time.monotonic()
+            assert through_proxy(caller, f"http://{host}/x")[0] == 503
+            took.append(time.monotonic() - began)
+        assert min(took) < TIMEOUT / 2, took
 
 
 def test_why_explains_a_call_that_was_never_made(large: Mesh, caller: Instance):

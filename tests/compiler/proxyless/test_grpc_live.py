@@ -211,7 +211,7 @@ def test_routes_decide_by_path_and_metadata_and_split_by_weight(world: World):
         settled(peer)
 
     def peer(**call: Any) -> str:
-        answer = caller.ask(target="orders:80", timeout=5, **{"wait": False, **call})
+        answer = caller.ask(target="orders:80", **{"wait": False, "timeout": 5, **call})
         return answer["peer"] if answer["code"] == "OK" else answer["code"]
 
     assert peer(wait=True) == "orders-1"
@@ -242,12 +242,10 @@ def test_routes_decide_by_path_and_metadata_and_split_by_weight(world: World):
     peers = [each["peer"] for each in answers]
     assert 110 < peers.count("canary-1") < 185
     began = time.monotonic()
-    assert peer(method="/tests.Greeter/Hang") == "DEADLINE_EXCEEDED"
-    assert 1 <= time.monotonic() - began < 2.5
+    assert peer(method="/tests.Greeter/Hang", timeout=10) == "DEADLINE_EXCEEDED"
+    assert 1 <= time.monotonic() - began < 8, "the caller's own time ended it"
     routed("[{backendRefs: [{name: nobody, port: 80}]}]")
-    began = time.monotonic()
-    assert peer() == "UNAVAILABLE"
-    assert time.monotonic() - began < 3
+    assert peer(timeout=30) == "UNAVAILABLE", "and at once, not when the caller's time is over"
 
 
 def test_endpoints_come_and_go_while_calls_go_on(world: World):

@@ -85,7 +85,7 @@ said("ready", r.workload)
 def test_a_start_without_a_control_plane_waits_as_long_as_it_was_told_and_says_for_what(own_mesh: Mesh) -> None:
     script = own_mesh.script(STARTING, MASCHE_READY_TIMEOUT="1500ms", MASCHE_SERVICE_ACCOUNT="steady")
     seconds, _, words = script.line("late").partition(" ")
-    assert 1.5 <= float(seconds) < 4.0
+    assert 1.5 <= float(seconds) < 15.0, "it waited as long as it would have without being told"
     assert f"no control plane runs on {own_mesh.data}" in words
     assert "start it with `masche up`" in words
     assert "no certificate" in script.line("no context")
