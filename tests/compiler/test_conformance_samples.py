@@ -25,8 +25,8 @@ from masche.traffic.authorize import authorize
 from masche.traffic.request import Connection, Request
 
 CASES = Path(__file__).parent / "cases"
-ROUTES: list[dict[str, Any]] = yaml.safe_load((CASES / "routes.yaml").read_text())
-POLICIES: list[dict[str, Any]] = yaml.safe_load((CASES / "policies.yaml").read_text())
+ROUTES: list[dict[str, Any]] = yaml.load((CASES / "routes.yaml").read_text(), Loader=yaml.CSafeLoader)
+POLICIES: list[dict[str, Any]] = yaml.load((CASES / "policies.yaml").read_text(), Loader=yaml.CSafeLoader)
 CORE = [case for case in ROUTES if "mesh_manifests" in case]
 GATEWAY = Name("gateway-conformance-infra", "same-namespace")
 CLIENT = Name("gateway-conformance-infra", "client-1")

@@ -8,7 +8,9 @@ import yaml
 
 from masche.model.yaml import is_valid, load
 
-CASES = yaml.safe_load((Path(__file__).parent / "cases" / "gateway-api-validation.yaml").read_text())["cases"]
+CASES = yaml.load(
+    (Path(__file__).parent / "cases" / "gateway-api-validation.yaml").read_text(), Loader=yaml.CSafeLoader
+)["cases"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
