@@ -59,6 +59,27 @@ async def is_ready(socket: Path) -> bool:
         return False
 
 
+class _Options(msgspec.Struct):
+    base_id: int = 0
+    restart_epoch: int = 0
+
+
+class _Server(msgspec.Struct):
+    state: str = ""
+    command_line_options: _Options = msgspec.field(default_factory=_Options)
+
+
+async def live_line(socket: Path) -> tuple[int, int] | None:
+    """The base id and the restart epoch of whoever serves, who may just have taken the socket over; None for nobody."""
+    try:
+        answer = await ask(socket, "/server_info", within=1.0)
+        server = msgspec.json.decode(answer.body, type=_Server, strict=False)
+    except (AdminError, msgspec.DecodeError):
+        return None
+    options = server.command_line_options
+    return (options.base_id, options.restart_epoch) if server.state == "LIVE" else None
+
+
 async def listening_ports(socket: Path) -> set[int]:
     """The TCP ports on which Envoy listens now; none when it does not answer."""
     return {one.local_address.socket_address.port_value for one in await _listeners(socket)}

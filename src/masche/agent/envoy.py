@@ -1,6 +1,6 @@
-"""Finds Envoy, starts it, adopts one that a dead agent left behind, and keeps one running for a seat.
+"""Finds Envoy, starts it, and adopts one that a dead agent left behind.
 
-Invariant: of one seat at most one Envoy runs; it outlives the agent, and a crashed one is back within two seconds.
+Invariant: an Envoy outlives the agent that started it, and what the next agent must know of it is on disk.
 """
 
 import asyncio
@@ -9,26 +9,15 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
 
 import msgspec
 
-from masche.agent import admin
+from masche.agent.lineage import DRAIN_SECONDS, Line, begun, start_detached
 from masche.agent.processes import Handle, ProcessId, command_line, identify
 from masche.identity.files import write_private
-
-DRAIN_SECONDS = 10
-"""How long connections of a changed listener may finish: for so long an old policy may still hold on an old TCP one."""
-
-FIRST_DELAY = 0.05
-LONGEST_DELAY = 0.5
-"""Bounds of the pause before a restart: with the start itself (0.1 s) below the promised two seconds."""
-
-HEALTHY_AFTER = 10.0
-"""An Envoy that lived so long starts the back-off afresh."""
 
 FLUSH_MILLISECONDS = 50
 """How often Envoy writes its files."""
@@ -81,19 +70,34 @@ def _in_wheel() -> str:
     return ""
 
 
-class _Record(msgspec.Struct, frozen=True):
-    """What a later agent must know to adopt this Envoy."""
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a later agent must know to adopt this Envoy: who it is, of which line, and made of what (``made_of``).
+
+    ``before`` is whom it succeeds, until that one has ended.
+    """
 
     pid: int
     started: int
+    line: Line = Line()
+    made_of: str = ""
+    before: ProcessId | None = None
+
+    @property
+    def process(self) -> ProcessId:
+        """Who it is."""
+        return ProcessId(self.pid, self.started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where one Envoy keeps its files; ``admin`` is short because it is a Unix socket."""
+    """Where one Envoy keeps its files; ``admin`` is short because it is a Unix socket.
+
+    ``is_handed_over``: an Envoy that runs here can be succeeded by another one without a call lost (``lineage``).
+    """
 
     folder: Path
     admin: Path
+    is_handed_over: bool = False
 
     @property
     def bootstrap(self) -> Path:
@@ -116,39 +120,92 @@ class Place:
         return self.folder / "outliers.log"
 
 
-def start(binary: Path, place: Place) -> Handle:
-    """Start an Envoy in a session of its own, so that neither our death nor our terminal reaches it."""
-    place.admin.unlink(missing_ok=True)
+def start(binary: Path, place: Place, *, succeeding: Record | None = None) -> Handle:
+    """Start an Envoy in a session of its own, so that neither our death nor our terminal reaches it.
+
+    Raises:
+        EnvoyError: it ended at once.
+    """
+    if succeeding is None:
+        place.admin.unlink(missing_ok=True)
+        if earlier := read_record(place):  # whoever is left of it, and still serves, needs nothing of this any more
+            earlier.line.clear(place.admin)
     if place.log.exists() and place.log.stat().st_size > LOG_LIMIT_BYTES:
         place.log.replace(place.log.with_suffix(".log.1"))
+    line = succeeding.line.after() if succeeding else begun() if place.is_handed_over else Line()
+    words = arguments(binary, place, line)
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        child = subprocess.Popen(  # noqa: S603 - the operator's own binary with arguments of ours; a Handle waits for it
-            [*arguments(binary, place)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={"PATH": os.environ.get("PATH", "")},
-            start_new_session=True,
-        )
+        process = start_detached(words, log) if line.base else _start_child(words, log)
     finally:
         os.close(log)
-    child.returncode = 0  # the Handle reaps it by its pidfd, so Popen must not wait for it in its destructor
-    process = identify(child.pid)
     handle = Handle.open(process) if process else None
     if process is None or handle is None:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(child.pid, os.WNOHANG)
         raise EnvoyError(f"{binary} ended at once; see {place.log}")
-    # No process outlives the machine; and to wait for a busy disk here would keep the Envoy's configuration from it.
-    write_private(place.record, msgspec.json.encode(_Record(process.pid, process.started)), is_durable=False)
+    before = succeeding.process if succeeding else None
+    write_record(place, Record(*process, line=line, made_of=made_of(binary, place), before=before))
     return handle
 
 
-def arguments(binary: Path, place: Place) -> tuple[str, ...]:
+def _start_child(words: tuple[str, ...], log: int) -> ProcessId | None:
+    child = subprocess.Popen(  # noqa: S603 - the operator's own binary with arguments of ours; a Handle waits for it
+        [*words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={"PATH": os.environ.get("PATH", "")},
+        start_new_session=True,
+    )
+    child.returncode = 0  # the Handle reaps it by its pidfd, so Popen must not wait for it in its destructor
+    process = identify(child.pid)
+    if process is None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child.pid, os.WNOHANG)
+    return process
+
+
+def write_record(place: Place, record: Record) -> None:
+    """Say who runs here, for as long as the machine does: to wait for a busy disk would keep Envoy's configuration."""
+    write_private(place.record, msgspec.json.encode(record), is_durable=False)
+
+
+def read_record(place: Place) -> Record | None:
+    """Who ran here last; None when nobody is known."""
+    try:
+        return msgspec.json.decode(place.record.read_bytes(), type=Record)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def made_of(binary: Path, place: Place) -> str:
+    """Tell an Envoy started now from one started before its binary or its bootstrap was replaced."""
+    try:
+        found = binary.stat()
+        told = f"{binary.resolve()} {found.st_mtime_ns} {found.st_size} ".encode() + place.bootstrap.read_bytes()
+    except OSError:
+        return ""
+    return blake2b(told, digest_size=16).hexdigest()
+
+
+async def check(binary: Path, place: Place) -> None:
+    """Have the binary look at the bootstrap, without running. Raises EnvoyError when it does not take it."""
+    words = (str(binary), "--mode", "validate", "-c", str(place.bootstrap), "-l", "error", "--disable-hot-restart")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={}
+        )
+    except OSError as error:
+        raise EnvoyError(f"{binary} does not run: {error}") from error
+    said, _ = await process.communicate()
+    if process.returncode:
+        text = said.decode(errors="replace").strip().splitlines()
+        raise EnvoyError(f"{binary} does not take {place.bootstrap}: {text[-1] if text else process.returncode}")
+
+
+def arguments(binary: Path, place: Place, line: Line) -> tuple[str, ...]:
     """The command line. A drain says goodbye at once (GOAWAY, connection: close) and then waits."""
     return (
-        *(str(binary), "-c", str(place.bootstrap), "--concurrency", "1", "--disable-hot-restart"),
+        *(str(binary), "-c", str(place.bootstrap), "--concurrency", "1", *line.arguments(place.admin)),
         # What it writes is there at once, so that others learn of an instance that it cut off.
         *("--file-flush-interval-msec", str(FLUSH_MILLISECONDS)),
         *("-l", "warning", "--drain-strategy", "immediate", "--drain-time-s", str(DRAIN_SECONDS)),
@@ -157,12 +214,14 @@ def arguments(binary: Path, place: Place) -> tuple[str, ...]:
 
 def adopt(place: Place) -> Handle | None:
     """Take over the Envoy that an earlier agent started here; None when it is gone or the pid is another's by now."""
-    try:
-        record = msgspec.json.decode(place.record.read_bytes(), type=_Record)
-    except (OSError, msgspec.DecodeError):
-        return None
-    handle = Handle.open(ProcessId(record.pid, record.started))
-    if handle and str(place.bootstrap) not in command_line(record.pid):
+    record = read_record(place)
+    return record and held(place, record.process)
+
+
+def held(place: Place, process: ProcessId) -> Handle | None:
+    """Take hold of an Envoy of this place, if that is what it still is."""
+    handle = Handle.open(process)
+    if handle and str(place.bootstrap) not in command_line(process.pid):
         handle.close()
         return None
     return handle
@@ -173,90 +232,3 @@ def runs(place: Place) -> bool:
     if living := adopt(place):
         living.close()
     return living is not None
-
-
-class Supervisor:
-    """Keeps one Envoy running until told to stop it. Cancelling ``run`` leaves the Envoy alone."""
-
-    def __init__(self, binary: Path, place: Place, *, on_restart: Callable[[int], None]) -> None:
-        self.place = place
-        self.restarts = 0
-        self._binary = binary
-        self._on_restart = on_restart
-        self._handle: Handle | None = None
-        self._is_stopping = False
-        self._inherited = 0
-
-    def __repr__(self) -> str:
-        return f"<Supervisor {self.place.folder.name}: {self._handle}, {self.restarts} restarts>"
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether the Envoy now running was started by an agent before us."""
-        return self.pid != 0 and self.pid == self._inherited
-
-    @property
-    def pid(self) -> int:
-        """The pid of the Envoy now running; 0 for none."""
-        return self._handle.process.pid if self._handle and not self._handle.has_ended else 0
-
-    async def run(self) -> None:
-        """Adopt or start, then restart for as long as nobody stops it."""
-        loop = asyncio.get_running_loop()
-        delay = FIRST_DELAY
-        if adopted := adopt(self.place):
-            self._inherited = adopted.process.pid
-        self._handle = adopted or start(self._binary, self.place)
-        try:
-            while True:
-                began = loop.time()
-                await self._handle.wait()
-                if self._is_stopping:
-                    return
-                delay = FIRST_DELAY if loop.time() - began > HEALTHY_AFTER else min(delay * 2, LONGEST_DELAY)
-                await asyncio.sleep(delay)
-                if (restarted := await self._restarted()) is None:
-                    return
-                self._handle = restarted
-        finally:
-            self._handle.close()
-
-    async def _restarted(self) -> Handle | None:
-        while not self._is_stopping:
-            self.restarts += 1
-            self._on_restart(self.restarts)
-            try:
-                return start(self._binary, self.place)
-            except (EnvoyError, OSError):
-                await asyncio.sleep(LONGEST_DELAY)
-        return None
-
-    async def wait_ready(self) -> None:
-        """Return when Envoy says that it serves."""
-        while not await admin.is_ready(self.place.admin):  # noqa: ASYNC110 - only Envoy knows; it can be asked, not awaited
-            await asyncio.sleep(0.02)
-
-    async def drain(self) -> None:
-        """Ask callers to go elsewhere; open requests go on."""
-        with contextlib.suppress(admin.AdminError):
-            await admin.ask(self.place.admin, "/drain_listeners?inboundonly&graceful&skip_exit", method="POST")
-
-    def terminate(self) -> None:
-        """Ask it to end, and do not start it again."""
-        self._is_stopping = True
-        if self._handle:
-            self._handle.send(SIGTERM)
-
-    async def stop(self, grace: float = 5.0) -> None:
-        """End it and wait for its end: SIGTERM, then SIGKILL after ``grace`` seconds."""
-        self.terminate()
-        if self._handle is None:
-            return
-        try:
-            async with asyncio.timeout(grace):
-                await self._handle.wait()
-        except TimeoutError:
-            self._handle.send(SIGKILL)
-            await self._handle.wait()
-        self.place.record.unlink(missing_ok=True)
-        self.place.admin.unlink(missing_ok=True)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from masche.agent import admin
-from masche.agent.envoy import EnvoyError, Place, Supervisor, runs
+from masche.agent.envoy import EnvoyError, Place, runs
 from masche.agent.folders import private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.relay import Tenant
 from masche.agent.sds import Shelf
 from masche.agent.sidecar import Host
+from masche.agent.supervisor import Supervisor
 from masche.agent.uplink import ForProxy, Listener
 from masche.link.client import Connected, Disconnected
 from masche.link.messages import Accepted, CertificateReport, Drained, Occupant, ProxyState, Refused, Roots, Scope
@@ -61,7 +62,7 @@ class Node:
         self._part = part or in_silence
         self._host = host
         folder = private_folder(host.folders.node)
-        self.place = Place(folder=folder, admin=host.folders.sockets / "node.admin")
+        self.place = Place(folder=folder, admin=host.folders.sockets / "node.admin", is_handed_over=True)
         self.last_good = LastGood(folder / "last-good", keeps_removed=True)
         self._sitting: dict[Name, Sitting] = {}
         self._awaited: dict[Name, Occupant] = {}
@@ -219,7 +220,21 @@ class Node:
         )
 
     def _supervisor(self) -> Supervisor:
-        return Supervisor(self._host.binary, self.place, on_restart=self._on_restart)
+        return Supervisor(self._host.binary, self.place, on_restart=self._on_restart, feed=self)
+
+    async def until_fed(self) -> None:
+        """Return when all who sit here have come back and have their certificates: a successor lacks nothing then."""
+        await self.tenant.admitted.wait()
+        while self._awaited or not all(one.not_after for one in self.certificates()):  # noqa: ASYNC110 - others change it
+            await asyncio.sleep(0.1)
+
+    def retire(self) -> None:
+        """The Envoy that runs now keeps what it holds until its successor serves."""
+        self.tenant.retire()
+
+    def turn(self) -> None:
+        """Whoever runs is told again."""
+        self.tenant.turn()
 
     def _on_restart(self, count: int) -> None:
         self._host.journal(f"{self.proxy}: Envoy ended and is started again (restart {count})")

@@ -71,6 +71,12 @@ class Tenant:
         for session in self.sessions:
             session.over.set()
 
+    def retire(self) -> None:
+        """Tell those that are here nothing more, and let them stay: a successor comes, and is told instead."""
+        for session in self.sessions:
+            if isinstance(session, _Session):
+                session.retire()
+
     def note(self, request: DeltaRequest | SotwRequest) -> None:
         """Remember what it refuses of each type, until it takes something."""
         if request.error_code:
@@ -182,6 +188,13 @@ class _Session:
         self._pending: dict[str, DeltaResponse] = {}
         self._node = b""
         self._upstream: Upstream | None = None
+        self._is_retired = False
+
+    def retire(self) -> None:
+        """Say nothing more; secrets are still given, as calls go on."""
+        self._is_retired = True
+        if self._upstream:
+            self._upstream.cancel()
 
     async def run(self, first: bytes) -> None:
         """Serve until Envoy leaves, the upstream ends, or the mode must change."""
@@ -201,7 +214,8 @@ class _Session:
             pass  # whatever ended it, Envoy reconnects and says what it holds
         finally:
             unwatch()
-            self._tenant.is_online = False
+            if not self._is_retired:
+                self._tenant.is_online = False
             if self._upstream:
                 self._upstream.cancel()
 
@@ -224,6 +238,8 @@ class _Session:
             self._sds.read(request)
             self._tenant.note(request)
             await self._write(self._sds.answer())
+        elif self._is_retired:
+            return
         elif self._upstream:
             self._settle(request)
             with ending():
@@ -250,8 +266,13 @@ class _Session:
 
     async def _from_upstream(self, upstream: Upstream) -> None:
         while True:
-            with ending():
-                raw: Any = await upstream.read()
+            try:
+                with ending():
+                    raw: Any = await upstream.read()
+            except OverError:
+                if self._is_retired:
+                    return
+                raise
             if not isinstance(raw, bytes):
                 raise OverError  # grpc's end of the stream
             response = decode_delta_response(raw)

@@ -21,7 +21,7 @@ from masche.agent.capture.apply import CaptureError
 from masche.agent.capture.host import Host as CaptureHost
 from masche.agent.captured import Captured
 from masche.agent.dns.server import MeshDns
-from masche.agent.envoy import Place, Supervisor
+from masche.agent.envoy import Place
 from masche.agent.folders import Folders, private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.local import Claim, SeatStatus
@@ -31,6 +31,7 @@ from masche.agent.relay import Relay, Tenant
 from masche.agent.sds import Shelf
 from masche.agent.seats import PortBook
 from masche.agent.secrets import Identity
+from masche.agent.supervisor import Supervisor
 from masche.agent.uplink import Uplink
 from masche.agent.wellbeing import Asking, Wellbeing
 from masche.agent.whereabouts import whereabouts
