@@ -221,7 +221,8 @@ def adopt(place: Place) -> Handle | None:
 def held(place: Place, process: ProcessId) -> Handle | None:
     """Take hold of an Envoy of this place, if that is what it still is."""
     handle = Handle.open(process)
-    if handle and str(place.bootstrap) not in command_line(process.pid):
+    words = command_line(process.pid)
+    if handle and any(words) and str(place.bootstrap) not in words:  # it says nothing in the middle of its exec
         handle.close()
         return None
     return handle

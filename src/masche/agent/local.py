@@ -74,6 +74,16 @@ class AskStatus(Struct, frozen=True, kw_only=True, tag="status"):
     """What runs on this machine?"""
 
 
+class Upgrade(Struct, frozen=True, kw_only=True, tag="upgrade"):
+    """Replace the Envoy that serves several workloads by one of the binary and the bootstrap of now."""
+
+
+class Upgraded(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="upgraded"):
+    """The answer to Upgrade: ``pid`` of the Envoy that serves now, 0 where there was none to replace."""
+
+    pid: int = 0
+
+
 class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
     """What the agent waits for now."""
 
@@ -156,8 +166,8 @@ class AgentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ag
     seats: tuple[SeatStatus, ...] = ()
 
 
-ToAgent = Claim | Started | Leave | Release | AskStatus
-FromAgent = Progress | Ready | Denied | Exposed | Phase | Drained | Released | AgentStatus
+ToAgent = Claim | Started | Leave | Release | AskStatus | Upgrade
+FromAgent = Progress | Ready | Denied | Exposed | Phase | Drained | Released | AgentStatus | Upgraded
 
 T = TypeVar("T")
 

@@ -16,8 +16,19 @@ from signal import SIGTERM
 
 from masche.agent import leftovers, local, occupancy
 from masche.agent.capture.apply import CaptureError
-from masche.agent.envoy import Place, adopt
-from masche.agent.local import AgentStatus, AskStatus, Claim, Denied, Leave, ProtocolError, Release, Started
+from masche.agent.envoy import EnvoyError, Place, adopt
+from masche.agent.local import (
+    AgentStatus,
+    AskStatus,
+    Claim,
+    Denied,
+    Leave,
+    ProtocolError,
+    Release,
+    Started,
+    Upgrade,
+    Upgraded,
+)
 from masche.agent.node import Node, in_silence
 from masche.agent.node_seat import NodeSeat, occupant_of
 from masche.agent.occupancy import ClaimError, workload_names
@@ -85,6 +96,8 @@ class Server:
             match await local.read_request(reader):
                 case AskStatus():
                     writer.write(local.line(self.status()))
+                case Upgrade():
+                    writer.write(local.line(await self._upgrade()))
                 case Claim() as claim:
                     await self._hold(claim, reader, writer)
                 case None:
@@ -97,6 +110,12 @@ class Server:
             writer.write(local.line(Denied(why=str(error), fix="use the same version of masche on both sides")))
         finally:
             writer.close()
+
+    async def _upgrade(self) -> Upgraded | Denied:
+        try:
+            return Upgraded(pid=self.node.supervisor.pid if await self.node.supervisor.replace() else 0)
+        except (EnvoyError, OSError) as error:
+            return Denied(why=str(error), fix="the Envoy that ran before goes on")
 
     async def _hold(self, claim: Claim, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one claim until its runner has left or is gone."""
@@ -238,7 +257,7 @@ async def _hear(seated: Seated, reader: asyncio.StreamReader, tell: Tell) -> Non
                 seated.command_started(pid)
             case Leave(is_ended=False):
                 tell(local.Drained(is_confirmed=await seated.drain()))
-            case Leave() | Claim() | AskStatus():
+            case Leave() | Claim() | AskStatus() | Upgrade():
                 continue
 
 

@@ -1,4 +1,7 @@
-"""Ends the agent of a data folder from outside, once nobody sits in it any more. For scripts and demonstrations."""
+"""What is said to the agent of a data folder from outside: how it is, that it is to renew its Envoy, and that it ends.
+
+For scripts and demonstrations, and for people.
+"""
 
 import os
 import select
@@ -11,20 +14,32 @@ import msgspec
 
 from masche.agent import local
 from masche.agent.folders import Folders
-from masche.agent.local import AgentStatus, AskStatus
+from masche.agent.local import AgentStatus, AskStatus, Denied, Upgrade, Upgraded
 
 
 def ask_status(folders: Folders, *, within: float = 2.0) -> AgentStatus | None:
     """What the agent says of itself; None when there is none."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
-            one.settimeout(within)
-            one.connect(str(folders.agent_socket))
-            one.sendall(local.line(AskStatus()))
-            with one.makefile("rb") as file:
-                return msgspec.json.decode(file.readline(local.MAX_LINE_BYTES), type=AgentStatus)
+        return msgspec.json.decode(_ask(folders, local.line(AskStatus()), within=within), type=AgentStatus)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def upgrade(folders: Folders, *, within: float = 120.0) -> Upgraded | Denied | None:
+    """Have the agent replace the Envoy that serves several workloads; None when there is no agent, or no answer."""
+    try:
+        return msgspec.json.decode(_ask(folders, local.line(Upgrade()), within=within), type=Upgraded | Denied)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _ask(folders: Folders, line: bytes, *, within: float) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(within)
+        one.connect(str(folders.agent_socket))
+        one.sendall(line)
+        with one.makefile("rb") as file:
+            return file.readline(local.MAX_LINE_BYTES)
 
 
 def stop_agent(folders: Folders, *, within: float = 20.0) -> bool:

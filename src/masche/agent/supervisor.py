@@ -177,7 +177,7 @@ class Supervisor:
             EnvoyError: the binary does not take the bootstrap, or a new one does not serve; the one that runs goes on.
         """
         feed = self._feed
-        if feed is None:
+        if feed is None or not self.pid:
             return False
         await check(self._binary, self.place)
         await feed.until_fed()

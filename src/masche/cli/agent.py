@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from masche.cli.exits import Exit
 from masche.cli.options import Duration, data_option
 
 
@@ -21,6 +22,9 @@ from masche.cli.options import Duration, data_option
     help="IPv4 addresses of captured workloads. [default: 10.N.0.0/16, free]",
 )
 @click.option("--cleanup", is_flag=True, help="Remove what agents of this data folder left, and end.")
+@click.option(
+    "--upgrade", is_flag=True, help="Have the agent that runs replace its Envoy by that of now, under load, and end."
+)
 @click.pass_context
 def agent(
     ctx: click.Context,
@@ -33,11 +37,13 @@ def agent(
     idle_exit: float | None,
     address_range: str,
     cleanup: bool,
+    upgrade: bool,
 ) -> None:
     """Run this machine's agent: it holds the keys, runs the proxies and speaks to the control plane.
 
     With --cleanup it does none of that, but removes the network namespaces, links, tables and files that agents of this
-    data folder left behind, while none of them runs.
+    data folder left behind, while none of them runs. With --upgrade it asks the agent that runs to replace the Envoy of
+    the node placement, after its binary was replaced; no call is lost.
     """
     from masche.agent.options import AgentOptions
     from masche.agent.process import main
@@ -46,6 +52,8 @@ def agent(
         from masche.agent.cleanup import cleanup as clean
 
         ctx.exit(clean(data, click.echo))
+    if upgrade:
+        ctx.exit(_upgrade(data))
     options = AgentOptions(
         data=data,
         envoy=envoy,
@@ -56,6 +64,26 @@ def agent(
         address_range=_range(address_range),
     )
     ctx.exit(main(options))
+
+
+def _upgrade(data: Path) -> int:
+    from masche.agent.folders import Folders
+    from masche.agent.local import Denied, Upgraded
+    from masche.agent.stopping import upgrade
+
+    match upgrade(Folders(data)):
+        case Upgraded(pid=0):
+            click.echo("no Envoy serves several workloads here, so there is none to replace")
+            return Exit.OK
+        case Upgraded(pid=pid):
+            click.echo(f"replaced: the Envoy that serves now is process {pid}")
+            return Exit.OK
+        case Denied(why=why, fix=fix):
+            click.echo(f"not replaced: {why}\n{fix}", err=True)
+            return Exit.ERROR
+        case None:
+            click.echo(f"no agent of {data} answers", err=True)
+            return Exit.ERROR
 
 
 def _range(given: str) -> str:
