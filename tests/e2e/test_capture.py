@@ -1,0 +1,294 @@
+"""An application with its sidecar in a network namespace of its own: what it sees, and what is seen of it."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.captured import (
+    SYSTEM_PYTHON,
+    calls,
+    greeter,
+    greeting,
+    inside,
+    is_open,
+    plain,
+    status,
+    tried_by_an_ordinary_user,
+    typical_wait,
+)
+from e2e.conftest import StartMesh
+from e2e.mesh import NAMESPACE, SERVERS, Instance, Mesh, service
+from e2e.waiting import until
+from masche.agent.capture import apply
+from masche.agent.capture.names import names_of, path_of
+from masche.agent.capture.ranges import GATEWAY
+from masche.agent.folders import Folders
+
+pytestmark = pytest.mark.root
+
+CAPTURED = ("--capture", "--user", "nobody")
+APP = (SYSTEM_PYTHON, str(SERVERS / "app.py"))
+GREETS = (SYSTEM_PYTHON, str(SERVERS / "greets.py"))
+
+TCP = """
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  selector: {app: db}
+  ports: [{name: main, port: 5432, targetPort: tcp, appProtocol: tcp}]
+"""
+
+RULES = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: payment, namespace: shop}
+spec:
+  selector: {matchLabels: {app: payment}}
+  action: DENY
+  rules: [{from: [{source: {notPrincipals: [mesh.local/ns/shop/sa/orders]}}]}]
+"""
+
+INTRUDER = """
+import ctypes, json, os, socket, sys
+
+def tried(what):
+    try:
+        what()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+def connected(path):
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(path)
+
+def entered(path):
+    with open(path) as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0x40000000):
+            raise OSError(ctypes.get_errno(), "setns")
+
+def spoofed(address, port):
+    with socket.socket() as one:
+        one.settimeout(1)
+        one.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND, which needs no privilege
+        one.bind((address, 0))
+        one.connect(("240.64.0.1", 80))
+
+given = json.loads(sys.argv[1])
+found = {path: tried(lambda: connected(path)) for path in given["sockets"]}
+found |= {path: tried(lambda: open(path).read()) for path in given["files"]}
+found |= {path: tried(lambda: entered(path)) for path in given["namespaces"]}
+found["raw"] = tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+found["spoofed"] = tried(lambda: spoofed(given["address"], 80))
+found["who"] = os.getuid()
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def netns() -> Iterator[Path]:
+    name = f"n3t{secrets.token_hex(4)}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    yield path_of(name)
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture(scope="module")
+def town(mesh: Mesh) -> Mesh:
+    mesh.folder.chmod(0o1777)
+    for parent in mesh.folder.parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    mesh.apply(service("orders") + service("payment") + TCP)
+    orders = mesh.run("orders", APP, options=CAPTURED, is_recorded=True)
+    payment = mesh.run("payment", APP, options=CAPTURED, is_recorded=True)
+    db = mesh.run("db", GREETS, options=CAPTURED, protocol="tcp")
+    mesh.await_ready(orders, payment, db)
+    mesh.apply(RULES)
+    return mesh
+
+
+def of(mesh: Mesh, name: str) -> Instance:
+    return next(each for each in mesh.instances if each.service == name)
+
+
+@pytest.mark.parametrize("name", ["payment", "payment.shop", "payment.shop.mesh", "payment.shop.svc.cluster.local"])
+def test_a_captured_application_calls_by_name_and_is_known_at_the_other_end(town: Mesh, name: str):
+    answer = calls(of(town, "orders"), f"http://{name}/pay")
+    assert answer.status == 200
+    assert answer.seen["name"] == "payment-1"
+    assert "URI=spiffe://mesh.local/ns/shop/sa/orders" in answer.seen_header("x-forwarded-client-cert")[0]
+    assert status(of(town, "db"), f"http://{name}/pay") == 403
+
+
+def test_it_is_told_names_and_no_ports_of_a_proxy(town: Mesh):
+    sheet = of(town, "orders").environment
+    assert sheet["PAYMENT_URL"] == "http://payment.shop.mesh:80"
+    assert sheet["DB_ADDR"] == "db.shop.mesh:5432"
+    assert "HTTP_PROXY" not in sheet
+    assert (sheet["USER"], sheet["HOST"]) == ("nobody", "0.0.0.0")
+    assert calls(of(town, "orders"), sheet["PAYMENT_URL"]).status == 200
+
+
+def test_a_workload_that_calls_itself_is_answered(town: Mesh):
+    orders = of(town, "orders")
+    assert calls(orders, "http://orders/").seen["name"] == "orders-1"
+    assert calls(orders, f"http://127.0.0.1:{orders.app_port}/").seen["name"] == "orders-1"
+    assert calls(orders, f"http://{orders.seat.address}:{orders.app_port}/").seen["name"] == "orders-1"
+
+
+def test_servers_that_speak_first_are_heard_without_a_stall_in_the_mesh_and_beyond(town: Mesh):
+    orders = of(town, "orders")
+    assert greeting(orders, "db", 5432) == "hello from db-1"
+    assert typical_wait(orders, "db", 5432) < 0.1
+    machine = ".".join((*orders.seat.address.split(".")[:2], "0", str(GATEWAY)))
+    with greeter(machine, "outside") as port:
+        assert greeting(orders, machine, port) == "hello from outside"
+        assert typical_wait(orders, machine, port) < 0.1
+
+
+def test_nobody_reaches_the_application_around_its_proxy(town: Mesh):
+    orders, payment = of(town, "orders"), of(town, "payment")
+    before = payment.received
+    assert plain(payment.seat.address, payment.app_port) == b""
+    assert status(orders, f"http://{payment.seat.address}:{payment.app_port}/", within=5) == 0
+    assert payment.received == before
+
+
+def test_an_ordinary_user_inside_cannot_become_another_workload(town: Mesh):
+    orders, payment = of(town, "orders"), of(town, "payment")
+    folders = Folders(town.data)
+    sockets = [str(folders.agent_socket), str(folders.relay_socket), str(folders.control_socket)]
+    sockets += [str(orders.admin.path), str(payment.admin.path)]
+    files = [str(each) for folder in (orders.seat_folder, payment.seat_folder) for each in folder.glob("*.json")]
+    assert any(each.endswith("identity.json") for each in files)
+    namespaces = [inside(payment), "/proc/1/ns/net"]
+    given = {"sockets": sockets, "files": files, "namespaces": namespaces, "address": payment.seat.address}
+    found = tried_by_an_ordinary_user(orders, INTRUDER, json.dumps(given))
+    assert found.pop("who") not in {0, os.getuid()}
+    assert found.pop("spoofed") in {"TimeoutError", "timeout", "OSError", "ConnectionRefusedError"}
+    assert set(found.values()) == {"PermissionError"}, found
+    assert len(found) == len(sockets) + len(files) + len(namespaces) + 1
+
+
+def test_while_its_envoy_is_down_nothing_passes_in_either_direction(start_mesh: StartMesh):
+    mesh = start_mesh()
+    mesh.folder.chmod(0o1777)
+    mesh.apply(service("orders") + service("payment"))
+    orders = mesh.run("orders", APP, options=("--capture",), is_recorded=True)
+    payment = mesh.run("payment", APP, options=("--capture",))
+    mesh.await_ready(orders, payment)
+    namespace, received, there = inside(orders), orders.received, payment.seat.address
+    own = orders.seat.address
+    pid = orders.seat.envoy_pid
+    agent = mesh.agent()
+    assert agent
+    os.kill(agent.pid, signal.SIGSTOP)  # so that nobody brings Envoy back while we look
+    try:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}/exe").exists(), "Envoy is gone")
+        for address, port in (("240.64.0.1", 80), ("192.0.2.1", 80), (there, payment.app_port)):
+            assert not is_open(namespace, address, port)
+        assert plain(own, orders.app_port) == b""
+        assert orders.received == received
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
+    until(lambda: status(orders, "http://payment/") == 200, "calls go on once Envoy is back")
+
+
+def test_in_an_adopted_namespace_only_a_table_is_added_and_it_goes_again(start_mesh: StartMesh, netns: Path):
+    mesh = start_mesh()
+    inner = "link add out0 type veth peer name out1\nlink set out0 addrgenmode none\n"
+    inner += "link set out1 addrgenmode none\naddr add 10.9.9.9/24 dev out0\nlink set out0 up\n"
+    inner += "link set out1 up\nroute add default dev out0\n"
+    subprocess.run(["ip", "-n", netns.name, "-batch", "-"], input=inner, text=True, check=True)
+    before = _everything(netns)
+    mesh.apply(service("orders") + service("payment"))
+    orders = mesh.run("orders", APP, options=("--capture", "--netns", netns.name))
+    payment = mesh.run("payment", APP)
+    mesh.await_ready(orders, payment)
+    assert inside(orders) == str(netns)
+    assert calls(orders, "http://payment/").status == 200
+    refused = mesh.run("refused", APP, options=("--capture", "--netns", netns.name))
+    assert refused.wait() == 125
+    assert "belongs to shop/orders-" in refused.text
+    orders.terminate()
+    assert orders.wait() == 0
+    assert _everything(netns) == before
+
+
+def _everything(netns: Path) -> str:
+    looks = ("ip -br addr", "ip route show table all", "nft list ruleset", "ss -Hlntu")
+    said = [
+        subprocess.run(["nsenter", f"--net={netns}", *look.split()], capture_output=True, text=True, check=True).stdout
+        for look in looks
+    ]
+    return "\n".join(said)
+
+
+def test_cleanup_takes_away_what_was_left_of_killed_processes_and_refuses_while_they_run(start_mesh: StartMesh):
+    mesh = start_mesh()
+    mesh.apply(service("orders"))
+    orders = mesh.run("orders", APP, options=("--capture",))
+    mesh.await_ready(orders)
+    names = names_of(mesh.data)
+    refused = mesh.masche("agent", "--cleanup")
+    assert refused.returncode == 75
+    agent = mesh.agent()
+    assert agent
+    assert f"kill {agent.pid}" in refused.stdout
+    envoy = orders.seat.envoy_pid
+    for pid in (orders.process.pid, agent.pid):
+        os.kill(pid, signal.SIGKILL)
+    orders.process.wait(20)
+    assert apply.namespaces_like(names.namespaces)
+    until(lambda: mesh.agent() is None and not Path(f"/proc/{agent.pid}/exe").exists(), "the agent is gone")
+    cleaned = mesh.masche("agent", "--cleanup")
+    assert cleaned.returncode == 0, cleaned.stdout + cleaned.stderr
+    assert f"(pid {envoy})" in cleaned.stdout
+    assert not apply.namespaces_like(names.namespaces)
+    assert not apply.links_like(names.links)
+    assert not apply.has_link(names.bridge)
+    assert not Folders(mesh.data).agent.exists()
+    again = mesh.masche("agent", "--cleanup")
+    assert again.returncode == 0
+    assert "nothing" in again.stdout
+
+
+def test_an_orderly_end_leaves_nothing(start_mesh: StartMesh):
+    mesh = start_mesh()
+    mesh.apply(service("orders"))
+    orders = mesh.run("orders", APP, options=("--capture",))
+    mesh.await_ready(orders)
+    names = names_of(mesh.data)
+    assert apply.namespaces_like(names.namespaces) == (f"{names.namespaces}{NAMESPACE}.{orders.seat.workload[5:]}",)
+    orders.terminate()
+    assert orders.wait() == 0
+    assert not apply.namespaces_like(names.namespaces)
+    assert not apply.links_like(names.links)
+    assert not apply.has_link(names.bridge)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--netns", "there"), "--capture or --placement node"),
+        (("--exclude-uid", "nobody"), "--capture or --placement node"),
+        (("--capture", "--placement", "library"), "there is none"),
+        (("--capture", "--strict"), "--strict"),
+        (("--capture", "--exclude-outbound-address", "there"), "no address or network"),
+        (("--capture", "--exclude-uid", "n3t-nobody"), "user of this machine"),
+    ],
+)
+def test_what_cannot_be_had_together_is_said(words: tuple[str, ...], said: str, tmp_path: Path):
+    done = Mesh(tmp_path).masche("run", "--service", "orders", *words, "--", "true")
+    assert done.returncode == 2
+    assert said in done.stderr
