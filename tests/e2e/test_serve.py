@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
@@ -185,16 +186,38 @@ def test_a_wsgi_application_is_recognised_and_knows_its_caller(mesh: Mesh, calle
     assert one.end() == 0
 
 
-def test_gunicorn_serves_in_the_mesh_and_leaves_in_order(mesh: Mesh, caller: Instance):
+def start_gunicorn(mesh: Mesh, service: str, *, threads: int) -> Served:
     port = free_port()
-    worker = ["-k", "masche.library.gunicorn.Worker", "--threads", "4", "--bind", f"0.0.0.0:{port}"]
-    command = [sys.executable, "-m", "gunicorn", *worker, "served:wsgi"]
-    one = start(mesh, "green", command, port=port).await_ready()
+    worker = ["-k", "masche.library.gunicorn.Worker", "--threads", str(threads), "--bind", f"0.0.0.0:{port}"]
+    return start(mesh, service, [sys.executable, "-m", "gunicorn", *worker, "served:wsgi"], port=port).await_ready()
+
+
+def test_gunicorn_serves_in_the_mesh_and_leaves_in_order(mesh: Mesh, caller: Instance):
+    one = start_gunicorn(mesh, "green", threads=4)
     until(lambda: caller_reaches(caller, "green"), "green answers its caller")
     assert by_proxy(caller, "green", "/a//b")["peer"] == CALLER
-    assert plaintext("127.0.0.1", port, REQUEST) == b""
+    assert plaintext("127.0.0.1", one.port, REQUEST) == b""
     assert one.end() == 0
     until(lambda: one.status() is None, "nobody knows it any more")
+
+
+def test_strangers_who_stall_in_the_handshake_hold_no_thread_of_gunicorn(mesh: Mesh, caller: Instance):
+    one = start_gunicorn(mesh, "stalled", threads=2)
+    until(lambda: caller_reaches(caller, "stalled"), "it answers its caller")
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(socket.create_connection(("127.0.0.1", one.port), 30)) for _ in range(8)]
+        for each in strangers:
+            each.sendall(b"\x16\x03\x01\x02\x00\x01")
+        for _ in range(4):
+            shown_certificate("127.0.0.1", one.port)  # who comes after them gets in
+        assert by_proxy(caller, "stalled", "/a")["peer"] == CALLER
+        strangers[0].settimeout(0)
+        with pytest.raises(BlockingIOError):
+            strangers[0].recv(1)
+        strangers[0].settimeout(60)
+        for each in strangers:
+            assert each.recv(100) == b"", "whoever takes too long is thrown out"
+    assert one.end() == 0
 
 
 def test_gunicorn_with_several_workers_is_refused_with_the_reason(mesh: Mesh, caller: Instance):

@@ -2,16 +2,21 @@
 
 A threaded worker whose connections begin with mutual TLS, or plaintext, or either, as the mesh says when they come, and
 whose application is behind the mesh's door. One worker: each process of the library is a workload of its own, and
-workers of one gunicorn share their port. It leaves in order: callers are told before the worker stops.
+workers of one gunicorn share their port. It leaves in order: callers are told before the worker stops. Invariant: no
+thread waits for a caller who has not proved who it is.
 """
 
+import selectors
 import socket
+import ssl
 import sys
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, cast
 
-from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from masche.library import resident as residents
@@ -25,11 +30,14 @@ from masche.library.wsgi import Guarded
 from masche.model.port import Port
 from masche.model.view import MtlsMode
 
-_LATER: Any = vars(gthread)["_DEFER"]
-"""gunicorn's word for a connection on which nothing came yet."""
+ENTRANCES: Final = 2
+"""Threads for handshakes. Each takes one as far as it has come and never waits, so that a few are enough for all."""
 
-AT_ONCE: Final = 0.05
-"""Seconds that a thread waits for a connection before gunicorn's poller does."""
+LINGER: Final = 2.0
+"""Seconds that callers who are just coming in have left when the worker stops; gunicorn's own for idle connections."""
+
+LOOK: Final = 0.5
+"""Seconds between two looks for callers whose handshake takes too long."""
 
 IDLE_TIMEOUT: Final = 310
 """Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
@@ -45,21 +53,31 @@ class Connection(TConn):
         super().__init__(*about)
         self._guard = guard
         self._identity = identity
+        self._began = time.monotonic()
+        self._is_shaking = False
         self.is_open = False
         self.last_until = last_until()
 
-    def open(self) -> bool:
-        """Take the handshake, and say whether a request follows at once. Raises OSError and MeshError.
-
-        Callers open connections ahead of need, and one on which nothing comes yet must not hold a thread.
-        """
+    def open(self) -> None:
+        """Take the handshake as far as it has come. Raises OSError and MeshError."""
+        if not self._is_shaking:
+            if not self._is_tls():
+                self.is_open = True
+                return
+            tls = self._identity.server_context()
+            self.sock: Any = tls.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+            self._is_shaking, self._began = True, time.monotonic()
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return
         self.is_open = True
-        if not self._is_tls():
-            return True
-        self.sock.settimeout(HANDSHAKE_TIMEOUT)
-        self.sock = self._identity.server_context().wrap_socket(self.sock, server_side=True)
-        self.data_ready = False
-        return self.wait_for_data(AT_ONCE)
+
+    def is_late(self, now: float) -> bool:
+        """Whether its handshake takes too long: under STRICT from the first moment on, else from its first byte."""
+        if self.is_open or not (self._is_shaking or self._guard.mode() is MtlsMode.STRICT):
+            return False
+        return now - self._began > HANDSHAKE_TIMEOUT
 
     def _is_tls(self) -> bool:
         mode = self._guard.mode()
@@ -73,6 +91,12 @@ class Worker(ThreadWorker):
 
     resident: Resident
     guard: Door
+    _looked = 0.0
+
+    def init_process(self) -> None:
+        """Start, with threads for handshakes beside those for requests."""
+        self._entrances = ThreadPoolExecutor(ENTRANCES, "masche-entrance")
+        super().init_process()
 
     def load_wsgi(self) -> None:
         """Load the application and put the mesh in front of it."""
@@ -96,25 +120,59 @@ class Worker(ThreadWorker):
         return ""
 
     def accept(self, listener: Any) -> None:
-        """Accept one connection, as gunicorn does, of our kind."""
+        """Accept one connection of our kind. Callers open some ahead of need: it is looked at once something comes."""
         try:
             accepted, source = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         self.nr_conns += 1
-        accepted.setblocking(True)  # noqa: FBT003 - the standard library's own signature
         about = (self.cfg, accepted, source, listener.getsockname())
-        self.enqueue_req(Connection(self.guard, self.resident.facade.identity, *about))
+        self._await(Connection(self.guard, self.resident.facade.identity, *about))
 
-    def handle(self, conn: Any) -> Any:
-        """Serve what a connection brings, in a thread; a new one is first taken as the mesh says."""
+    def _await(self, conn: Connection) -> None:
+        """Wait for more of a connection without a thread."""
+        conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else LINGER)
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a connection to the threads for requests, or to those for handshakes as long as it is in its own."""
+        if conn.is_open:
+            super().enqueue_req(conn)
+            return
+        entered = self._entrances.submit(self._enter, conn)
+        entered.add_done_callback(lambda done: self.method_queue.defer(self._entered, conn, done))
+
+    def _enter(self, conn: Connection) -> bool:
         try:
-            if not conn.is_open and not (conn.wait_for_data(AT_ONCE) and conn.open()):
-                return _LATER
+            conn.open()
         except (OSError, MeshError) as error:
             self.log.debug("a caller did not get in: %s", error)
             return False
-        return super().handle(conn)
+        return True
+
+    def _entered(self, conn: Connection, done: Future[bool]) -> None:
+        if not done.cancelled() and done.result():
+            self._await(conn)
+        else:
+            self._drop(conn)
+
+    def _drop(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        """Close connections that wait for too long, and those whose handshake does."""
+        super().murder_pending()
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        pending = cast("Iterable[Connection]", self.pending_conns)
+        for conn in [each for each in pending if each.is_late(now)]:
+            self.pending_conns.remove(conn)
+            self.poller.unregister(conn.sock)
+            self._drop(conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Serve one request; on an old connection it is the last, and its caller is told so."""
@@ -142,4 +200,5 @@ class Worker(ThreadWorker):
     def run(self) -> None:
         """Serve until told to stop, and be gone from the mesh."""
         super().run()
+        self._entrances.shutdown(wait=False, cancel_futures=True)
         self.resident.close(drain=0)
