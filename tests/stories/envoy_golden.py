@@ -18,12 +18,14 @@ from masche.compiler.envoy.detours import TUNNEL_WINDOWS
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.parts import ADS, ADS_WAIT
 from masche.compiler.envoy.retries import retry_policy
+from masche.compiler.vantage import stand
+from masche.compiler.view import view
 from masche.model.blob import Blob
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
 from masche.model.resources.workload import Workload
 from masche.model.steering import NO_STEERING
-from masche.model.vantage import LocalPort, Seat, SeatPort
+from masche.model.vantage import Capture, LocalPort, Placement, Seat, SeatPort
 from masche.model.view import Cluster, Forward, Protocol, Retry, View
 from masche.wire.messages import Body, decode, encode
 from masche.wire.types import MAKE_BEFORE_BREAK
@@ -35,8 +37,8 @@ PROXY_PORT = 15_001
 def resources(mesh: Mesh, seated: Iterable[tuple[Workload, View]]) -> list[dict[str, Any]]:
     """Return every resource that some proxy holds, each once, with the proxies that hold it just so."""
     holders: dict[tuple[int, str, str], tuple[Any, list[str]]] = {}
-    for workload, view in seated:
-        for blob in blobs(mesh, view, seat(workload, view)):
+    for workload, told in seated:
+        for blob in blobs(mesh, told, seat(workload, told)):
             body = readable(decoded(blob))
             key = (MAKE_BEFORE_BREAK.index(blob.type_url), blob.name, json.dumps(body, sort_keys=True))
             holders.setdefault(key, (body, []))[1].append(str(workload.name))
@@ -46,17 +48,52 @@ def resources(mesh: Mesh, seated: Iterable[tuple[Workload, View]]) -> list[dict[
     ]
 
 
-def blobs(mesh: Mesh, view: View, at: Seat) -> Iterator[Blob]:
+def on_one_node(mesh: Mesh) -> list[dict[str, Any]]:
+    """Return every resource of the one proxy that serves all Workloads of a mesh, with those for whom it is there."""
+    mine = {name: each for name, each in sorted(mesh.workloads.items()) if each.spec.tls == "MUTUAL"}
+    here = frozenset(map(str, mine))
+    holders: dict[tuple[int, str], tuple[Any, list[str]]] = {}
+    for workload in mine.values():
+        told = view(mesh, stand(mesh, workload, placement=Placement.NODE))
+        instances = (endpoints(mesh, NO_STEERING, each.service, workload.spec.zone) for each in told.clusters)
+        encoded = (encoded_endpoints.blob(each, local=here) for each in instances)
+        for blob in (*shared.blobs(told), *encoded, *listeners(told, captured_seat(workload))):
+            body, whose = readable(decoded(blob)), str(workload.name)
+            key = MAKE_BEFORE_BREAK.index(blob.type_url), blob.name
+            before, holding = holders.setdefault(key, (body, []))
+            assert before == body, f"two workloads want another {blob.name}"
+            holding.append(whose)
+    return [
+        {"resource": f"{MAKE_BEFORE_BREAK[rank].rpartition('.')[2]} {name}", "for": whose, "is": body}
+        for (rank, name), (body, whose) in sorted(holders.items(), key=lambda each: each[0])
+    ]
+
+
+def captured_seat(workload: Workload) -> Seat:
+    """A seat on a node, in a network namespace of its own."""
+    spec = workload.spec
+    return Seat(
+        workload=Name(*workload.name),
+        bind=spec.address,
+        ports=tuple(
+            SeatPort(name=port.name, app_port=port.port, mesh_port=port.mesh_port or port.port) for port in spec.ports
+        ),
+        namespace_path=f"/var/run/netns/{workload.metadata.name}",
+        capture=Capture(port=15001, inbound_port=15006, has_ipv6=True),
+    )
+
+
+def blobs(mesh: Mesh, told: View, at: Seat) -> Iterator[Blob]:
     """All Blobs of one proxy but its secrets."""
-    yield from shared.blobs(view)
-    for each in view.clusters:
-        yield encoded_endpoints.blob(endpoints(mesh, NO_STEERING, each.service, view.vantage.zone))
-    yield from listeners(view, at)
-    if view.vantage.is_east_west:
+    yield from shared.blobs(told)
+    for each in told.clusters:
+        yield encoded_endpoints.blob(endpoints(mesh, NO_STEERING, each.service, told.vantage.zone))
+    yield from listeners(told, at)
+    if told.vantage.is_east_west:
         yield from tunnels.tables(reach(mesh))
 
 
-def seat(workload: Workload, view: View) -> Seat:
+def seat(workload: Workload, told: View) -> Seat:
     """A seat whose ports are the same in every run."""
     spec = workload.spec
     return Seat(
@@ -67,9 +104,9 @@ def seat(workload: Workload, view: View) -> Seat:
         ),
         proxy_port=PROXY_PORT,
         local_ports=tuple(
-            LocalPort(service=way.service, port=FIRST_LOCAL_PORT + index) for index, way in enumerate(view.outbound)
+            LocalPort(service=way.service, port=FIRST_LOCAL_PORT + index) for index, way in enumerate(told.outbound)
         ),
-        gateway_ports=tuple((each.port, each.port) for each in view.gateway),
+        gateway_ports=tuple((each.port, each.port) for each in told.gateway),
     )
 
 

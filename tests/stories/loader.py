@@ -26,9 +26,12 @@ from masche.model.vantage import Placement, Vantage
 from masche.model.view import View
 from masche.model.yaml import load
 from masche.registry.merge import from_snapshot
-from stories.envoy_golden import resources
+from stories.envoy_golden import on_one_node, resources
 
 ROOT = Path(__file__).parent
+
+ON_ONE_NODE = {"deny-by-principal", "tcp-service", "permissive"}
+"""Stories that are also written down as the one Envoy of a machine reads them that serves all of their Workloads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,7 @@ def golden(name: str) -> dict[str, str]:
         "view.yaml": _yaml({"views": views, "endpoints": instances}),
         "envoy.yaml": _yaml(resources(told.mesh, told.seated())),
         "status.yaml": _yaml([plain(each) for each in statuses(told.mesh)]),
+        **({"node.yaml": _yaml(on_one_node(told.mesh))} if name in ON_ONE_NODE else {}),
     }
 
 
