@@ -172,7 +172,7 @@ class _Exchange:
         """A copy of the request, for one instance."""
         request, asked = self._request, target.request
         fields = dict(vars(request))
-        fields["headers"] = headers = CIMultiDict((("Host", asked.authority), *asked.headers, *self._framing))
+        fields["headers"] = headers = CIMultiDict((("Host", asked.authority), *target.headers, *self._framing))
         if hdrs.CONNECTION in request.headers and hdrs.CONNECTION not in headers:
             headers[hdrs.CONNECTION] = request.headers[hdrs.CONNECTION]
         if target.is_tls:

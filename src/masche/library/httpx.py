@@ -271,7 +271,7 @@ class _Exchange:
         """Make the request of the core's that goes to one instance."""
         core, sent = self.module.core, target.request
         framing = [each for each in self.request.headers.raw if each[0].lower() in _FRAMING]
-        headers = [(b"Host", sent.authority.encode("latin-1")), *_encoded(sent.headers), *framing]
+        headers = [(b"Host", sent.authority.encode("latin-1")), *_encoded(target.headers), *framing]
         url = core.URL(
             scheme=b"https" if target.is_tls else b"http",
             host=target.address.encode("ascii"),

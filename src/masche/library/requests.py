@@ -211,7 +211,7 @@ class _Exchange:
         """A copy of the request, for one instance."""
         request, asked = self._request, target.request
         told = {"Host": asked.authority}
-        for name, value in asked.headers:  # requests knows one value for a name; lists may be joined (RFC 9110, 5.3)
+        for name, value in target.headers:  # requests knows one value for a name; lists may be joined (RFC 9110, 5.3)
             told[name] = value if name not in told else f"{told[name]}{'; ' if name == 'cookie' else ', '}{value}"
         headers = CaseInsensitiveDict[Any](
             (name, value if value.isascii() else octets(value)) for name, value in told.items()

@@ -20,15 +20,19 @@ class SettledTwiceError(RuntimeError):
 
 
 class Claim:
-    """One attempt at one endpoint, from now to its end. Settle it in a ``finally``."""
+    """One attempt at one endpoint, from now to its end. Settle it in a ``finally``; one that a Callee gave, by that.
 
-    __slots__ = ("_gauge", "endpoint", "is_panicking", "is_settled", "started_at")
+    The breaker keeps the same object: ``is_trial`` and ``is_copy`` are what it was begun as there. One object for all
+    who keep an attempt saves a call the making of two others.
+    """
+
+    __slots__ = ("_gauge", "endpoint", "is_copy", "is_panicking", "is_settled", "is_trial", "started_at")
 
     def __init__(self, endpoint: Endpoint, gauge: Gauge, *, now: float, is_panicking: bool) -> None:
         self.endpoint = endpoint
         self.started_at = now
         self.is_panicking = is_panicking
-        self.is_settled = False
+        self.is_settled = self.is_trial = self.is_copy = False
         self._gauge = gauge
         gauge.start(self, now=now)
 

@@ -18,6 +18,7 @@ from math import inf
 
 from masche.traffic.budget import Allowance
 from masche.traffic.ejection import Cause, EjectionRules, Event, SharedVerdict, State, Trial
+from masche.traffic.load import Ticket
 from masche.traffic.outcome import Outcome
 from masche.traffic.outlier import Limits, Measured, limits, milliseconds, outlier
 from masche.traffic.standing import Attempt, Standing
@@ -152,6 +153,10 @@ class Breaker:
                 return Trial(endpoint=standing.name, is_copy=False)
         return None
 
+    def is_calm(self, *, now: float) -> bool:
+        """Is nothing due, nobody out and nobody held, so that there is nothing else to ask before a call?"""
+        return now < self._check_at and now < self._shunned_until and not self._shunned and not self._out
+
     @property
     def has_out(self) -> bool:
         """Is anybody out, so that there may be somebody to try?"""
@@ -170,41 +175,55 @@ class Breaker:
     def start(self, endpoint: str, *, now: float, trial: Trial | None = None) -> Attempt:
         """Count an attempt that starts; with ``trial`` it decides about readmission."""
         attempt = Attempt(endpoint, now=now, is_trial=trial is not None, is_copy=trial is not None and trial.is_copy)
+        self.begin(attempt, endpoint, now=now, trial=trial)
+        return attempt
+
+    def begin(self, ticket: Ticket, endpoint: str, *, now: float, trial: Trial | None = None) -> None:
+        """The same for an attempt that somebody else has made; ``end`` it once."""
         standing = self._standings.get(endpoint)
         if standing is None:
-            return attempt
+            return
         self._check_at = min(self._check_at, now + self.rules.interval)
         if trial is not None:
-            standing.trial = attempt
+            standing.trial = ticket
             if trial.is_copy:
                 standing.copied_at = now
                 self._copies.take(now=now)
-            return attempt
+            return
         self._started += 1
         self._copies.earn(now=now)
-        if not standing.waiting and now + standing.limits.overdue < self._shunned_until:
-            self._shunned_until = now + standing.limits.overdue
-        standing.start(attempt)
-        self._busy[endpoint] = standing
-        return attempt
+        waiting = standing.waiting
+        if not waiting:
+            self._busy[endpoint] = standing
+            self._shunned_until = min(self._shunned_until, now + standing.limits.overdue)
+        waiting[ticket] = None
 
     def settle(self, attempt: Attempt, outcome: Outcome, *, now: float) -> tuple[Event, ...]:
         """Count how an attempt ended. Only the first time counts, so it may also stand in a ``finally``."""
-        standing = self._standings.get(attempt.endpoint)
-        if attempt.is_settled or standing is None:
+        if attempt.is_settled:
             return ()
         attempt.is_settled = True
-        if attempt.is_trial:
-            return self._settle_trial(standing, attempt, outcome, now)
-        standing.settle(attempt, outcome, now=now)
+        return self.end(attempt, attempt.endpoint, outcome, now=now, is_trial=attempt.is_trial)
+
+    def end(
+        self, ticket: Ticket, endpoint: str, outcome: Outcome, *, now: float, is_trial: bool = False
+    ) -> tuple[Event, ...]:
+        """Count how an attempt ended that was begun by ``begin``; whoever made it sees to it that it ends once."""
+        standing = self._standings.get(endpoint)
+        if standing is None:
+            return ()
+        if is_trial:
+            return self._settle_trial(standing, ticket, outcome, now)
+        standing.settle(ticket, outcome, now=now)
         if not outcome.is_cancelled:
             self._recent_calls.add(1.0, now=now)
         if outcome.is_fault:
             self._recent_faults.add(1.0, now=now)
-        if standing.name in self._held:
+        if endpoint in self._held:
             self._shunned_until = -inf
         elif standing.waiting:
-            self._shunned_until = min(self._shunned_until, standing.oldest() + standing.limits.overdue)
+            until = standing.oldest() + standing.limits.overdue
+            self._shunned_until = min(self._shunned_until, until)
         if not outcome.is_fault or standing.state is not State.ADMITTED:
             return ()
         return self._judge_faults(standing, now)
@@ -376,7 +395,7 @@ class Breaker:
             return (self._readmit(standing, Cause.EXPIRED, "what other callers said of it has expired", now),)
         return ()
 
-    def _settle_trial(self, standing: Standing, attempt: Attempt, outcome: Outcome, now: float) -> tuple[Event, ...]:
+    def _settle_trial(self, standing: Standing, attempt: Ticket, outcome: Outcome, now: float) -> tuple[Event, ...]:
         if standing.trial is not attempt:
             return ()
         standing.trial = None

@@ -14,7 +14,8 @@ token; then the *hedge*, a race within one round; then *breaker and balancer*, a
 from dataclasses import dataclass
 from math import inf
 
-from masche.traffic.callee import Callee, CallRules, Try
+from masche.traffic.balancer import Claim
+from masche.traffic.callee import Callee, CallRules
 from masche.traffic.chance import Chance
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.hedging import Race
@@ -70,7 +71,7 @@ class _Running:
 
     __slots__ = ("due_at", "made", "number", "place")
 
-    def __init__(self, number: int, made: Try, *, due_at: float, place: int | None) -> None:
+    def __init__(self, number: int, made: Claim, *, due_at: float, place: int | None) -> None:
         self.number, self.made, self.due_at, self.place = number, made, due_at, place
 
 
@@ -146,6 +147,13 @@ class Call:
             return steps
         return (*steps, self._run(made, now=now, place=None))
 
+    def adopt(self, callee: Callee, made: Claim, *, now: float) -> Start:
+        """Take over a call whose first attempt was begun elsewhere, by ``count`` and ``start`` of its ``callee`` at
+        ``now``: as if ``begin`` had made it, where nothing is hedged or copied.
+        """
+        self._callee = callee
+        return self._run(made, now=now, place=_FIRST)
+
     def answered(self, number: int, attempted: Attempted, *, now: float) -> Steps:
         """Attempt ``number`` came to its end; nothing happens when it was over already."""
         run = self._running.pop(number, None)
@@ -197,10 +205,10 @@ class Call:
         self._race.start()
         return (self._run(made, now=now, place=self._race.start()),)
 
-    def _start(self, now: float) -> Try | None:
+    def _start(self, now: float) -> Claim | None:
         return self._callee.start(now=now, rng=self._rng, method=self._method, key=self._key, tried=self._tried)
 
-    def _run(self, made: Try, *, now: float, place: int | None) -> Start:
+    def _run(self, made: Claim, *, now: float, place: int | None) -> Start:
         """Note an attempt; ``place``: its number in the race, None when it is a copy and takes no part."""
         self._number += 1
         self._tried.add(made.endpoint.id)

@@ -3,7 +3,7 @@
 The order of the parts, each with its reason: the *budgets* count calls, so they stand before whatever makes attempts;
 the *breaker* says who must not be picked and the *balancer* picks among the others, since a balancer that knew of
 ejections would have to forget them in time, too; the *hedger* learns from all attempts, but never picks.
-Invariant: every Try that is handed out is settled exactly once, at all of the parts, in one place: ``settle``.
+Invariant: every Claim that is handed out is settled exactly once, at all of the parts, in one place: ``settle``.
 """
 
 from collections.abc import Set as AbstractSet
@@ -17,10 +17,9 @@ from masche.traffic.budget import BudgetRules, RetryBudget
 from masche.traffic.chance import Chance
 from masche.traffic.ejection import EjectionRules, Event, SharedVerdict, Trial
 from masche.traffic.hedging import Hedger, HedgeRules
-from masche.traffic.membership import Endpoint, Membership, Rules, SlowStart
+from masche.traffic.membership import Membership, Rules, SlowStart
 from masche.traffic.outcome import Outcome
 from masche.traffic.retry import is_idempotent
-from masche.traffic.standing import Attempt
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -32,25 +31,6 @@ class CallRules:
     timeout: float = 0.0
     per_try_timeout: float = 0.0
     retry: Retry | None = None
-
-
-class Try:
-    """One attempt under way: its claim at the balancer and its attempt at the breaker. Settle it by its Callee."""
-
-    __slots__ = ("attempt", "claim", "is_settled")
-
-    def __init__(self, claim: Claim, attempt: Attempt) -> None:
-        self.claim = claim
-        self.attempt = attempt
-        self.is_settled = False
-
-    def __repr__(self) -> str:
-        return f"<Try {self.attempt!r}>"
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where it goes."""
-        return self.claim.endpoint
 
 
 class Callee:
@@ -128,28 +108,31 @@ class Callee:
 
     def start(
         self, *, now: float, rng: Chance, method: str, key: int | None = None, tried: AbstractSet[str] = NOBODY
-    ) -> Try | None:
+    ) -> Claim | None:
         """Choose an instance and begin an attempt; None when there is nobody at all.
 
         Who was tried already comes last, before those who are shunned; these are called rather than nobody.
         """
-        breaker = self.breaker
-        if breaker.is_due(now=now):
-            self._events += breaker.check(now=now)
-        risk = breaker.trial(can_copy=is_idempotent(method), now=now) if breaker.has_out else None
-        if risk is not None and not risk.is_copy and risk.endpoint not in tried:
-            made = self._at(risk, now=now)
-            if made is not None:
-                return made
-        shunned = breaker.shunned(now=now)
+        breaker, shunned = self.breaker, NOBODY
+        if not breaker.is_calm(now=now):
+            if breaker.is_due(now=now):
+                self._events += breaker.check(now=now)
+            risk = breaker.trial(can_copy=is_idempotent(method), now=now) if breaker.has_out else None
+            if risk is not None and not risk.is_copy and risk.endpoint not in tried:
+                made = self._at(risk, now=now)
+                if made is not None:
+                    return made
+            shunned = breaker.shunned(now=now)
         claim = (
             self.balancer.claim(now=now, rng=rng, key=key, exclude=shunned.union(tried) if tried else shunned)
             or self.balancer.claim(now=now, rng=rng, key=key, exclude=shunned)
             or self.balancer.claim(now=now, rng=rng, key=key)
         )
-        return None if claim is None else Try(claim, breaker.start(claim.endpoint.id, now=now))
+        if claim is not None:
+            breaker.begin(claim, claim.endpoint.id, now=now)
+        return claim
 
-    def copy(self, *, now: float, method: str, tried: AbstractSet[str] = NOBODY) -> Try | None:
+    def copy(self, *, now: float, method: str, tried: AbstractSet[str] = NOBODY) -> Claim | None:
         """Begin a copy of a call at an instance that is out, when that is due: nobody waits for its answer."""
         if not self.breaker.has_out or not is_idempotent(method):
             return None
@@ -158,20 +141,25 @@ class Callee:
             return None
         return self._at(trial, now=now)
 
-    def settle(self, made: Try, outcome: Outcome, *, now: float, reached: bool = True) -> None:
-        """End an attempt. ``reached``: may an application have seen it? Only then it counts against the budget."""
-        made.is_settled = True
-        made.claim.settle(outcome, now=now)
-        if events := self.breaker.settle(made.attempt, outcome, now=now):
+    def settle(self, made: Claim, outcome: Outcome, *, now: float, reached: bool = True) -> None:
+        """End an attempt. ``reached``: may an application have seen it? Only then it counts against the budget.
+
+        Raises SettledTwiceError when it has ended before.
+        """
+        made.settle(outcome, now=now)
+        if events := self.breaker.end(made, made.endpoint.id, outcome, now=now, is_trial=made.is_trial):
             self._events += events
-        if made.attempt.is_trial and made.attempt.is_copy:
+        if made.is_copy:
             return
         if reached:
             self.budget.settle(outcome, now=now)
         if self.hedger.is_on:
-            self.hedger.settle(outcome, now - made.attempt.started_at, now=now)
+            self.hedger.settle(outcome, now - made.started_at, now=now)
 
-    def _at(self, trial: Trial, *, now: float) -> Try | None:
+    def _at(self, trial: Trial, *, now: float) -> Claim | None:
         """Begin a trial; None when its instance may not be called for another reason (its health check, it leaves)."""
         claim = self.balancer.claim_of(trial.endpoint, now=now)
-        return None if claim is None else Try(claim, self.breaker.start(trial.endpoint, now=now, trial=trial))
+        if claim is not None:
+            claim.is_trial, claim.is_copy = True, trial.is_copy
+            self.breaker.begin(claim, trial.endpoint, now=now, trial=trial)
+        return claim

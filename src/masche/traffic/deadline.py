@@ -25,9 +25,11 @@ _LONG_UNITS = {"H": 3600, "M": 60}
 _LARGEST = 99_999_999
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(slots=True, order=True, unsafe_hash=True)
 class Deadline:
-    """The instant ``at`` (monotonic seconds; infinite: none)."""
+    """The instant ``at`` (monotonic seconds; infinite: none). Never changed, and so it may be hashed; not frozen, for
+    two are made for every call.
+    """
 
     at: float = inf
 
@@ -67,9 +69,11 @@ def outgoing(deadline: Deadline, *, is_grpc: bool, now: float) -> Headers:
     """
     if deadline.has_passed(now=now):
         raise ValueError("the deadline has passed; nothing is left to hand on")
-    if deadline.at == inf:
-        return ()
-    left = deadline.left(now=now)
+    return () if deadline.at == inf else handed_on(deadline.at - now, is_grpc=is_grpc)
+
+
+def handed_on(left: float, *, is_grpc: bool) -> Headers:
+    """The header that hands on what is left, ``SHORTEST`` seconds at least."""
     if is_grpc:
         return ((GRPC_TIMEOUT, grpc_timeout(left)),)
     return ((EXPECTED_TIMEOUT, str(_floor(left, 1000))),)

@@ -84,12 +84,10 @@ class PeakEwma:
 
     def leave(self, gauge: Gauge) -> None:
         """Forget an instance, and what it has under way."""
-        if self._gauges.pop(id(gauge), None) is not None:
+        found = self._gauges.pop(id(gauge), None)
+        if found is not None:
+            found.is_member = False
             self.outstanding -= gauge.outstanding
-
-    def __contains__(self, gauge: Gauge) -> bool:
-        """Is it of the group still?"""
-        return id(gauge) in self._gauges
 
     def look(self, *, now: float) -> None:
         """Look again at what is typical: once in a round of answers, of which ``fresh`` are left."""
@@ -113,8 +111,8 @@ class PeakGauge:
     """One instance: its decayed peak of latency, its rate of faults, and its calls under way, oldest first."""
 
     __slots__ = (
-        "_group", "_interval", "_open", "_probe_after", "_probe_at", "_seen_at", "faults", "is_avoided", "is_plain",
-        "latency", "outstanding", "record",
+        "_group", "_interval", "_open", "_probe_after", "_probe_at", "_seen_at", "faults", "is_avoided", "is_member",
+        "is_plain", "latency", "outstanding", "record",
     )  # fmt: skip
 
     def __init__(self, group: PeakEwma) -> None:
@@ -123,6 +121,7 @@ class PeakGauge:
         self.latency = 0.0
         self.faults = self.record = 0.0
         self.is_avoided = self.is_plain = False
+        self.is_member = True
         self._open: deque[Ticket] = deque()
         self._seen_at = 0.0
         self._probe_at = self._interval = 0.0
@@ -197,7 +196,7 @@ class PeakGauge:
         """Learn from it. A cancelled call tells one thing: that it took at least so long."""
         group = self._group
         self.outstanding -= 1
-        if self in group:
+        if self.is_member:
             group.outstanding -= 1
         if outcome.is_cancelled:
             if latency > group.limit and latency > self.latency:
@@ -210,7 +209,8 @@ class PeakGauge:
         else:
             self._blame(latency, now)
         self._seen_at = now
-        self.judge(now=now)
+        if not (self.is_plain and latency <= group.limit and outcome.is_success):
+            self.judge(now=now)  # of who was beyond doubt and has answered well there is nothing else to be said
         group.settled += 1
         group.fresh -= 1
         if group.fresh <= 0:
@@ -228,7 +228,9 @@ class PeakGauge:
         if self.record:
             self.faults = self.faults * 0.5 if self.faults > TINY else 0.0
             self.record = self.record * min(fading, 1 - RECORD_STEP) if self.record > TINY else 0.0
-        self.latency = max(latency, latency + (self.latency - latency) * fading)
+        if self.latency > latency:
+            latency += (self.latency - latency) * fading
+        self.latency = latency
 
     def _blame(self, latency: float, now: float) -> None:
         """A fast failure says nothing about latency; a slow one says that it is at least so slow."""

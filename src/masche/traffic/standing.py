@@ -8,6 +8,7 @@ it is a long call of a live instance and no longer speaks against it.
 from math import inf
 
 from masche.traffic.ejection import Cause, EjectionRules, State
+from masche.traffic.load import Ticket
 from masche.traffic.outcome import Outcome
 from masche.traffic.outlier import NO_LIMITS, NOTHING, Limits, Measured
 from masche.traffic.window import Sketch, Sum
@@ -77,13 +78,13 @@ class Standing:
         self.in_row = 0
         self.limits: Limits = NO_LIMITS
         self.last: Measured = NOTHING
-        self.waiting: dict[Attempt, None] = {}
+        self.waiting: dict[Ticket, None] = {}
         self._abandoned = 0
         self._sketch = Sketch(rules.window)
         self._suspected: dict[str, tuple[int, float]] = {}
         self._calls = Sum(rules.window)
         self._faults = Sum(rules.window)
-        self.trial: Attempt | None = None
+        self.trial: Ticket | None = None
         self.trial_at = 0.0
         self.trial_after = 0
         self.copied_at = -inf
@@ -96,11 +97,7 @@ class Standing:
         why = f" ({self.sentence})" if self.state is not State.ADMITTED else ""
         return f"<{self.name} {self.state.name}{until}{why}, {len(self.waiting)} waiting>"
 
-    def start(self, attempt: Attempt) -> None:
-        """Count a call that starts."""
-        self.waiting[attempt] = None
-
-    def settle(self, attempt: Attempt, outcome: Outcome, *, now: float) -> None:
+    def settle(self, attempt: Ticket, outcome: Outcome, *, now: float) -> None:
         """Count how a call ended, unless it began before the last ejection ended: it tells nothing of what is now.
 
         Nor does a cancelled one, unless it was overdue: a hedge that lost to another instance, for instance.

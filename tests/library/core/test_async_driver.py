@@ -173,7 +173,7 @@ async def test_what_is_left_of_the_time_is_told_to_the_callee() -> None:
     facade, _ = mesh(orders(route(timeout=2.0)))
     exchange = Scripted(ok)
     await call(facade, exchange)
-    headers = dict(exchange.attempts[0].request.headers)
+    headers = dict(exchange.attempts[0].headers)
     assert 1000 < int(headers["x-envoy-expected-rq-timeout-ms"]) <= 2000
 
 
@@ -197,7 +197,7 @@ async def test_a_call_goes_on_in_the_trace_of_the_request_that_led_to_it() -> No
     led = trace.Trace(f"00-{'a' * 32}-{'b' * 16}-01", "vendor=1", "the-id")
     with trace.within(led):
         await call(facade, exchange)
-    headers = dict(exchange.attempts[0].request.headers)
+    headers = dict(exchange.attempts[0].headers)
     assert (headers["traceparent"], headers["tracestate"], headers["x-request-id"]) == (
         led.parent,
         "vendor=1",

@@ -150,6 +150,6 @@ def test_whatever_is_told_shares_are_positive_and_somebody_is_called_when_there_
 def test_an_instance_is_called_in_plaintext_only_in_a_cluster_that_knows_of_such() -> None:
     plain = replace(instance(1), is_mtls=False)
     knowing = replace(DESTINATION, cluster=replace(DESTINATION.cluster, has_plaintext=True))
-    assert Place(view=plain, destination=DESTINATION).is_tls
-    assert not Place(view=plain, destination=knowing).is_tls
-    assert Place(view=instance(1), destination=knowing).is_tls
+    assert Place.of(plain, DESTINATION).is_tls
+    assert not Place.of(plain, knowing).is_tls
+    assert Place.of(instance(1), knowing).is_tls

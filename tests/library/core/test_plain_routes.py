@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from library.core.scripted import ORDERS, orders, strangers
 from masche.library.core.plain_routes import PlainRoutes
 from masche.library.core.ports import Known
-from masche.library.core.router import Sent, additions, route, tidied
+from masche.library.core.router import Send, Sent, plain, route, tidied
 from masche.model.refs import PortRef
 from masche.model.view import (
     Backend,
@@ -105,15 +105,21 @@ def known(*routes: Route) -> Known:
     return replace(orders(), host=VirtualHost(hosts=("orders",), routes=routes))
 
 
+def find(table: PlainRoutes, request: Request) -> Send | None:
+    names = plain(request)
+    assert names is not None
+    return table.find(request, names)
+
+
 @given(st.lists(ROUTES, max_size=4), REQUESTS, st.integers())
 def test_what_is_found_is_what_the_router_decides(routes: list[Route], request: Request, seed: int) -> None:
     table = known(*routes)
-    added = additions(request, trace=TRACE)
-    assert added is not None
-    found = PlainRoutes(table).find(request)
+    names = plain(request)
+    assert names is not None
+    found = PlainRoutes(table).find(request, names)
     tidy = tidied(request, trace=TRACE)
     assert isinstance(tidy, Request)
-    assert tidy.headers == request.headers + added
+    assert tidy.headers == request.headers + names.added(TRACE)
     if found is not None:
         decided = route(table, tidy, rng=Random(seed))
         assert decided == Sent(found, tidy)
@@ -122,7 +128,7 @@ def test_what_is_found_is_what_the_router_decides(routes: list[Route], request: 
 def test_a_plain_route_is_found() -> None:
     to = Forward(backends=(Backend(cluster=ORDERS),), timeout=3.0, retry=Retry(any_method=True))
     rules = Route(name="rule", match=RequestMatch(path="/a"), action=to)
-    found = PlainRoutes(known(rules)).find(Request(target="/a/b?c=d", authority="orders"))
+    found = find(PlainRoutes(known(rules)), Request(target="/a/b?c=d", authority="orders"))
     assert found is not None
     assert (found.rule, found.rules.timeout, found.destination.name) == ("rule", 3.0, ORDERS.path)
 
@@ -150,14 +156,14 @@ def test_the_table_that_proxies_are_given_is_looked_up_whatever_the_method() -> 
     )
     grpc = (("content-type", "application/grpc"),)
     found = [
-        table.find(Request(method=method, target="/a", authority="orders", headers=headers))
+        find(table, Request(method=method, target="/a", authority="orders", headers=headers))
         for method, headers in (("GET", ()), ("POST", ()), ("POST", grpc), ("HEAD", ()))
     ]
     assert [each and each.rule for each in found] == ["twice", "rest", "grpc", "twice"]
 
 
 def test_strangers_are_for_the_router() -> None:
-    assert PlainRoutes(strangers()).find(Request(authority="elsewhere")) is None
+    assert find(PlainRoutes(strangers()), Request(authority="elsewhere")) is None
 
 
 def test_odd_requests_are_for_the_router() -> None:
@@ -173,4 +179,4 @@ def test_odd_requests_are_for_the_router() -> None:
         Request(authority="orders", headers=(("connection", "x-a"),)),
         Request(authority="orders", headers=(("x-a", "1\t"),)),
     )
-    assert [additions(each, trace=TRACE) for each in odd] == [None] * len(odd)
+    assert [plain(each) for each in odd] == [None] * len(odd)

@@ -13,7 +13,7 @@ BAD = "10.0.0.1:80"
 
 
 def called(channels: Channels, *, now: float = 10.0) -> Channel:
-    channels.routes(orders(instances=4), now=now)
+    channels.routes(orders(instances=4), now=lambda: now)
     found = channels.get(ORDERS.path)
     assert found is not None
     return found

@@ -6,17 +6,19 @@ which are bounded and end with the client.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from math import inf
-from typing import Generic
+from typing import Any, Generic
 
 from masche.library.core import context, opening
 from masche.library.core.beside import Beside
-from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw
+from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw, Target
 from masche.library.core.facade import Facade
-from masche.library.core.limits import ENTERED, Admission, Waiter
+from masche.library.core.limits import Admission, Waiter
+from masche.library.core.lone import Handed, Lone, begun
 from masche.library.core.opening import FacadeOf, Opened
 from masche.library.core.ports import Known
-from masche.library.core.router import Outside
+from masche.library.core.router import Outside, is_never_ours
 from masche.library.core.run import Run
 from masche.library.core.time_limits import TimeLimits
 from masche.traffic.call import Abandon, Finish, Start, Steps
@@ -43,35 +45,61 @@ class AsyncDriver:
 
     async def call(self, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Final_co:
         """Make a call. Raises the client's own exceptions, or NotReadyError when too little is known."""
-        if not opening.is_ours(asked):
+        authority = asked.request.authority
+        if is_never_ours(authority):
             return await exchange.outside(asked.request)
         facade = self._facade_of()
-        authority = asked.request.authority
         known = facade.knowledge.known(authority) or await _known(facade, authority)
         opened = opening.opened(facade, known, asked)
         if isinstance(opened, Outside):
             return await exchange.outside(asked.request)
         if isinstance(opened, Answer):
             return exchange.answered(opened)
-        now = facade.now()
-        deadline = context.current().within(asked.timeout, now=now)
+        deadline = context.current().within(asked.timeout, now=facade.now())
         if opened.send.fault is not None and (refused := await _fault(facade, opened, deadline)) is not None:
             return exchange.answered(refused)
+        lone = begun(facade, opened, exchange, asked, deadline)
+        if lone is None:
+            return await self._run(facade, opened, exchange, asked, deadline)
+        return await self._alone(lone, exchange, facade)
+
+    async def _run(
+        self, facade: Facade, opened: Opened, exchange: AsyncExchange[Raw, Final_co], asked: Asked, deadline: Deadline
+    ) -> Final_co:
+        """A call that is no lone one. Once the request has entered the gate, the Run leaves it."""
         admission = opening.entered(opened.channel)
-        if admission is not ENTERED:
-            if admission is Admission.WAITING:
-                admission = await _queued(facade, opened, deadline, exchange)
-            if admission is Admission.OVERFLOW:
-                return exchange.answered(opening.overflow(facade, opened))
-        # The request has entered the gate: from here on the Run leaves it.
+        if admission is Admission.WAITING:
+            admission = await _queued(facade, opened, deadline, exchange)
+        if admission is Admission.OVERFLOW:
+            return exchange.answered(opening.overflow(facade, opened))
         run = Run(facade, opened, exchange, deadline=deadline, can_repeat=asked.can_repeat, bytes_sent=asked.sent_bytes)
         try:
             if opened.send.mirrors and asked.can_repeat:
                 self._mirror(facade, opened, exchange)
-            await _Carrier(run, exchange, facade, self._aside(facade), self._time_limits()).carry()
+            await self._carrier(run, exchange, facade).carry(run.begin())
             return run.final()
         except BaseException:
             run.end()
+            raise
+
+    async def _alone(
+        self, lone: Lone[Raw, Final_co], exchange: AsyncExchange[Raw, Final_co], facade: Facade
+    ) -> Final_co:
+        """The usual call: an attempt that is answered well, or a Run that goes on from there."""
+        try:
+            try:
+                raw = await _attempted(exchange, lone.target(), self._time_limits)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
+                run, steps = _handed(lone, error)
+            else:
+                handed = lone.answered(raw)
+                if handed is None:
+                    return lone.final(raw)
+                run, steps = handed
+            await self._carrier(run, exchange, facade).carry(steps)
+            return run.final()
+        except BaseException:
+            lone.end()
             raise
 
     async def close(self) -> None:
@@ -80,6 +108,11 @@ class AsyncDriver:
             self._limits.close()
         if self._beside is not None:
             await self._beside.close()
+
+    def _carrier(
+        self, run: Run[Raw, Final_co], exchange: AsyncExchange[Raw, Final_co], facade: Facade
+    ) -> "_Carrier[Raw, Final_co]":
+        return _Carrier(run, exchange, facade, self._aside(facade), self._time_limits)
 
     def _aside(self, facade: Facade) -> Beside:
         if self._beside is None:
@@ -98,8 +131,7 @@ class AsyncDriver:
         beside = self._aside(facade)
         for mirrored in opening.mirrors(facade, opened, lambda: beside.has_room):
             run = Run(facade, mirrored, exchange, is_counted=False)
-            carrier = _Carrier(run, exchange, facade, beside, self._time_limits())
-            beside.start(_mirrored(carrier, run), run.end)
+            beside.start(_mirrored(self._carrier(run, exchange, facade), run), run.end)
 
 
 async def _known(facade: Facade, authority: str) -> Known:
@@ -149,8 +181,43 @@ async def _queued(
 
 
 async def _mirrored(carrier: "_Carrier[Raw, Final_co]", run: Run[Raw, Final_co]) -> None:
-    await carrier.carry()
+    await carrier.carry(run.begin())
     await carrier.drop(run.rest())
+
+
+def _handed(lone: Lone[Raw, Final_co], error: Exception) -> Handed[Raw, Final_co]:
+    """What goes on after the attempt of a lone call ended with an exception."""
+    match error:
+        case _GoneError():
+            return lone.gone()
+        case _OutOfTimeError():
+            return lone.timed_out()
+        case _:
+            return lone.failed(error)
+
+
+def _attempted(
+    exchange: AsyncExchange[Raw, Final_co], target: Target | None, limits: "Callable[[], TimeLimits]"
+) -> Coroutine[Any, Any, Raw]:
+    """Make an attempt. Raises _GoneError without a target, _OutOfTimeError, or what the client raises."""
+    if target is None:
+        raise _GoneError
+    return exchange.attempt(target) if target.timeout == inf else _limited(exchange, target, limits())
+
+
+async def _limited(exchange: AsyncExchange[Raw, Final_co], target: Target, limits: TimeLimits) -> Raw:
+    limit = limits.begin(target.timeout)
+    try:
+        raw = await exchange.attempt(target)
+    except asyncio.CancelledError:
+        if limit.end():
+            raise _OutOfTimeError from None
+        raise
+    except BaseException:
+        limit.end()
+        raise
+    limit.end()
+    return raw
 
 
 class _Carrier(Generic[Raw, Final_co]):
@@ -164,17 +231,16 @@ class _Carrier(Generic[Raw, Final_co]):
         exchange: AsyncExchange[Raw, Final_co],
         facade: Facade,
         beside: Beside,
-        limits: TimeLimits,
+        limits: Callable[[], TimeLimits],
     ) -> None:
         self._run, self._exchange, self._facade, self._beside = run, exchange, facade, beside
         self._limits = limits
         self._tasks: dict[asyncio.Task[Raw], Start] = {}
 
-    async def carry(self) -> None:
-        """Do what there is to do until it is known what the call comes to."""
+    async def carry(self, steps: Steps) -> None:
+        """Do what there is to do, from these ``steps`` on, until it is known what the call comes to."""
         run = self._run
         try:
-            steps = run.begin()
             if run.can_hedge:
                 await self._together(steps)
             else:
@@ -212,41 +278,20 @@ class _Carrier(Generic[Raw, Final_co]):
         return self._run.wake()
 
     async def _alone(self, start: Start) -> Steps:
-        """One attempt, awaited here: what ``_attempt`` does, with a limit that costs less."""
+        """One attempt, awaited here, and what follows from it."""
         run, number = self._run, start.number
-        target = run.target(start)
-        if target is None:
-            return run.gone(start)
-        limit = self._limits.begin(start.timeout)
         try:
-            raw = await self._exchange.attempt(target)
-        except asyncio.CancelledError:
-            if limit.end():
-                return run.timed_out(number)
-            raise
+            raw = await self._attempt(start)
+        except _GoneError:
+            return run.gone(number)
+        except _OutOfTimeError:
+            return run.timed_out(number)
         except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
-            limit.end()
             return run.failed(number, error)
-        except BaseException:
-            limit.end()
-            raise
-        limit.end()
         return run.answered(number, raw)
 
     async def _attempt(self, start: Start) -> Raw:
-        target = self._run.target(start)
-        if target is None:
-            raise _GoneError
-        if start.timeout == inf:
-            return await self._exchange.attempt(target)
-        limit = asyncio.timeout(start.timeout)
-        try:
-            async with limit:
-                return await self._exchange.attempt(target)
-        except TimeoutError:
-            if limit.expired():
-                raise _OutOfTimeError from None
-            raise
+        return await _attempted(self._exchange, self._run.target(start), self._limits)
 
     # Hedged calls: each attempt is a task
 
@@ -298,7 +343,7 @@ class _Carrier(Generic[Raw, Final_co]):
             case None:
                 return run.answered(start.number, task.result())
             case _GoneError():
-                return run.gone(start)
+                return run.gone(start.number)
             case _OutOfTimeError():
                 return run.timed_out(start.number)
             case Exception():
@@ -321,18 +366,8 @@ class _Carrier(Generic[Raw, Final_co]):
             run.abandon(start.number)
 
     async def _copied(self, start: Start) -> None:
-        run = self._run
-        try:
-            raw = await self._attempt(start)
-        except _GoneError:
-            run.gone(start)
-        except _OutOfTimeError:
-            run.timed_out(start.number)
-        except Exception as error:  # noqa: BLE001 - it is about the instance, and nobody waits for it
-            run.failed(start.number, error)
-        else:
-            run.answered(start.number, raw)
-            await self.drop(run.losers())
+        await self._alone(start)
+        await self.drop(self._run.losers())
 
 
 async def _closed(task: "asyncio.Task[Raw]", exchange: AsyncExchange[Raw, Final_co]) -> None:

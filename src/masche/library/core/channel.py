@@ -14,7 +14,7 @@ from masche.library.core.exchange import Over
 from masche.library.core.limits import Gate, LimitedBudget
 from masche.library.core.members import Place, members, places
 from masche.library.core.plain_routes import PlainRoutes
-from masche.library.core.ports import Known
+from masche.library.core.ports import Known, Now
 from masche.model.calling import Algorithm, Traffic
 from masche.model.told import Destination
 from masche.model.view import Endpoints
@@ -39,7 +39,9 @@ _log = logging.getLogger("masche.library")
 
 
 class Channel:
-    """One service, as this process calls it. ``name`` is its cluster's."""
+    """One service, as this process calls it. ``name`` is its cluster's. ``is_usual``: its calls may begin as lone ones,
+    for they neither stick to an instance nor are hedged.
+    """
 
     __slots__ = (
         "_source",
@@ -48,6 +50,7 @@ class Channel:
         "forgotten",
         "gate",
         "is_sticky",
+        "is_usual",
         "lock",
         "name",
         "places",
@@ -144,6 +147,7 @@ class Channel:
             hedger=Hedger(HedgeRules.of(traffic.hedging)),
             now=now,
         )
+        self.is_usual = not (self.is_sticky or self.callee.hedger.is_on)
 
 
 def _source(destination: Destination, known: Known) -> tuple[Endpoints | None, ...]:
@@ -190,12 +194,12 @@ class Channels:
     def __repr__(self) -> str:
         return f"<Channels {list(self._by_name.values())!r}>"
 
-    def routes(self, known: Known, *, now: float) -> PlainRoutes:
+    def routes(self, known: Known, *, now: Now) -> PlainRoutes:
         """Take over what is known now, unless that was done, and return its routes. The cheap way is the usual one:
         this very Known was taken over already.
         """
         found = self._taken.get(id(known))
-        return found if found is not None and found.known is known else self._take_over(known, now)
+        return found if found is not None and found.known is known else self._take_over(known, now())
 
     def get(self, name: str) -> Channel | None:
         """Return the Channel of a cluster that was called before."""

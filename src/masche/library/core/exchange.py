@@ -41,10 +41,10 @@ class Target:
 
     ``identities``: the SPIFFE IDs of which the peer must show one, checked inside the handshake (``is_tls``);
     plaintext only when the mesh itself says so. ``via``: ``host:port`` of the gateway between zones through which it is
-    reached, "" for the direct way. ``request`` is what goes out: ``authority`` is the Host header, ``target`` the path
-    with its query, ``headers`` all others but those of the connection and of the body's framing. ``timeout``: seconds
-    until the answer must have begun (infinite: none), ``connect_timeout`` for a new connection, ``idle_timeout`` how
-    long nothing may move (0: for ever). ``is_copy``: nobody waits for the answer.
+    reached, "" for the direct way. ``request`` is what goes out, with ``headers`` in place of its own: ``authority`` is
+    the Host header, ``target`` the path with its query, ``headers`` all others but those of the connection and of the
+    body's framing. ``timeout``: seconds until the answer must have begun (infinite: none), ``connect_timeout`` for a
+    new connection, ``idle_timeout`` how long nothing may move (0: for ever). ``is_copy``: nobody waits for the answer.
     """
 
     cluster: str
@@ -54,6 +54,7 @@ class Target:
     is_tls: bool
     via: str
     request: Request
+    headers: Headers
     timeout: float
     connect_timeout: float
     idle_timeout: float = 0.0
@@ -100,35 +101,19 @@ Over = Callable[[int, bool], None]
 """Takes how many bytes of a body were received, and whether it broke off."""
 
 
-class Ending:
+class Ending(Protocol):
     """The end of an answer's body, which the adapter tells: until then its request counts as active.
 
-    Nothing happens the second time. An answer that nobody reads or closes ends when it is forgotten: then ``over`` is
-    only handed to ``forgotten``, for a finalizer may run anywhere, within whatever lock its thread holds.
+    Nothing happens the second time. An answer that nobody reads or closes ends when it is forgotten.
     """
-
-    __slots__ = ("_forgotten", "_left", "_over")
-
-    def __init__(self, over: Over, left: Callable[[], float], forgotten: Callable[[Over], None]) -> None:
-        self._over: Over | None = over
-        self._left, self._forgotten = left, forgotten
-
-    def __repr__(self) -> str:
-        return f"<Ending {'to come' if self._over else 'over'}>"
 
     def over(self, *, received: int = 0, is_broken: bool = False) -> None:
         """The body of ``received`` bytes has ended or was closed; ``is_broken``: the connection ended before it."""
-        over, self._over = self._over, None
-        if over is not None:
-            over(received, is_broken)
+        ...
 
     def left(self) -> float:
         """Seconds that are left for the whole body, infinite: no limit."""
-        return self._left()
-
-    def __del__(self) -> None:
-        if self._over is not None:
-            self._forgotten(self._over)
+        ...
 
 
 class Exchange(Protocol[Raw_contra, Final_co]):

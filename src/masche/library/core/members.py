@@ -24,21 +24,21 @@ _HEALTH = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where one instance is, and of which cluster it is: who may answer there."""
+    """Where one instance is, and of which cluster it is: who may answer there. ``is_tls``: by mutual TLS."""
 
     view: EndpointView
     destination: Destination
+    is_tls: bool
 
-    @property
-    def is_tls(self) -> bool:
-        """Whether it is called by mutual TLS; plaintext only where the control plane itself says so.
+    @classmethod
+    def of(cls, view: EndpointView, destination: Destination) -> "Place":
+        """Say whether it is called by mutual TLS; by plaintext only where the control plane itself says so.
 
         What an instance's metadata say holds only in a cluster that knows of such instances, as with Envoy.
         """
-        destination = self.destination
-        return destination.is_tls and (self.view.is_mtls or not destination.cluster.has_plaintext)
+        return cls(view, destination, destination.is_tls and (view.is_mtls or not destination.cluster.has_plaintext))
 
 
 def id_of(view: EndpointView) -> str:
@@ -94,7 +94,7 @@ def members(
             name = id_of(view)
             if share > 0 and name not in chosen:
                 chosen[name] = _endpoint(name, view, locality.zone, share * max(view.weight, 1) / max(total, 1))
-                where[name] = Place(view=view, destination=destination)
+                where[name] = Place.of(view, destination)
     kept = _subset(chosen, subset_size, caller)
     scale = len(kept) / (sum(each.weight for each in kept) or 1.0)
     return tuple(replace(each, weight=_rounded(each.weight * scale)) for each in kept), where

@@ -14,7 +14,7 @@ from masche.library.core.facade import Facade
 from masche.library.core.faults import Trouble
 from masche.library.core.limits import Admission, Waiter
 from masche.library.core.ports import Called, Known, NotReadyError
-from masche.library.core.router import Outside, Send, additions, is_never_ours, route, tidied
+from masche.library.core.router import Outside, Send, plain, route, tidied
 from masche.library.core.tracing import Span
 from masche.traffic import pushback
 from masche.traffic.callee import CallRules
@@ -35,20 +35,15 @@ class Opened:
         self.channel, self.send, self.request, self.headers, self.span = channel, send, request, headers, span
 
 
-def is_ours(asked: Asked) -> bool:
-    """May this be for the mesh? What means this very host is not, and nobody is asked about it."""
-    return not is_never_ours(asked.request.authority)
-
-
 def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
     """Decide what becomes of a call. An answer that is given at once is counted already."""
     request, rng = asked.request, facade.rng
     trace = tracing.onward(rng=rng, sampling=facade.options.trace_sampling)
-    routes = facade.channels.routes(known, now=facade.now())
+    routes = facade.channels.routes(known, now=facade.now)
     # The usual request on the usual route needs no more than to be looked up.
-    added = additions(request, trace=trace) if request.scheme == "http" else None
-    if added is not None and (send := routes.find(request)) is not None:
-        return _opened(facade, send, request, request.headers + added)
+    names = plain(request) if request.scheme == "http" else None
+    if names is not None and (send := routes.find(request, names)) is not None:
+        return _opened(facade, send, request, request.headers + names.added(trace))
     tidy = tidied(request, trace=trace)
     decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=rng)
     if isinstance(decision, Outside):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from masche.library.core.ports import Known
-from masche.library.core.router import ADDED, Send, Sent, is_plain_name, route
+from masche.library.core.router import ADDED, Names, Send, Sent, is_plain_name, route
 from masche.model.view import Forward, HeaderChange, PathKind, RequestMatch, Route, ValueMatch, VirtualHost
 from masche.traffic.match import holds, is_prefix, value_holds
 from masche.traffic.request import Request
@@ -27,9 +27,9 @@ class PlainRoutes:
         looked_at = {each.name for entry in known.host.routes for each in entry.match.headers}
         self._looks_at_added = not looked_at.isdisjoint(ADDED)
 
-    def find(self, request: Request) -> Send | None:
-        """Return how a request goes that is plain itself, which is one that ``router.additions`` takes; None: let
-        ``router.route`` decide.
+    def find(self, request: Request, names: Names) -> Send | None:
+        """Return how a request goes that is plain itself, of whose headers ``router.plain`` gave the ``names``; None:
+        let ``router.route`` decide.
         """
         if self._looks_at_added:
             return None
@@ -37,12 +37,13 @@ class PlainRoutes:
         if entries is None:
             entries = self._by_method[request.method] = self._of(request.method)
         path = request.target.partition("?")[0]
+        present = names.names
         for entry in entries:
-            if entry.takes is not None and not entry.takes(path):
+            if not path.startswith(entry.begins) or (entry.takes is not None and not entry.takes(path)):
                 continue
             if entry.is_bare:
                 return entry.send
-            if entry.wants is not None and all(name != entry.wants for name, _ in request.headers):
+            if entry.wants is not None and entry.wants not in present:
                 continue
             if entry.match.share is not None:
                 return None
@@ -77,16 +78,18 @@ def _wants(match: RequestMatch) -> str | None:
 class _Entry:
     """One route, for requests whose method it takes.
 
-    ``takes`` looks at the path, None where any will do or ``match`` has to look at it; ``is_bare``: that is all it
-    matches; ``wants``: a header without which it cannot match.
+    ``begins``: how every path begins that it takes, which costs less to look at than ``takes``; that is None where any
+    path will do, or ``match`` has to look at it. ``is_bare``: the path is all it matches; ``wants``: a header without
+    which it cannot match.
     """
 
-    __slots__ = ("is_bare", "match", "send", "takes", "wants")
+    __slots__ = ("begins", "is_bare", "match", "send", "takes", "wants")
 
     def __init__(self, match: RequestMatch, send: Send | None) -> None:
         rest: tuple[ValueMatch, ...] = tuple(each for each in match.headers if each.name != _METHOD)
         self.match = replace(match, method="", headers=rest)
         self.takes = _path_test(match)
+        self.begins = "" if self.takes is None else match.path.rstrip("/")
         is_simple = match.path_kind in _SIMPLE and not match.path_ignores_case
         self.is_bare = is_simple and self.match == RequestMatch(path_kind=match.path_kind, path=match.path)
         self.wants = _wants(match)

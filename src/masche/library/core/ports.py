@@ -76,7 +76,7 @@ class Identity(Protocol):
         ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Tried:
     """One attempt that ended. Never changed; not frozen because one is made for every attempt.
 
@@ -92,7 +92,7 @@ class Tried:
     service_seconds: float = -1.0
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Called:
     """One call that ended. Never changed; not frozen because one is made for every call.
 

@@ -108,47 +108,52 @@ def tidied(request: Request, *, trace: Headers) -> Request | Answer:
     What no proxy may guess about is answered at once, as the callee would. A trace of the request's own is left as it
     is. Most requests need nothing, which costs less to see than ``edge.received`` costs.
     """
-    added = additions(request, trace=trace)
-    found: Request | Verdict = request
-    if added is None:
-        found = received(request)
-        if isinstance(found, Verdict):
-            return answers.answer(found.status, found.sentence, flag="", request=request)
-        names = _Names.of(tuple(name for name, _ in found.headers))
-        added = _added(names, trace)[1:]  # who received it has said by what it came
+    names = plain(request)
+    if names is not None:
+        return replace(request, headers=request.headers + names.added(trace))
+    found = received(request)
+    if isinstance(found, Verdict):
+        return answers.answer(found.status, found.sentence, flag="", request=request)
+    added = Names(tuple(name for name, _ in found.headers)).added(trace)[1:]  # who received it has said by what it came
     return replace(found, headers=found.headers + added)
 
 
-def additions(request: Request, *, trace: Headers) -> Headers | None:
-    """Return what is added to the headers of a request that is to be changed in nothing else; None: it is not such."""
+def plain(request: Request) -> "Names | None":
+    """Return what the names of its headers say of a request to whose headers ``Names.added`` is added, and that is to
+    be changed in nothing else; None: it is not such.
+    """
     if _PLAIN_TARGET.fullmatch(request.target) is None or request.method not in METHODS:
         return None
     if not _is_plain_authority(request.authority):
         return None
-    headers = request.headers
-    names = _names_of(tuple([name for name, _ in headers]))
-    values = "".join([value for _, value in headers])
-    if not names.are_plain or not (values.isprintable() or not values) or len(values) > _FEW_BYTES:
+    if not request.headers:
+        return _names_of(())
+    said, values = zip(*request.headers, strict=True)
+    names, text = _names_of(said), "".join(values)
+    if not names.are_plain or not text.isprintable() or len(text) > _FEW_BYTES:
         return None
-    return _added(names, trace)
+    return names
 
 
-class _Names:
-    """What the names of a request's headers say about it; they are the same for most requests of a client."""
+class Names:
+    """What the ``names`` of a request's headers say about it; they are the same for most requests of a client."""
 
-    __slots__ = ("are_plain", "have_id", "have_trace")
+    __slots__ = ("_have_id", "_have_trace", "are_plain", "names")
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self.have_id, self.have_trace = "x-request-id" in names, "traceparent" in names
-        self.are_plain = len(set(names)) == len(names) < MAX_HEADERS // 2 and all(map(is_plain_name, names))
+        self.names = frozenset(names)
+        self._have_id, self._have_trace = "x-request-id" in names, "traceparent" in names
+        self.are_plain = len(self.names) == len(names) < MAX_HEADERS // 2 and all(map(is_plain_name, names))
 
-    @classmethod
-    def of(cls, names: tuple[str, ...]) -> "_Names":
-        """Look at names that may be anything."""
-        return cls(names)
+    def added(self, trace: Headers) -> Headers:
+        """The request's trace and its id, which is the last of ``trace``, unless it has its own."""
+        if not (self._have_id or self._have_trace):
+            return (_PROTO, *trace)
+        ours = () if self._have_trace else trace[:-1]
+        return (_PROTO, *ours) if self._have_id else (_PROTO, *ours, *trace[-1:])
 
 
-_names_of = lru_cache(maxsize=1024)(_Names)
+_names_of = lru_cache(maxsize=1024)(Names)
 
 
 def is_plain_name(name: str) -> bool:
@@ -167,14 +172,6 @@ ADDED = frozenset(("x-forwarded-proto", "x-request-id", "traceparent", "tracesta
 """The headers that a request has here which it had not before."""
 
 _PROTO = ("x-forwarded-proto", "http")
-
-
-def _added(names: _Names, trace: Headers) -> Headers:
-    """The request's trace and its id, which is the last of ``trace``, unless it has its own."""
-    if not (names.have_id or names.have_trace):
-        return (_PROTO, *trace)
-    ours = () if names.have_trace else trace[:-1]
-    return (_PROTO, *ours) if names.have_id else (_PROTO, *ours, *trace[-1:])
 
 
 def route(known: Known, request: Request, *, rng: Chance) -> Decision:
@@ -265,7 +262,8 @@ def answer_headers(send: Send, headers: Headers, said: Collection[str], *, is_sp
     """
     found = headers
     if not send.hidden.isdisjoint(said):
-        found = tuple(each for each in headers if each[0] not in send.hidden)
+        hidden = send.hidden
+        found = tuple([each for each in headers if each[0] not in hidden])
     if send.response_changes:
         found = _changed(found, send.response_changes)
     if is_spent:

@@ -8,29 +8,58 @@ Invariants: whatever a driver does, every attempt is settled once, the request l
 record of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
 from typing import Generic
 
 from masche.library.core import answers, context, outcomes, tracing
-from masche.library.core.exchange import Answer, Ending, Exchange, Final_co, Head, Raw, Target
+from masche.library.core.exchange import Answer, Exchange, Final_co, Head, Over, Raw, Target
 from masche.library.core.facade import Facade
 from masche.library.core.hashing import Sticking, sticking
 from masche.library.core.opening import Opened
 from masche.library.core.ports import Called, Tried
 from masche.library.core.router import answer_headers
 from masche.traffic import deadline as deadlines
+from masche.traffic.balancer import Claim
 from masche.traffic.call import Abandon, Call, Finish, Start, Steps
+from masche.traffic.callee import Callee
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.outcome import Outcome
-from masche.traffic.request import Request
+from masche.traffic.request import Headers
 from masche.traffic.retry import Attempted
 
 _FLAGS = {Outcome.TIMEOUT: "UT", Outcome.FAILURE: "UF", Outcome.REFUSED: "UF", Outcome.CANCELLED: "DC"}
 """Envoy's response flags for a call that no instance answered."""
 
 _NOBODY = Sticking()
+
+
+class _BodyEnding:
+    """The Ending of an answer's body. When it is forgotten, ``over`` is only handed to ``forgotten``, for a finalizer
+    may run anywhere, within whatever lock its thread holds.
+    """
+
+    __slots__ = ("_forgotten", "_left", "_over")
+
+    def __init__(self, over: Over, left: Callable[[], float], forgotten: Callable[[Over], None]) -> None:
+        self._over: Over | None = over
+        self._left, self._forgotten = left, forgotten
+
+    def __repr__(self) -> str:
+        return f"<Ending {'to come' if self._over else 'over'}>"
+
+    def over(self, *, received: int = 0, is_broken: bool = False) -> None:
+        over, self._over = self._over, None
+        if over is not None:
+            over(received, is_broken)
+
+    def left(self) -> float:
+        return self._left()
+
+    def __del__(self) -> None:
+        if self._over is not None:
+            self._forgotten(self._over)
 
 
 class Run(Generic[Raw, Final_co]):
@@ -107,6 +136,12 @@ class Run(Generic[Raw, Final_co]):
         return self._channel.callee.hedger.is_on
 
     # What happens
+
+    def adopt(self, callee: Callee, claim: Claim) -> None:
+        """Go on with a call that was begun as a lone one: attempt 1 of it is ``claim``, of ``callee``."""
+        self._started_at = claim.started_at
+        start = self._call.adopt(callee, claim, now=claim.started_at)
+        self._starts[start.number] = (start, claim.started_at)
 
     def begin(self) -> Steps:
         """Start; the request has entered the gate, and this Run was made for it just now."""
@@ -187,17 +222,18 @@ class Run(Generic[Raw, Final_co]):
             destination.cluster.identities,
             place.is_tls,
             view.via,
-            self._request(now, is_tls=place.is_tls),
+            self._opened.request,
+            onward(self._opened, self._call.deadline, now=now, is_tls=place.is_tls),
             start.timeout,
             destination.cluster.traffic.connect_timeout,
             send.idle_timeout,
             start.is_copy,
         )
 
-    def gone(self, start: Start) -> Steps:
+    def gone(self, number: int) -> Steps:
         """The instance of an attempt left before it was called: nothing was sent, so another one is."""
         with self._channel.lock:
-            steps = self._call.answered(start.number, _LEFT, now=self._facade.now())
+            steps = self._call.answered(number, _LEFT, now=self._facade.now())
         return self._noted(steps)
 
     def losers(self) -> list[Raw]:
@@ -306,24 +342,6 @@ class Run(Generic[Raw, Final_co]):
         )
         self._facade.recorder.tried(tried)
 
-    def _request(self, now: float, *, is_tls: bool) -> Request:
-        """What goes out. What is left of the deadline is told to peers of the mesh only: others would not drop it."""
-        opened = self._opened
-        request, headers = opened.request, opened.headers
-        deadline = self._call.deadline
-        if is_tls and deadline.at != inf and not deadline.has_passed(now=now):
-            headers += deadlines.outgoing(
-                deadline, is_grpc=request.method == "POST" and answers.is_grpc(headers), now=now
-            )
-        return Request(
-            method=request.method,
-            target=request.target,
-            authority=request.authority,
-            scheme=request.scheme,
-            headers=headers,
-            connection=request.connection,
-        )
-
     def _answer(self, number: int, finish: Finish) -> Final_co:
         raw, head, said = self._answers.pop(number)
         self._status = head.status
@@ -332,7 +350,7 @@ class Run(Generic[Raw, Final_co]):
             context.spend()
             self._flag = "URX"
         headers = answer_headers(self.send, head.headers, said, is_spent=is_spent, cookie=self.sticks.cookie)
-        return self._exchange.finished(raw, headers, Ending(self.end, self._left, self._channel.forgotten.append))
+        return self._exchange.finished(raw, headers, _BodyEnding(self.end, self._left, self._channel.forgotten.append))
 
     def _mesh(self, status: int, why: str) -> Final_co:
         made: Answer = answers.answer(status, why, flag=self._flag, request=self._opened.request)
@@ -349,6 +367,17 @@ class Run(Generic[Raw, Final_co]):
         if self._repeats is not None and ended > 0:
             self._released += ended
             self._repeats.release(ended)
+
+
+def onward(opened: Opened, deadline: Deadline, *, now: float, is_tls: bool) -> Headers:
+    """The headers that go out. What is left of the deadline is told to peers of the mesh only: others would not take it
+    off again.
+    """
+    headers, left = opened.headers, deadline.at - now
+    if not is_tls or left == inf or left < deadlines.SHORTEST:
+        return headers
+    is_grpc = opened.request.method == "POST" and answers.is_grpc(headers)
+    return headers + deadlines.handed_on(left, is_grpc=is_grpc)
 
 
 _OUT_OF_TIME = Attempted(outcome=Outcome.TIMEOUT)

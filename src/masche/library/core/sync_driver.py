@@ -20,10 +20,11 @@ from typing import Generic
 from masche.library.core import context, opening
 from masche.library.core.exchange import Answer, Asked, Final_co, Raw, SyncExchange
 from masche.library.core.facade import Facade
-from masche.library.core.limits import ENTERED, Admission, Waiter
+from masche.library.core.limits import Admission, Waiter
+from masche.library.core.lone import Lone, begun
 from masche.library.core.opening import FacadeOf, Opened
 from masche.library.core.ports import Known
-from masche.library.core.router import Outside
+from masche.library.core.router import Outside, is_never_ours
 from masche.library.core.run import Run
 from masche.traffic.call import Abandon, Finish, Start, Steps
 from masche.traffic.deadline import Deadline
@@ -76,10 +77,10 @@ class SyncDriver:
 
     def call(self, asked: Asked, exchange: SyncExchange[Raw, Final_co]) -> Final_co:
         """Make a call. Raises the client's own exceptions, or NotReadyError when too little is known."""
-        if not opening.is_ours(asked):
+        authority = asked.request.authority
+        if is_never_ours(authority):
             return exchange.outside(asked.request)
         facade = self._facade_of()
-        authority = asked.request.authority
         known = facade.knowledge.known(authority) or _known(facade, authority)
         opened = opening.opened(facade, known, asked)
         if isinstance(opened, Outside):
@@ -89,28 +90,52 @@ class SyncDriver:
         deadline = context.current().within(asked.timeout, now=facade.now())
         if opened.send.fault is not None and (refused := _fault(facade, opened, deadline)) is not None:
             return exchange.answered(refused)
-        admission = opening.entered(opened.channel)
-        if admission is not ENTERED:
-            if admission is Admission.WAITING:
-                admission = _queued(facade, opened, deadline, exchange)
-            if admission is Admission.OVERFLOW:
-                return exchange.answered(opening.overflow(facade, opened))
-        return self._admitted(facade, opened, exchange, asked, deadline)
+        lone = begun(facade, opened, exchange, asked, deadline)
+        if lone is None:
+            return self._run(facade, opened, exchange, asked, deadline)
+        return self._alone(lone, exchange, facade)
 
-    def _admitted(
+    def _run(
         self, facade: Facade, opened: Opened, exchange: SyncExchange[Raw, Final_co], asked: Asked, deadline: Deadline
     ) -> Final_co:
-        """A request that has entered the gate: from here on the Run leaves it."""
+        """A call that is no lone one. Once the request has entered the gate, the Run leaves it."""
+        admission = opening.entered(opened.channel)
+        if admission is Admission.WAITING:
+            admission = _queued(facade, opened, deadline, exchange)
+        if admission is Admission.OVERFLOW:
+            return exchange.answered(opening.overflow(facade, opened))
         run = Run(facade, opened, exchange, deadline=deadline, can_repeat=asked.can_repeat, bytes_sent=asked.sent_bytes)
         helpers = self._aside(facade)
         try:
             if opened.send.mirrors and asked.can_repeat:
                 for mirrored in opening.mirrors(facade, opened, lambda: helpers.has_room):
                     _mirror(Run(facade, mirrored, exchange, is_counted=False), exchange, facade, helpers)
-            _Carrier(run, exchange, facade, helpers).carry()
+            _Carrier(run, exchange, facade, helpers).carry(run.begin())
             return run.final()
         except BaseException:
             run.end()
+            raise
+
+    def _alone(self, lone: Lone[Raw, Final_co], exchange: SyncExchange[Raw, Final_co], facade: Facade) -> Final_co:
+        """The usual call: an attempt that is answered well, or a Run that goes on from there."""
+        try:
+            target = lone.target()
+            if target is None:
+                run, steps = lone.gone()
+            else:
+                try:
+                    raw = exchange.attempt(target)
+                except Exception as error:  # noqa: BLE001 - the exchange says what it means, or it is raised
+                    run, steps = lone.failed(error)
+                else:
+                    handed = lone.answered(raw)
+                    if handed is None:
+                        return lone.final(raw)
+                    run, steps = handed
+            _Carrier(run, exchange, facade, self._aside(facade)).carry(steps)
+            return run.final()
+        except BaseException:
+            lone.end()
             raise
 
     def _aside(self, facade: Facade) -> Helpers:
@@ -159,7 +184,7 @@ def _mirror(run: Run[Raw, Final_co], exchange: SyncExchange[Raw, Final_co], faca
 
     def work() -> None:
         try:
-            _Carrier(run, exchange, facade, helpers).carry()
+            _Carrier(run, exchange, facade, helpers).carry(run.begin())
             for raw in run.rest():
                 exchange.drop(raw)
         finally:
@@ -183,11 +208,10 @@ class _Carrier(Generic[Raw, Final_co]):
     ) -> None:
         self._run, self._exchange, self._facade, self._helpers = run, exchange, facade, helpers
 
-    def carry(self) -> None:
-        """Do what there is to do until it is known what the call comes to."""
+    def carry(self, steps: Steps) -> None:
+        """Do what there is to do, from these ``steps`` on, until it is known what the call comes to."""
         run = self._run
         try:
-            steps = run.begin()
             if run.can_hedge:
                 self._together(steps)
             else:
@@ -223,7 +247,7 @@ class _Carrier(Generic[Raw, Final_co]):
         run, number = self._run, start.number
         target = run.target(start)
         if target is None:
-            return lambda: run.gone(start)
+            return lambda: run.gone(start.number)
         try:
             raw = self._exchange.attempt(target)
         except Exception as caught:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
