@@ -19,6 +19,7 @@ from masche.compiler.trafficpolicy import traffic
 from masche.model.calling import AdaptiveConcurrency, Traffic
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, Origin, PortRef
+from masche.model.resources.core import Service
 from masche.model.vantage import Vantage
 from masche.model.view import Inbound, InboundPort, Protocol
 
@@ -68,12 +69,31 @@ _LIMITS = {
 def _ports(mesh: Mesh, vantage: Vantage) -> tuple[InboundPort, ...]:
     spoken: defaultdict[int | str, list[tuple[PortRef, Protocol]]] = defaultdict(list)
     labels = dict(vantage.labels)
-    for name, service in mesh.services.items():
-        if name.namespace == vantage.namespace and service.spec.selector and matches(service.spec.selector, labels):
+    for name, service in _candidates(mesh.services, vantage):
+        if matches(service.spec.selector, labels):
             for port in ports(service):
                 spoken[port.target].append((PortRef(*name, port.port), protocol(port)))
     settings = traffic(mesh.services, mesh.traffic_policies, mesh.config)
     return tuple(_port(target, some, settings) for target, some in sorted(spoken.items(), key=lambda one: str(one[0])))
+
+
+def _candidates(services: Mapping[Name, Service], vantage: Vantage) -> Iterator[tuple[Name, Service]]:
+    """The Services of a namespace that select, among others, on a label that who stands here has."""
+    found = _by_label(services)
+    for label in vantage.labels:
+        yield from found.get((vantage.namespace, label), ())
+
+
+@by_identity
+def _by_label(
+    services: Mapping[Name, Service],
+) -> Mapping[tuple[str, tuple[str, str]], Sequence[tuple[Name, Service]]]:
+    """Every Service that selects, by its namespace and the first label that it selects on."""
+    found: dict[tuple[str, tuple[str, str]], list[tuple[Name, Service]]] = {}
+    for name, service in services.items():
+        if service.spec.selector:
+            found.setdefault((name.namespace, min(service.spec.selector.items())), []).append((name, service))
+    return found
 
 
 def _port(

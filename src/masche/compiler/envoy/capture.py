@@ -28,6 +28,9 @@ from masche.wire.messages import Body, Json, encode
 PASSTHROUGH = "passthrough/captured"
 """The cluster for what is not of the mesh: it connects to where the application meant to connect."""
 
+LISTENERS_REMEMBERED = 1_024
+"""As many as the seats of a few machines."""
+
 ANYWHERE, ANYWHERE_6 = "0.0.0.0", "::"  # noqa: S104 - where nftables leads to; the namespace's rules let no one else in
 
 ORIGINAL_DESTINATION = extension(
@@ -48,15 +51,18 @@ def blobs(view: View, seat: Seat, seated: Seated) -> tuple[Blob, ...]:
     if seat.capture is None:
         return ()
     passed = () if view.is_registry_only else (_PASSTHROUGH,)
-    return (*passed, _listener(view, seat, seated), capture_table.table(view))
-
-
-def _listener(view: View, seat: Seat, seated: Seated) -> Blob:
     tcp = tuple(each for each in view.outbound if not each.protocol.is_http and each.addresses)
-    chains = [
-        _http(seated, view.identity, capture_table.name(view)),
-        *(_tcp(each, seated, view.identity) for each in tcp),
-    ]
+    table = capture_table.table(view)
+    made = _listener(tcp, seat, seated, view.identity, table.name, is_registry_only=view.is_registry_only)
+    return (*passed, made, table)
+
+
+@lru_cache(maxsize=LISTENERS_REMEMBERED)
+def _listener(
+    tcp: tuple[Outbound, ...], seat: Seat, seated: Seated, identity: str, table: str, *, is_registry_only: bool
+) -> Blob:
+    """The listener, on which a Service that speaks HTTP has no influence: these are told apart in the table."""
+    chains = [_http(seated, identity, table), *(_tcp(each, seated, identity) for each in tcp)]
     body: dict[str, Json] = {
         "name": seated.capture,
         **addresses(seat, seat.capture.port if seat.capture else 0),
@@ -66,8 +72,8 @@ def _listener(view: View, seat: Seat, seated: Seated) -> Blob:
         "filter_chains": chains,
         "filter_chain_matcher": _matcher(tcp),
     }
-    if not view.is_registry_only:
-        body["default_filter_chain"] = _other(seated, view.identity)
+    if not is_registry_only:
+        body["default_filter_chain"] = _other(seated, identity)
     refs = refs_of(origin for each in tcp for origin in each.origins)
     return framing.blob(types.LISTENER, seated.capture, encode(LISTENER, body), refs)
 

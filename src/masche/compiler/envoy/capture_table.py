@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 from masche.compiler.envoy.parts import early, header
 from masche.compiler.envoy.route_tables import answer, configuration, refs_of_outbound, table_of, virtual_host
+from masche.compiler.remember import by_identity
 from masche.model.blob import Blob
 from masche.model.view import Outbound, View
 from masche.wire.framing import text
@@ -35,7 +36,16 @@ def name(view: View) -> str:
 
 def table(view: View) -> Blob:
     """Return the table; encoded once for all that share it."""
-    return _table(name(view), view.outbound)
+    made, named = _made(view.outbound), name(view)
+    if named not in made:
+        made[named] = _table(named, view.outbound)
+    return made[named]
+
+
+@by_identity
+def _made(_outbounds: tuple[Outbound, ...]) -> dict[str, Blob]:
+    """What was made of these ways so far: to look at a thousand of them again takes longer than all else."""
+    return {}
 
 
 @lru_cache(maxsize=256)

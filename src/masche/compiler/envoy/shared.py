@@ -9,10 +9,11 @@ from masche.compiler.envoy import detours, tunnels
 from masche.compiler.envoy.clusters import cluster
 from masche.compiler.envoy.route_tables import gateway_table, narrowed_proxy_table, proxy_table, service_table
 from masche.compiler.envoy.seated import is_shared
+from masche.compiler.remember import by_identity
 from masche.model.blob import Blob
 from masche.model.refs import Name
 from masche.model.vantage import Placement
-from masche.model.view import Outbound, View
+from masche.model.view import Cluster, Outbound, View
 
 
 def blobs(view: View) -> tuple[Blob, ...]:
@@ -20,8 +21,11 @@ def blobs(view: View) -> tuple[Blob, ...]:
     if view.vantage.is_east_west:
         return (tunnels.CARRIED,)
     is_carried, is_node = bool(view.east_west), is_shared(view.vantage)
-    clusters = tuple(cluster(each, is_carried=is_carried, is_shared=is_node) for each in view.clusters)
-    clusters += detours.blobs(view.east_west, is_shared=is_node)
+    made = _made(view.clusters)
+    if (is_carried, is_node) not in made:
+        some = (cluster(each, is_carried=is_carried, is_shared=is_node) for each in view.clusters)
+        made[is_carried, is_node] = tuple(some)
+    clusters = made[is_carried, is_node] + detours.blobs(view.east_west, is_shared=is_node)
     if is_node:
         # What is called is chosen by its virtual address alone, in a table that comes with the listeners.
         return clusters
@@ -29,6 +33,12 @@ def blobs(view: View) -> tuple[Blob, ...]:
         return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
     return (*clusters, *tables, proxy(view))
+
+
+@by_identity
+def _made(_clusters: tuple[Cluster, ...]) -> dict[tuple[bool, bool], tuple[Blob, ...]]:
+    """What was made of these clusters so far, which many Views share: they are looked at once for all of them."""
+    return {}
 
 
 def proxy(view: View) -> Blob:
