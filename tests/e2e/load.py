@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from masche.agent.capture.sockets import enter
+
 CALL_TIMEOUT = 5.0
 
 
@@ -33,13 +35,17 @@ class Call:
 
 @dataclass(eq=False)
 class Load:
-    """``rate`` calls a second to ``url`` while the block runs. ``is_fresh``: a new connection per call."""
+    """``rate`` calls a second to ``url`` while the block runs. ``is_fresh``: a new connection per call.
+
+    ``namespace`` is the file of the network namespace from which they are made, "" for ours.
+    """
 
     url: str
     rate: float = 200.0
     method: str = "GET"
     headers: dict[str, str] = field(default_factory=dict[str, str])
     is_fresh: bool = False
+    namespace: str = ""
     calls: list[Call] = field(default_factory=list[Call])
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -97,6 +103,8 @@ class Load:
 
     def _run(self) -> None:
         try:
+            if self.namespace:
+                enter(self.namespace)
             asyncio.run(self._main())
         except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the thread that ends us
             self._error = error

@@ -10,14 +10,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from e2e import remains
 from e2e.calling import Admin, Answer, call, status_of
 from e2e.waiting import until
+from masche.agent.capture.sockets import in_namespace
 from masche.agent.folders import Folders
 from masche.agent.local import AgentStatus, SeatStatus
 from masche.agent.stopping import ask_status, stop_agent
@@ -30,6 +31,9 @@ SERVERS = Path(__file__).with_name("servers")
 APP = (sys.executable, str(SERVERS / "app.py"))
 NODE_APP = ("node", str(SERVERS / "app.mjs"))
 NAMESPACE = "shop"
+ON_THE_NODE = ("--placement", "node")
+
+T = TypeVar("T")
 
 
 def free_port(*, span: int = 1) -> int:
@@ -82,11 +86,22 @@ class Instance:
 
     def call(self, service: str, path: str = "/", **options: Any) -> Answer:
         """Call a service as this instance."""
-        return call(self.url(service, path), **options)
+        url = self.url(service, path)
+        return self.within(lambda: call(url, **options))
 
     def reaches(self, service: str, path: str = "/", **options: Any) -> bool:
         """Whether a call to a service is answered with 200."""
-        return status_of(self.url(service, path), **options) == 200
+        url = self.url(service, path)
+        return self.within(lambda: status_of(url, **options)) == 200
+
+    @property
+    def netns(self) -> str:
+        """The file of the network namespace in which its application is; "" for ours."""
+        return self.seat.namespace_path
+
+    def within(self, function: Callable[[], T]) -> T:
+        """Do something where its application is."""
+        return in_namespace(self.netns, function)
 
     # -- its seat -----------------------------------------------------------------------------------------------------
 
@@ -120,7 +135,8 @@ class Instance:
     @property
     def admin(self) -> Admin:
         """Its Envoy's admin interface."""
-        bootstrap = json.loads((self.seat_folder / "bootstrap.json").read_bytes())
+        own = self.seat_folder / "bootstrap.json"
+        bootstrap = json.loads((own if own.exists() else Folders(self.data).node / "bootstrap.json").read_bytes())
         return Admin(Path(bootstrap["admin"]["address"]["pipe"]["path"]))
 
     def status(self) -> ProxyStatus | None:

@@ -221,11 +221,12 @@ class Server:
         while True:
             await asyncio.sleep(LOOKING_SECONDS)
             waited = time.monotonic() - began
-            held = {_workload(each) for each in self._untaken() if not leftovers.is_orphan(each, waited=waited)}
+            folders = [each for each in self._untaken() if not leftovers.is_orphan(each, waited=waited)]
+            held = {*self.seated, *map(_workload, folders)}
             for workload in self.node.awaited - held:
                 self.node.unseat(workload)
             try:
-                await self.host.hosts.sweep({*self.seated, *held, *await self.node.listening_for()})
+                await self.host.hosts.sweep({*held, *await self.node.listening_for(), *self.seated})
             except CaptureError as error:
                 self.host.journal(f"what was left of hosts cannot be removed: {error}")
 
