@@ -6,6 +6,7 @@ change and callers are known as everywhere. It leaves in order: callers are told
 
 import asyncio
 import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
@@ -15,6 +16,8 @@ from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.protocol.h2 import H2Protocol
+from hyperframe.frame import GoAwayFrame
 
 from masche.library import resident as residents
 from masche.library.asgi import door
@@ -22,7 +25,7 @@ from masche.library.core.ports import Identity
 from masche.library.core.tls import HTTP_2
 from masche.library.inbound.asgi import App, Guarded
 from masche.library.inbound.health import asking
-from masche.library.inbound.introduced import introduced
+from masche.library.inbound.introduced import Introduced, introduced
 from masche.library.inbound.listen import Listener, bound
 from masche.library.life.options import port as read_port
 from masche.library.life.residence import Resident
@@ -30,6 +33,9 @@ from masche.model.port import Port
 
 IDLE_TIMEOUT: Final = 310
 """Seconds; longer than callers of the mesh keep an idle connection, so that none is closed as it is used."""
+
+FAREWELL: Final = 5.0
+"""Seconds in which the caller of an old connection of HTTP/2 hears that it should open another, as Envoy has it."""
 
 
 def config() -> Config:
@@ -87,8 +93,7 @@ class Serving:
         self._app = app
         self._settings = settings
         self._identity = identity
-        self._context = WorkerContext(None)
-        self._open: set[asyncio.Task[Any]] = set()
+        self._open: dict[asyncio.Task[Any], WorkerContext] = {}
         self._living: asyncio.Task[None] | None = None
         self.state: Any = {}
 
@@ -108,7 +113,8 @@ class Serving:
 
     async def end(self) -> None:
         """Let requests under way end, for as long as the settings say, and then the application."""
-        await self._context.terminated.set()
+        for each in self._open.values():
+            await each.terminated.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.graceful_timeout):
                 await asyncio.gather(*self._open, return_exceptions=True)
@@ -120,14 +126,34 @@ class Serving:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mine = asyncio.current_task()
         assert mine is not None
-        self._open.add(mine)
-        mine.add_done_callback(self._open.discard)
-        app = self._wrapped(introduced(self._app, writer.get_extra_info("ssl_object"), self._identity))
+        context = self._open[mine] = WorkerContext(None)
+        mine.add_done_callback(lambda done: self._open.pop(done, None))
+        app = introduced(self._app, writer.get_extra_info("ssl_object"), self._identity)
         loop = asyncio.get_running_loop()
-        await TCPServer(app, loop, self._settings, self._context, self.state, reader, writer)
+        server = TCPServer(self._wrapped(app), loop, self._settings, context, self.state, reader, writer)
+        ageing = loop.create_task(_age(app.until, server, context)) if isinstance(app, Introduced) else None
+        try:
+            await server
+        finally:
+            if ageing is not None:
+                ageing.cancel()
+                await asyncio.gather(ageing, return_exceptions=True)
 
     def _wrapped(self, app: App) -> Any:
         return ASGIWrapper(cast("Any", app))
+
+
+async def _age(until: float, server: TCPServer, context: WorkerContext) -> None:
+    """End a connection of HTTP/2 that is too old. RFC 9113, 6.8: "A server that is attempting to gracefully shut down
+    a connection SHOULD send an initial GOAWAY frame with the last stream identifier set to 2^31-1 and a NO_ERROR code".
+    What is under way ends, and then the connection does.
+    """
+    await asyncio.sleep(until - time.monotonic())
+    if not isinstance(getattr(server.protocol, "protocol", None), H2Protocol):
+        return  # of HTTP/1.1 the last answer says so, and a WebSocket is told by itself
+    server.writer.write(GoAwayFrame(0, last_stream_id=2**31 - 1).serialize())
+    await asyncio.sleep(FAREWELL)
+    await context.terminated.set()
 
 
 @contextmanager

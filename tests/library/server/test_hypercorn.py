@@ -10,11 +10,13 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from hyperframe.frame import GoAwayFrame
 
 from library.server.conftest import Caller
 from library.server.serving import Served, connected, echo, inbound
 from masche.library import hypercorn
 from masche.library.core.tls import HTTP_2, Certificates
+from masche.library.inbound import introduced as introductions
 from masche.library.inbound.asgi import Guarded
 from masche.library.inbound.door import Door
 from masche.library.inbound.listen import Listener, bound
@@ -130,3 +132,32 @@ def over_http2(port: int, context: ssl.SSLContext, path: str) -> tuple[int, dict
                     case _:
                         pass
             connection.sendall(state.data_to_send())
+
+
+def test_an_old_connection_of_http2_ends_in_order(served: ByHypercorn, caller: Caller, monkeypatch: pytest.MonkeyPatch):
+    """Its caller is told to open another, what it asks until it has heard is answered, and then it is closed."""
+    monkeypatch.setattr(introductions, "MAX_CONNECTION_AGE", 0.5)
+    monkeypatch.setattr(hypercorn, "FAREWELL", 1.0)
+    context = caller("web")
+    context.set_alpn_protocols(["h2"])
+    state = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    state.initiate_connection()
+    request = [(":method", "GET"), (":path", "/a"), (":authority", "orders"), (":scheme", "https")]
+    said, answers = b"", 0
+    with connected(served.port, context) as connection:
+        state.send_headers(1, request, end_stream=True)
+        connection.sendall(state.data_to_send())
+        while data := connection.recv(65536):
+            said += data
+            if FAREWELL in data:
+                data, _, rest = data.partition(FAREWELL)
+                answers += sum(isinstance(each, h2.events.StreamEnded) for each in state.receive_data(data + rest))
+                state.send_headers(3, request, end_stream=True)
+            else:
+                answers += sum(isinstance(each, h2.events.StreamEnded) for each in state.receive_data(data))
+            connection.sendall(state.data_to_send())
+    assert FAREWELL in said
+    assert answers == 2
+
+
+FAREWELL = GoAwayFrame(0, last_stream_id=2**31 - 1).serialize()

@@ -4,6 +4,7 @@ Read once per connection, whichever server has it. Invariant: it is read off the
 no caller can write.
 """
 
+import asyncio
 import hashlib
 import random
 import ssl
@@ -17,6 +18,9 @@ from masche.library.inbound.deciding import Shown
 
 MAX_CONNECTION_AGE: Final = 3600.0
 """Seconds after which a connection is closed after an answer: nobody keeps an old certificate alive by staying."""
+
+GOING_AWAY: Final = 1001
+"""RFC 6455, 7.4.1: "an endpoint is \"going away\", such as a server going down"; its client opens another."""
 
 _TLS_1_3 = 0x0304
 _CIPHERS = {
@@ -38,13 +42,17 @@ class Introduced:
         self._app = app
         self._shown = shown
         self._extension = _extension(tls)
-        self._until = last_until()
+        self.until = last_until()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope of this connection."""
         extensions: dict[str, Any] = {**(scope.get("extensions") or {}), "tls": self._extension}
         inside: Scope = {**scope, SHOWN: self._shown, "extensions": extensions}
-        is_last = time.monotonic() > self._until and scope.get("http_version", "") in {"1.0", "1.1"}
+        if scope["type"] == "websocket":
+            conversation = _Conversation(receive, send, self.until)
+            await conversation.between(self._app, inside)
+            return
+        is_last = time.monotonic() > self.until and scope.get("http_version", "") in {"1.0", "1.1"}
         await self._app(inside, receive, self._last(send) if is_last else send)
 
     def _last(self, send: Send) -> Send:
@@ -54,6 +62,41 @@ class Introduced:
             await send(message)
 
         return ending
+
+
+class _Conversation:
+    """A WebSocket that ends when its connection is too old: the caller is told so, and the application as well."""
+
+    def __init__(self, receive: Receive, send: Send, until: float) -> None:
+        self._receive, self._send, self._until = receive, send, until
+        self._next: asyncio.Future[Message] | None = None
+        self._is_over = False
+
+    async def between(self, app: App, scope: Scope) -> None:
+        """Let the application have it."""
+        try:
+            await app(scope, self._received, self._sent)
+        finally:
+            if self._next is not None:
+                self._next.cancel()
+
+    async def _received(self) -> Message:
+        """The next message, or the end; who is cancelled while waiting finds the same message the next time."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._receive())
+        await asyncio.wait({self._next}, timeout=max(0.0, self._until - time.monotonic()))
+        if self._next.done():
+            found, self._next = self._next, None
+            return found.result()
+        await self._sent({"type": "websocket.close", "code": GOING_AWAY, "reason": "the connection is too old"})
+        return {"type": "websocket.disconnect", "code": GOING_AWAY}
+
+    async def _sent(self, message: Message) -> None:
+        """Pass it on, unless it is over: what an application says after that is nobody's concern."""
+        if self._is_over:
+            return
+        self._is_over = message["type"] == "websocket.close"
+        await self._send(message)
 
 
 def _extension(tls: ssl.SSLObject) -> dict[str, Any]:
