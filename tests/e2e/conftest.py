@@ -1,6 +1,8 @@
 """Meshes for tests: one per module for tests that leave it as it was, and as many as a test starts for the others."""
 
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +54,14 @@ def start_mesh(tmp_path_factory: pytest.TempPathFactory) -> Generator[StartMesh,
 @pytest.fixture(scope="module")
 def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Mesh, None, None]:
     """The mesh of a module; its ``PLANE`` are the options of its control plane."""
-    one = Mesh(tmp_path_factory.mktemp("m"), getattr(request.module, "PLANE", ()))
+    with living(tmp_path_factory.mktemp("m"), getattr(request.module, "PLANE", ())) as one:
+        yield one
+
+
+@contextmanager
+def living(folder: Path, options: tuple[str, ...] = ()) -> Generator[Mesh, None, None]:
+    """A mesh under this folder, for as long as it is needed."""
+    one = Mesh(folder, options)
     LIVING.append(one)
     try:
         one.start_plane()

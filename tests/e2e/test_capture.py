@@ -22,7 +22,7 @@ from e2e.captured import (
     tried_by_an_ordinary_user,
     typical_wait,
 )
-from e2e.conftest import StartMesh
+from e2e.conftest import StartMesh, living
 from e2e.mesh import NAMESPACE, SERVERS, Instance, Mesh, service
 from e2e.waiting import until
 from masche.agent.capture import apply
@@ -32,7 +32,9 @@ from masche.agent.folders import Folders
 
 pytestmark = pytest.mark.root
 
-CAPTURED = ("--capture", "--user", "nobody")
+WAYS = {"sidecar": ("--capture",), "node": ("--placement", "node")}
+"""The placements that capture, as they are asked for."""
+
 APP = (SYSTEM_PYTHON, str(SERVERS / "app.py"))
 GREETS = (SYSTEM_PYTHON, str(SERVERS / "greets.py"))
 
@@ -101,19 +103,36 @@ def netns() -> Iterator[Path]:
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-@pytest.fixture(scope="module")
-def town(mesh: Mesh) -> Mesh:
+@pytest.fixture(scope="module", params=WAYS)
+def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """Three applications that ordinary users run, captured in one way or the other."""
+    with living(tmp_path_factory.mktemp("m")) as mesh:
+        _settle(mesh, (*WAYS[request.param], "--user", "nobody"))
+        yield mesh
+
+
+def _settle(mesh: Mesh, options: tuple[str, ...]) -> None:
+    _open_to_ordinary_users(mesh)
+    mesh.apply(service("orders") + service("payment") + TCP)
+    orders = mesh.run("orders", APP, options=options, is_recorded=True)
+    payment = mesh.run("payment", APP, options=options, is_recorded=True)
+    db = mesh.run("db", GREETS, options=options, protocol="tcp")
+    mesh.await_ready(orders, payment, db)
+    mesh.apply(RULES)
+
+
+@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
+def captured(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The options that ask for capture."""
+    return request.param
+
+
+def _open_to_ordinary_users(mesh: Mesh) -> None:
+    """Let anybody write beside the data folder, which stays closed, what an application remembers for the test."""
     mesh.folder.chmod(0o1777)
     for parent in mesh.folder.parents:
         if parent.name.startswith("pytest-"):
             parent.chmod(0o755)
-    mesh.apply(service("orders") + service("payment") + TCP)
-    orders = mesh.run("orders", APP, options=CAPTURED, is_recorded=True)
-    payment = mesh.run("payment", APP, options=CAPTURED, is_recorded=True)
-    db = mesh.run("db", GREETS, options=CAPTURED, protocol="tcp")
-    mesh.await_ready(orders, payment, db)
-    mesh.apply(RULES)
-    return mesh
 
 
 def of(mesh: Mesh, name: str) -> Instance:
@@ -166,8 +185,9 @@ def test_nobody_reaches_the_application_around_its_proxy(town: Mesh):
 def test_an_ordinary_user_inside_cannot_become_another_workload(town: Mesh):
     orders, payment = of(town, "orders"), of(town, "payment")
     folders = Folders(town.data)
-    sockets = [str(folders.agent_socket), str(folders.relay_socket), str(folders.control_socket)]
-    sockets += [str(orders.admin.path), str(payment.admin.path)]
+    sockets = [str(folders.control_socket), *map(str, folders.sockets.glob("*.sock"))]
+    sockets += map(str, folders.sockets.glob("*.admin"))
+    assert len(sockets) >= 4
     files = [str(each) for folder in (orders.seat_folder, payment.seat_folder) for each in folder.glob("*.json")]
     assert any(each.endswith("identity.json") for each in files)
     namespaces = [inside(payment), "/proc/1/ns/net"]
@@ -179,12 +199,11 @@ def test_an_ordinary_user_inside_cannot_become_another_workload(town: Mesh):
     assert len(found) == len(sockets) + len(files) + len(namespaces) + 1
 
 
-def test_while_its_envoy_is_down_nothing_passes_in_either_direction(start_mesh: StartMesh):
+def test_while_its_envoy_is_down_nothing_passes_in_either_direction(start_mesh: StartMesh, captured: tuple[str, ...]):
     mesh = start_mesh()
-    mesh.folder.chmod(0o1777)
     mesh.apply(service("orders") + service("payment"))
-    orders = mesh.run("orders", APP, options=("--capture",), is_recorded=True)
-    payment = mesh.run("payment", APP, options=("--capture",))
+    orders = mesh.run("orders", APP, options=captured, is_recorded=True)
+    payment = mesh.run("payment", APP, options=captured)
     mesh.await_ready(orders, payment)
     namespace, received, there = inside(orders), orders.received, payment.seat.address
     own = orders.seat.address
@@ -204,7 +223,9 @@ def test_while_its_envoy_is_down_nothing_passes_in_either_direction(start_mesh: 
     until(lambda: status(orders, "http://payment/") == 200, "calls go on once Envoy is back")
 
 
-def test_in_an_adopted_namespace_only_a_table_is_added_and_it_goes_again(start_mesh: StartMesh, netns: Path):
+def test_in_an_adopted_namespace_only_a_table_is_added_and_it_goes_again(
+    start_mesh: StartMesh, netns: Path, captured: tuple[str, ...]
+):
     mesh = start_mesh()
     inner = "link add out0 type veth peer name out1\nlink set out0 addrgenmode none\n"
     inner += "link set out1 addrgenmode none\naddr add 10.9.9.9/24 dev out0\nlink set out0 up\n"
@@ -212,12 +233,12 @@ def test_in_an_adopted_namespace_only_a_table_is_added_and_it_goes_again(start_m
     subprocess.run(["ip", "-n", netns.name, "-batch", "-"], input=inner, text=True, check=True)
     before = _everything(netns)
     mesh.apply(service("orders") + service("payment"))
-    orders = mesh.run("orders", APP, options=("--capture", "--netns", netns.name))
+    orders = mesh.run("orders", APP, options=(*captured, "--netns", netns.name))
     payment = mesh.run("payment", APP)
     mesh.await_ready(orders, payment)
     assert inside(orders) == str(netns)
     assert calls(orders, "http://payment/").status == 200
-    refused = mesh.run("refused", APP, options=("--capture", "--netns", netns.name))
+    refused = mesh.run("refused", APP, options=(*captured, "--netns", netns.name))
     assert refused.wait() == 125
     assert "belongs to shop/orders-" in refused.text
     orders.terminate()
@@ -234,10 +255,12 @@ def _everything(netns: Path) -> str:
     return "\n".join(said)
 
 
-def test_cleanup_takes_away_what_was_left_of_killed_processes_and_refuses_while_they_run(start_mesh: StartMesh):
+def test_cleanup_takes_away_what_was_left_of_killed_processes_and_refuses_while_they_run(
+    start_mesh: StartMesh, captured: tuple[str, ...]
+):
     mesh = start_mesh()
     mesh.apply(service("orders"))
-    orders = mesh.run("orders", APP, options=("--capture",))
+    orders = mesh.run("orders", APP, options=captured)
     mesh.await_ready(orders)
     names = names_of(mesh.data)
     refused = mesh.masche("agent", "--cleanup")
@@ -263,10 +286,10 @@ def test_cleanup_takes_away_what_was_left_of_killed_processes_and_refuses_while_
     assert "nothing" in again.stdout
 
 
-def test_an_orderly_end_leaves_nothing(start_mesh: StartMesh):
+def test_an_orderly_end_leaves_nothing(start_mesh: StartMesh, captured: tuple[str, ...]):
     mesh = start_mesh()
     mesh.apply(service("orders"))
-    orders = mesh.run("orders", APP, options=("--capture",))
+    orders = mesh.run("orders", APP, options=captured)
     mesh.await_ready(orders)
     names = names_of(mesh.data)
     assert apply.namespaces_like(names.namespaces) == (f"{names.namespaces}{NAMESPACE}.{orders.seat.workload[5:]}",)
