@@ -11,6 +11,7 @@ from typing import Any, assert_never
 from masche.control.enrolling import Enrolling
 from masche.control.enrolment import EnrolmentError, Origin
 from masche.control.gate import Gate
+from masche.control.inbox import Inbox
 from masche.control.leases import Leases
 from masche.control.pace import Pace
 from masche.control.registrations import Registration
@@ -237,8 +238,10 @@ class Agents:
 
     async def _read(self, session: Session, incoming: AsyncIterator[FromAgent]) -> None:
         """Hear one agent until it goes. Whatever goes wrong with it ends its stream and nobody else's."""
+        inbox = Inbox()
+        filling = self._start(inbox.fill(incoming), f"words of {session.peer.address}")
         try:
-            async for message in incoming:
+            async for message in inbox.messages():
                 await self._hear(session, message)
         except (RefusedError, EnrolmentError) as error:
             session.end(Refused(proxy="", why=error.why, fix=error.fix))
@@ -250,6 +253,8 @@ class Agents:
             session.end(Refused(proxy="", why="the control plane could not handle a message; see its events"))
         else:
             session.close()
+        finally:
+            filling.cancel()
 
     async def _hear(self, session: Session, message: FromAgent) -> None:
         if not session.machine and not isinstance(message, Hello):
