@@ -269,12 +269,28 @@ async def test_above_the_limit_of_connections_calls_wait_in_turn() -> None:
     assert under_way(facade) == 0
 
 
-async def test_a_call_that_waited_in_vain_leaves_the_queue() -> None:
+async def test_a_call_that_waited_in_vain_leaves_the_queue_and_is_counted() -> None:
     traffic = replace(UNSAID, breaker=CircuitBreaker(max_connections=1))
-    facade, _ = mesh(orders(route(timeout=0.03), traffic=traffic))
+    facade, counted = mesh(orders(route(timeout=0.03), traffic=traffic))
     first = await call(facade, Scripted(ok))
     with pytest.raises(ClientTimeoutError, match="all 1 connections of shop/orders:80 are in use"):
         await call(facade, Scripted(ok))
+    (late,) = counted.calls
+    assert (late.cluster, late.status, late.flag) == (ORDERS.path, 0, "UT")
+    assert late.seconds >= 0.03
+    first.close()
+    assert under_way(facade) == 0
+
+
+async def test_a_call_that_was_given_up_in_the_queue_is_counted_as_its_callers_doing() -> None:
+    traffic = replace(UNSAID, breaker=CircuitBreaker(max_connections=1))
+    facade, counted = mesh(orders(route(), traffic=traffic))
+    first = await call(facade, Scripted(ok))
+    waiting = asyncio.create_task(call(facade, Scripted(ok)))
+    await until(lambda: channel(facade).gate.waiting == 1)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert [(each.status, each.flag) for each in counted.calls] == [(0, "DC")]
     first.close()
     assert under_way(facade) == 0
 

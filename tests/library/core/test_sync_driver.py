@@ -169,12 +169,14 @@ def test_above_the_limit_of_connections_threads_wait_in_turn() -> None:
     assert under_way(facade) == 0
 
 
-def test_who_waited_in_vain_leaves_the_queue() -> None:
+def test_who_waited_in_vain_leaves_the_queue_and_is_counted() -> None:
     traffic = replace(UNSAID, breaker=CircuitBreaker(max_connections=1))
-    facade, _ = mesh(orders(route(timeout=0.03), traffic=traffic))
+    facade, counted = mesh(orders(route(timeout=0.03), traffic=traffic))
     first = call(facade, Blocking(ok))
     with pytest.raises(ClientTimeoutError, match="connections of shop/orders:80 are in use"):
         call(facade, Blocking(ok))
+    (late,) = counted.calls
+    assert (late.cluster, late.status, late.flag) == ("outbound/shop/orders/80", 0, "UT")
     first.close()
     assert under_way(facade) == 0
 

@@ -169,13 +169,16 @@ async def _queued(
     admission = opening.queued(opened.channel, waiter)
     if admission is not Admission.WAITING:
         return admission
-    left = deadline.within(opened.send.rules.timeout, now=facade.now()).left(now=facade.now())
+    since = facade.now()
+    left = deadline.within(opened.send.rules.timeout, now=since).left(now=since)
     try:
         await asyncio.wait_for(turn, None if left == inf else left)
     except BaseException as error:
         opening.forgone(opened.channel, waiter)
-        if isinstance(error, TimeoutError):
-            raise exchange.timed_out(opening.no_connection(opened)) from None
+        is_late = isinstance(error, TimeoutError)
+        why = opening.in_vain(facade, opened, since=since, flag="UT" if is_late else "DC")
+        if is_late:
+            raise exchange.timed_out(why) from None
         raise
     return Admission.ENTERED
 

@@ -149,8 +149,19 @@ def forgone(channel: Channel, waiter: Waiter) -> None:
         following.admit()
 
 
-def no_connection(opened: Opened) -> str:
-    """Say for what a call waited in vain."""
+def in_vain(facade: Facade, opened: Opened, *, since: float, flag: str) -> str:
+    """Count a call that waited in the queue in vain, with Envoy's flag for why, and say for what."""
+    facade.recorder.called(
+        Called(
+            cluster=opened.channel.name,
+            rule=opened.send.rule,
+            status=0,
+            seconds=facade.now() - since,
+            flag=flag,
+        )
+    )
+    if opened.span is not None:
+        tracing.end(opened.span, status=0, flag=flag)
     most = opened.channel.gate.rules.max_connections
     return f"{answers.TIMED_OUT}: all {most} connections of {opened.channel.title} are in use"
 

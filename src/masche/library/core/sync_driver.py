@@ -170,11 +170,12 @@ def _queued(facade: Facade, opened: Opened, deadline: Deadline, exchange: SyncEx
     admission = opening.queued(opened.channel, waiter)
     if admission is not Admission.WAITING:
         return admission
-    left = deadline.within(opened.send.rules.timeout, now=facade.now()).left(now=facade.now())
+    since = facade.now()
+    left = deadline.within(opened.send.rules.timeout, now=since).left(now=since)
     with ExitStack() as leaving:
         leaving.callback(opening.forgone, opened.channel, waiter)
         if not turn.wait(None if left == inf else left):
-            raise exchange.timed_out(opening.no_connection(opened))
+            raise exchange.timed_out(opening.in_vain(facade, opened, since=since, flag="UT"))
         leaving.pop_all()
     return Admission.ENTERED
 
