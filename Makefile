@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UI     := src/masche/api/static/index.html
 
+# Tests start hundreds of processes, and each would compile the mesh anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long check accept bench ui wheel format clean help
 
 help: ## this list
@@ -19,7 +22,7 @@ demo: $(STAMP) ## build and install the wheel and run the demo (ARGS=--fast for 
 
 test: $(STAMP) ## all tests, also those with real Envoys, in under 8 minutes on two cores
 	scripts/system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadscope --randomly-seed 1 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --randomly-seed 1 $(ARGS)
 
 test-long: $(STAMP) ## the long forms: more kills, more cases, longer outages
 	scripts/system-packages

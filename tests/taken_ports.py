@@ -63,7 +63,13 @@ class Ports:
         return True
 
 
+NOT_OPENED = frozenset({5060, 5061, 6000, 6566, *range(6665, 6670), 6697})
+"""Ports to which no browser goes, for another protocol lives there: https://fetch.spec.whatwg.org/#port-blocking."""
+
+
 def _is_free(port: int) -> bool:
+    if port in NOT_OPENED:
+        return False
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

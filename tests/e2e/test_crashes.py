@@ -152,7 +152,7 @@ def test_a_workload_that_was_never_seen_does_not_start_without_a_control_plane(l
 
     def is_closed() -> bool:
         seat = stranger.find_seat()
-        ports = [stranger.app_port, *([stranger.mesh_port] if seat else [])]
+        ports = [stranger.app_port, *([seat.ports[f"inbound/{stranger.app_port}"]] if seat else [])]
         return (seat is None or seat.phase != "READY") and all(
             status_of(f"http://127.0.0.1:{port}/", within=1) == 0 for port in ports
         )

@@ -394,4 +394,5 @@ def test_every_story_is_read_back_as_it_was_told(name: str):
                         fitting(route.match, method, more), authority=f"{way.hosts[0]}:{way.service.port}"
                     )
                     wanted = {repr(outcome(way.routes, request, draw)) for draw in DRAWS}
-                    assert {repr(outcome(host_of(table, request.authority), request, draw)) for draw in DRAWS} == wanted
+                    routes, draws = host_of(table, request.authority), DRAWS if len(wanted) > 1 else DRAWS[:20]
+                    assert {repr(outcome(routes, request, draw)) for draw in draws} == wanted
