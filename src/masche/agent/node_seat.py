@@ -121,6 +121,8 @@ class NodeSeat:
     async def run(self) -> None:
         """Take the seat, say Ready, and serve until cancelled. ClaimError when there is no place or it is refused."""
         await self._captured.prepare()
+        if caution := self._captured.place.caution:
+            self._tell(local.Progress(text=caution))
         self.seat = self._made()
         self.identity.load()
         async with asyncio.TaskGroup() as group:

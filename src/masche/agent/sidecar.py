@@ -177,6 +177,8 @@ class Sidecar:
         """Take the seat, say Ready, and serve until cancelled. ClaimError when the control plane refuses it."""
         if self._captured:
             await self._captured.prepare()
+            if caution := self._captured.place.caution:
+                self._tell(local.Progress(text=caution))
             self._berth.move(self._captured.place.namespace_path, self._captured.capture)
         self._host.relay.admit(self.tenant)
         self._registration.begin()

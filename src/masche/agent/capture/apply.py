@@ -116,6 +116,14 @@ def namespaces_like(prefix: str) -> tuple[str, ...]:
         return ()
 
 
+def forwards() -> bool:
+    """Whether this machine passes on what is not for itself."""
+    try:
+        return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 def has_ipv6() -> bool:
     """Whether this machine's kernel has IPv6 and it is not switched off."""
     try:

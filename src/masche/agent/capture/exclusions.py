@@ -22,6 +22,11 @@ class Exclusions:
     inbound_ports: tuple[int, ...] = ()
 
     @property
+    def has_outbound(self) -> bool:
+        """Whether anything leaves past the proxy."""
+        return bool(self.outbound_ports or self.outbound_addresses or self.uids)
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The excluded IPv4 networks, as nft takes them."""
         return _collapsed(self.outbound_addresses, 4)

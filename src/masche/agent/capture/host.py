@@ -9,14 +9,20 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from masche.agent.capture import adopted, apply, memory, needs, plan, ranges, rules
+from masche.agent.capture import adopted, apply, host_rules, memory, needs, plan, ranges, rules
 from masche.agent.capture.apply import CaptureError, Shell
 from masche.agent.capture.exclusions import NOTHING, ExclusionError, Exclusions
+from masche.agent.capture.host_rules import HostRules
 from masche.agent.capture.names import TABLE, names_of, path_of
 from masche.agent.capture.needs import HERE, Machine
 from masche.agent.capture.plan import Wanted
 from masche.agent.capture.ranges import Range, RangeError
 from masche.model.refs import Name
+
+STAYS = (
+    "what is excluded reaches this machine and nothing beyond, as this machine does not forward"
+    " (sysctl net.ipv4.ip_forward=1 lets it)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +30,7 @@ class Place:
     """Where a captured workload is: the file of its network namespace, its address there, and whether it has IPv6.
 
     Its proxy takes what leaves at ``outbound_port`` and what arrives at ``inbound_port``, names are answered at
-    ``dns_port``, all of them on every address of that namespace.
+    ``dns_port``, all of them on every address of that namespace. ``caution`` is what the person who asked should know.
     """
 
     namespace_path: str
@@ -33,6 +39,7 @@ class Place:
     outbound_port: int = rules.OUTBOUND_PORT
     inbound_port: int = rules.INBOUND_PORT
     dns_port: int = rules.DNS_PORT
+    caution: str = ""
 
 
 class Host:
@@ -49,6 +56,7 @@ class Host:
         self._shell = shell or Shell()
         self._changing = asyncio.Lock()
         self._range: Range | None = None
+        self._told: HostRules | None = None
 
     def __repr__(self) -> str:
         return f"<Host {self.names.bridge} {self._memory.range}, {len(self._memory.numbers)} known>"
@@ -63,14 +71,17 @@ class Host:
         self._check(exclusions)
         async with self._changing:
             wanted = await self._wanted(workload)
+            self._remember_leaving(workload, exclusions)
             try:
                 await self._make(wanted, exclusions)
+                await self._tell_host()
             except CaptureError as error:
                 raise await needs.explained(self._shell, error) from error
         return Place(
             namespace_path=str(path_of(wanted.namespace)),
             address=str(wanted.range.address(wanted.number)),
             has_ipv6=wanted.has_ipv6,
+            caution=STAYS if exclusions.has_outbound and not apply.forwards() else "",
         )
 
     async def adopt(self, workload: Name, namespace: str, *, exclusions: Exclusions = NOTHING) -> Place:
@@ -106,7 +117,9 @@ class Host:
                 await self._return(str(workload), namespace)
                 return
             number = self._memory.numbers.get(str(workload))
-            links = apply.links_like(self.names.link(number)) if number is not None else ()
+            self._remember_leaving(workload, NOTHING)
+            await self._tell_host()
+            links = tuple(each for each in (self.names.link(number or 0),) if apply.has_link(each))
             namespace = self.names.namespace(workload)
             await self._remove(links, tuple(each for each in (namespace,) if path_of(each).exists()))
 
@@ -118,13 +131,20 @@ class Host:
             links = tuple(each for each in apply.links_like(self.names.links) if each not in kept)
             namespaces = tuple(each for each in apply.namespaces_like(self.names.namespaces) if each not in kept)
             await self._remove(links, namespaces)
+            stay = frozenset(map(str, taken))
             for workload, namespace in tuple(self._memory.adopted.items()):
-                if workload not in map(str, taken):
+                if workload not in stay:
                     await self._return(workload, namespace)
+            if gone := self._memory.leaving - stay:
+                self._memory.leaving -= gone
+                memory.write(self._file, self._memory)
+            await self._tell_host()
 
     async def cleanup(self) -> None:
         """Take away everything of this data folder, and forget it. Raises CaptureError."""
         await self.sweep(())
+        if needs.can_make_tables(self._machine):  # also one of which nothing is remembered
+            await self._shell.rules(host_rules.table(self.names, HostRules()))
         self._memory = memory.Memory()
         self._file.unlink(missing_ok=True)
 
@@ -142,6 +162,35 @@ class Host:
         await self._shell.links(plan.outside(wanted, found))
         await self._shell.rules(rules.table(exclusions), wanted.namespace)
         await self._shell.links(plan.inside(wanted), wanted.namespace)
+
+    def _remember_leaving(self, workload: Name, exclusions: Exclusions) -> None:
+        if exclusions.has_outbound is not (str(workload) in self._memory.leaving):
+            self._memory.leaving ^= {str(workload)}
+            memory.write(self._file, self._memory)
+
+    async def _tell_host(self) -> None:
+        """Have the table of ours on the host that is needed now, or none."""
+        wanted = self._host_rules()
+        if wanted == self._told or not (wanted or self._memory.has_table):
+            return
+        if not self._memory.has_table:
+            self._memory.has_table = True
+            memory.write(self._file, self._memory)
+        await self._shell.rules(host_rules.table(self.names, wanted))
+        self._told = wanted
+        if not wanted:
+            self._memory.has_table = False
+            memory.write(self._file, self._memory)
+
+    def _host_rules(self) -> HostRules:
+        if not self._memory.leaving or not self._memory.range:
+            return HostRules()
+        network = ranges.parse(self._memory.range, self.names.tag)
+        numbers = sorted(self._memory.numbers[each] for each in self._memory.leaving if each in self._memory.numbers)
+        return HostRules(
+            leaving=tuple(str(network.address(number)) for number in numbers),
+            leaving6=tuple(str(network.address6(number)) for number in numbers),
+        )
 
     async def _return(self, workload: str, namespace: str) -> None:
         """Leave an adopted namespace as it was."""

@@ -11,12 +11,16 @@ from masche.identity.files import write_private
 
 
 class Memory(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """``numbers``, ``adopted`` and ``addresses`` are by workload (``namespace/name``)."""
+    """``numbers`` and ``adopted`` are by workload (``namespace/name``); ``leaving`` are those with exclusions.
+
+    ``has_table`` says that there is, or may be, a table of ours in the host's own namespace.
+    """
 
     range: str = ""
     numbers: dict[str, int] = {}
     adopted: dict[str, str] = {}
-    addresses: dict[str, str] = {}
+    leaving: set[str] = set()
+    has_table: bool = False
 
 
 def read(file: Path) -> Memory:

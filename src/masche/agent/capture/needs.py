@@ -67,6 +67,11 @@ def check(machine: Machine) -> None:
         raise CaptureError(f"capture cannot be set up: {'; '.join(lacking)}", fix=INSTEAD)
 
 
+def can_make_tables(machine: Machine) -> bool:
+    """Whether a table of nft could be removed here, if there were one."""
+    return machine.platform == "linux" and not _lacking_rights(machine) and machine.which("nft") is not None
+
+
 def _lacking_rights(machine: Machine) -> list[str]:
     held = machine.capabilities()
     missing = [name for bit, name in CAPABILITIES.items() if not held >> bit & 1]
