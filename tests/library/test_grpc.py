@@ -66,6 +66,14 @@ def test_a_server_by_xds_without_a_bootstrap_says_what_to_do(monkeypatch: pytest
         grpc.server_credentials()
 
 
+def test_a_program_that_was_started_by_such_a_process_does_not_ask_as_it_either(monkeypatch: pytest.MonkeyPatch):
+    """It inherits the variable with the environment, and is somebody else."""
+    monkeypatch.setenv(grpc.BOOTSTRAP, "/dev/shm/masche-grpc-abc/grpc-bootstrap.json")
+    with pytest.raises(MeshError, match="masche run --placement library"):
+        grpc.server_credentials()
+    assert grpc.BOOTSTRAP not in os.environ
+
+
 def test_a_child_does_not_ask_as_its_parent(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(grpc.BOOTSTRAP, "/tmp/ours")
     monkeypatch.setattr(grpc._own, "path", "/tmp/ours")

@@ -21,6 +21,7 @@ from masche.library.inbound.door import Door
 from masche.library.inbound.grpc import AioInterceptor, Interceptor, Judge
 from masche.library.inbound.grpc_seen import Visible
 from masche.library.life.options import port as read_port
+from masche.library.life.outlet import FOLDER
 from masche.library.life.residence import Resident
 from masche.model.port import Port
 
@@ -64,7 +65,11 @@ _insecure_server: Callable[[], grpc.ServerCredentials] = _library.insecure_serve
 
 
 def _has_bootstrap() -> bool:
-    return bool(os.environ.get(BOOTSTRAP) or os.environ.get(_INLINE))
+    path = os.environ.get(BOOTSTRAP, "")
+    if path and path != _own.path and Path(path).parent.name.startswith(FOLDER):
+        del os.environ[BOOTSTRAP]  # it came with the environment of a process that made it for itself
+        path = ""
+    return bool(path or os.environ.get(_INLINE))
 
 
 def bootstrap(*, resident: Resident | None = None) -> Path:

@@ -32,6 +32,9 @@ from masche.model.refs import Name
 from masche.model.vantage import Dialect, Seat
 from masche.wire import grpc_bootstrap
 
+FOLDER = "masche-grpc-"
+"""How the names of folders begin in which such a process keeps what gRPC reads."""
+
 LOOKING_SECONDS = 1.0
 """How often we look whether our certificate is another; gRPC itself looks every five."""
 
@@ -46,7 +49,7 @@ class Outlet:
 
     def __init__(self, own: Name, *, service: str, zone: str, presented: Callable[[], Presented]) -> None:
         self.name = Name(own.namespace, f"{own.name}-grpc")
-        self._folder = Path(tempfile.mkdtemp(prefix="masche-grpc-", dir=_in_memory()))
+        self._folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=_in_memory()))
         self._presented = presented
         self._shown: Presented | None = None
         self._channel: grpc.aio.Channel | None = None
