@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import pytest
 from library.answering import hang_up
 from library.town import Town, changing, living, never_repeating, repeating, settled, within
 from masche.library.core.facade import Facade
+from masche.library.core.httpcore_pools import SyncPools
+from masche.library.core.httpx_modules import module as module_of
 from masche.library.httpx import AsyncTransport, Transport
 
 BOTH = pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
@@ -263,3 +268,18 @@ def test_a_transport_says_what_it_has(town: Town) -> None:
     with httpx.Client(transport=transport) as calling:
         calling.get("http://orders/")
         assert repr(transport) == "<Transport <Pools: 1 of 1 sets of identities>, 0 active in plaintext>"
+
+
+def test_threads_that_begin_together_share_one_pool(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a second one nobody would ever close the connections."""
+    together = threading.Barrier(4)
+
+    class Slow(SyncPools):
+        def __init__(self, *about: Any) -> None:
+            time.sleep(0.05)
+            super().__init__(*about)
+
+    monkeypatch.setattr("masche.library.httpx.SyncPools", Slow)
+    with Transport(facade=town.facade) as transport, ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda _: (together.wait(10), transport.pools(module_of("httpx")))[1], range(4))
+        assert len({id(each) for each in found}) == 1

@@ -13,6 +13,7 @@ the identities that are expected of the peer, never by address alone.
 
 from functools import lru_cache
 from math import inf
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,6 +126,7 @@ class Transport(BaseTransport):
         self._given, self._outside = facade, outside
         self._driver = SyncDriver(self._mesh)
         self._pools: SyncPools | None = None
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"<Transport {self._pools or 'not used yet'}>"
@@ -158,14 +160,18 @@ class Transport(BaseTransport):
     def pools(self, module: Module) -> SyncPools:
         """Return the connections into the mesh."""
         if self._pools is None:
-            self._pools = SyncPools(module.core, self._mesh())
+            mesh = self._mesh()
+            with self._lock:
+                if self._pools is None:
+                    self._pools = SyncPools(module.core, mesh)
         return self._pools
 
     def outside(self, module: Module) -> BaseTransport:
         """Return the transport of what is not for the mesh."""
         if self._outside is None:
             made: BaseTransport = module.client.HTTPTransport()
-            self._outside = made
+            with self._lock:
+                self._outside = self._outside or made
         return self._outside
 
     def _mesh(self) -> Facade:
