@@ -8,6 +8,7 @@ makes it fail, sleep or talk (``responseCode``, ``succeedAfter`` tries of one ``
 import asyncio
 import json
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -212,11 +213,17 @@ class Backends:
     _servers: dict[tuple[str, int], asyncio.Server] = field(default_factory=dict)
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def open(self, address: str, port: int, workload: str, namespace: str) -> None:
-        """Listen there; what is open already stays as it is."""
+    async def open(
+        self, address: str, port: int, workload: str, namespace: str, *, bound: socket.socket | None = None
+    ) -> None:
+        """Listen there, or on what is ``bound`` already; what is open stays as it is."""
         if (address, port) not in self._servers:
             instance = Instance(workload, namespace, port, self.log, serving=self._serving)
-            self._servers[address, port] = await asyncio.start_server(instance.serve, address, port, reuse_address=True)
+            self._servers[address, port] = await (
+                asyncio.start_server(instance.serve, sock=bound)
+                if bound
+                else asyncio.start_server(instance.serve, address, port, reuse_address=True)
+            )
 
     async def close_one(self, address: str, port: int) -> None:
         """Listen there no longer."""
