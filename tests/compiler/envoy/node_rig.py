@@ -15,7 +15,8 @@ from views import cluster, identity, outbound, port, view
 from masche.agent.capture.host import Host, Place
 from masche.agent.capture.sockets import in_namespace
 from masche.compiler.addresses import IPV4, IPV6
-from masche.compiler.envoy import endpoints
+from masche.compiler.envoy import capture, clusters, endpoints
+from masche.compiler.envoy import listeners as every
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.shared import blobs
 from masche.model.blob import Blob
@@ -70,7 +71,8 @@ class Node:
     elsewhere: list[Blob] = field(default_factory=list)
     is_local: bool = True
     is_registry_only: bool = False
-    settings: dict = field(default_factory=dict)
+    settings_of: dict[PortRef, dict] = field(default_factory=dict)
+    """More fields of the Cluster of a Service."""
 
     def add(self, name: str) -> Member:
         """Give a workload a host of its own."""
@@ -105,6 +107,14 @@ class Node:
         """Let everybody call a Service."""
         self.ways[service] = protocol
 
+    @staticmethod
+    def forget() -> None:
+        """Let everything be encoded anew."""
+        for module in (capture, clusters, every):
+            for each in vars(module).values():
+                if hasattr(each, "cache_clear"):
+                    each.cache_clear()
+
     def put(self) -> None:
         """Tell Envoy everything."""
         everything = [*self.elsewhere, *map(self._instances, self.serving)]
@@ -124,7 +134,7 @@ class Node:
 
     def _cluster(self, service: PortRef):
         answering = tuple(identity(name) for name, _ in self.serving.get(service, ())) or (identity("elsewhere"),)
-        return cluster(service, self.ways[service], identities=answering, **self.settings)
+        return cluster(service, self.ways[service], identities=answering, **self.settings_of.get(service, {}))
 
     def _instances(self, service: PortRef) -> Blob:
         some = tuple(
