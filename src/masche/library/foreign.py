@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from masche.identity.keys import Secret
 from masche.library.core.facade import CallOptions, Facade
-from masche.library.core.ports import Called, MeshError, Tried
+from masche.library.core.ports import Called, Known, MeshError, Tried
 from masche.library.core.tls import Certificates
 from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.wire.discovery import encode_node
@@ -56,7 +56,9 @@ class Foreign:
         rng = Random()  # noqa: S311 - it spreads attempts over time, and keeps no secret
         node = encode_node(bootstrap.node)
         self._client = XdsClient(bootstrap.planes, node=lambda: node, decoders=_decoders(), rng=rng)
-        knowledge = XdsKnowledge(self._client, now=time.monotonic, rng=rng, template=bootstrap.template)
+        knowledge = XdsKnowledge(
+            self._client, now=time.monotonic, rng=rng, template=bootstrap.template, prepare=self._prepare
+        )
         self._knowledge = knowledge
         self.facade = Facade(
             knowledge=knowledge,
@@ -85,6 +87,9 @@ class Foreign:
     def __repr__(self) -> str:
         planes = ", ".join(plane.name for plane in self._bootstrap.planes)
         return f"<Foreign mesh of {planes}: {self._knowledge!r}>"
+
+    def _prepare(self, known: Known) -> None:
+        self.facade.prepare(known)
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

@@ -8,7 +8,7 @@ from random import Random
 from time import monotonic
 
 from masche.library.core.channel import Channels
-from masche.library.core.ports import Identity, Knowledge, Now, Recorder
+from masche.library.core.ports import Identity, Knowledge, Known, Now, Recorder
 from masche.traffic.chance import Chance
 
 
@@ -50,6 +50,12 @@ class Facade:
         self.now = now
         self.rng: Chance = rng or Random()  # noqa: S311 - it spreads load, and keeps no secret
         self.channels = Channels(caller=self.options.caller)
+
+    def prepare(self, known: Known) -> None:
+        """Take over what is known now, so that no call has to: of a thousand instances it takes longer than an event
+        loop may be held up. For whatever thread it becomes known in.
+        """
+        self.channels.routes(known, now=self.now)
 
     def __repr__(self) -> str:
         waiting = self.knowledge.waiting_for()

@@ -85,23 +85,34 @@ def members(
 ) -> tuple[tuple[membership.Endpoint, ...], dict[str, Place]]:
     """Return who may be called, with their weights, and where each is; ``subset_size`` 0: everyone."""
     weights = _shares(found)
-    chosen: dict[str, membership.Endpoint] = {}
+    chosen: dict[str, _Chosen] = {}
     where: dict[str, Place] = {}
     for (locality, destination), share in zip(found, weights, strict=True):
         total = sum(each.weight for each in locality.endpoints if each.health is Health.HEALTHY)
         total = total or sum(each.weight for each in locality.endpoints)
-        for view in locality.endpoints:
+        for view in locality.endpoints if share > 0 else ():
             name = id_of(view)
-            if share > 0 and name not in chosen:
-                chosen[name] = _endpoint(name, view, locality.zone, share * max(view.weight, 1) / max(total, 1))
+            if name not in chosen:
+                weight = share * (view.weight or 1) / (total or 1)
+                chosen[name] = _Chosen(name, locality.zone, weight, _HEALTH[view.health])
                 where[name] = Place.of(view, destination)
     kept = _subset(chosen, subset_size, caller)
     scale = len(kept) / (sum(each.weight for each in kept) or 1.0)
-    return tuple(replace(each, weight=_rounded(each.weight * scale)) for each in kept), where
+    return tuple([each.endpoint(scale) for each in kept]), where
 
 
-def _endpoint(name: str, view: EndpointView, zone: str, weight: float) -> membership.Endpoint:
-    return membership.Endpoint(id=name, address=name, zone=zone, weight=weight, health=_HEALTH[view.health])
+class _Chosen:
+    """Who will be an Endpoint, once it is known who else: these cost too much to be made twice."""
+
+    __slots__ = ("health", "name", "weight", "zone")
+
+    def __init__(self, name: str, zone: str, weight: float, health: membership.Health) -> None:
+        self.name, self.zone, self.weight, self.health = name, zone, weight, health
+
+    def endpoint(self, scale: float) -> membership.Endpoint:
+        """Make the Endpoint, of ``scale`` times this weight."""
+        weight = _rounded(self.weight * scale)
+        return membership.Endpoint(id=self.name, address=self.name, zone=self.zone, weight=weight, health=self.health)
 
 
 def _rounded(weight: float) -> float:
@@ -152,7 +163,7 @@ def _well(localities: Iterable[Locality]) -> float:
     return sum(each.health is Health.HEALTHY for each in staying) / len(staying) if staying else 0.0
 
 
-def _subset(chosen: Mapping[str, membership.Endpoint], size: int, caller: str) -> list[membership.Endpoint]:
+def _subset(chosen: Mapping[str, _Chosen], size: int, caller: str) -> list[_Chosen]:
     """So many of them, those with which this caller's name hashes lowest: rendezvous hashing (Thaler and Ravishankar
     1998), so that a change of instances moves few callers, and callers spread evenly without knowing each other.
     """
@@ -160,4 +171,4 @@ def _subset(chosen: Mapping[str, membership.Endpoint], size: int, caller: str) -
     if not 0 < size < len(everyone):
         return everyone
     well = [each for each in everyone if each.health is membership.Health.ADMITTED] or everyone
-    return sorted(well, key=lambda each: blake2b(f"{caller} {each.id}".encode(), digest_size=8).digest())[:size]
+    return sorted(well, key=lambda each: blake2b(f"{caller} {each.name}".encode(), digest_size=8).digest())[:size]

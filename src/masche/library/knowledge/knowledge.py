@@ -43,6 +43,7 @@ class XdsKnowledge:
 
     ``template`` makes the Listener's name of an authority, which takes the place of ``%s`` in it. The client is run by
     whoever made it, in the loop in which ``run`` runs. ``known``, ``want`` and ``waiting_for`` are for any thread.
+    ``prepare`` is given what is new before anybody else is: what it does then, no caller has to wait for.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class XdsKnowledge:
         resolver: Resolver = resolve,
         idle: float = IDLE,
         most_listeners: int = LISTENERS,
+        prepare: Callable[[Known], object] = id,
     ) -> None:
         self._client, self._template, self._now, self._idle = client, template, now, idle
-        self._most_listeners = most_listeners
+        self._most_listeners, self._prepare = most_listeners, prepare
         self._names = Names(resolver=resolver, rng=rng, changed=self._settle)
         self._trees: dict[str, Tree] = {}
         self._said = Said({})
@@ -327,7 +329,9 @@ class XdsKnowledge:
             place.watches.pop(key).close()
         if place.known is not None and is_same(place.known, found.known):
             return False
-        place.known = tree.shared(found.known)
+        known = tree.shared(found.known)
+        self._prepare(known)
+        place.known = known
         return True
 
     def _watch(self, key: Key, tree: Tree, domain: str, place: Place) -> Watch | NameWatch:

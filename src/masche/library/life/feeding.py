@@ -64,12 +64,18 @@ class Client(XdsClient):
 
 
 class Feeding:
-    """Knowledge and Reception of one process. What answers questions is for any thread, all else for the resident's."""
+    """Knowledge and Reception of one process. What answers questions is for any thread, all else for the resident's.
 
-    def __init__(self, memory: Memory, *, node: Callable[[], Node], rng: Random) -> None:
+    ``prepare`` is given what is new in the resident's thread, before callers are.
+    """
+
+    def __init__(
+        self, memory: Memory, *, node: Callable[[], Node], rng: Random, prepare: Callable[[Known], object] = id
+    ) -> None:
         self._memory = memory
         self._node = node
         self._rng = rng
+        self._prepare = prepare
         self._client: Client | None = None
         self._knowledge: XdsKnowledge | None = None
         self._ports: dict[int, Watch] = {}
@@ -131,7 +137,9 @@ class Feeding:
         ports, self._ports = tuple(self._ports), {}
         for port in ports:
             self.listen(port)
-        knowledge = XdsKnowledge(self._client, now=time.monotonic, rng=self._rng, template=CLIENT_LISTENER)
+        knowledge = XdsKnowledge(
+            self._client, now=time.monotonic, rng=self._rng, template=CLIENT_LISTENER, prepare=self._prepare
+        )
         if self._knowledge is not None:
             self._before = (self._knowledge, *self._before)[:RUNS]
         self._knowledge, self._is_paused = knowledge, False

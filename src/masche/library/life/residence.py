@@ -98,7 +98,11 @@ class Resident:
             folder=self._folder(),
             avoided=avoided,
         )
-        self._feed = Feeding(Memory(self._presence.folder), node=self._node, rng=self._presence.rng)
+        memory, rng = Memory(self._presence.folder), self._presence.rng
+        self._feed = Feeding(memory, node=self._node, rng=rng, prepare=self._prepare)
+
+    def _prepare(self, known: Known) -> None:
+        self.facade.prepare(known)
 
     def _folder(self) -> Folder | None:
         options = self.options
