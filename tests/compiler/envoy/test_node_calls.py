@@ -317,6 +317,8 @@ def test_a_workload_that_comes_or_goes_disturbs_no_other(local: Machine):
         lines = (line.split(": ") for line in local.node.envoy.admin("/stats?filter=listener_manager").splitlines())
         return {name: int(value) for name, value in lines if name.removeprefix("listener_manager.") in counters}
 
+    draining = "listener_manager.total_filter_chains_draining"
+    wait_until(lambda: counted()[draining] == 0, "what the tests before have changed to be gone")
     before, blobs = counted(), {name: member.blobs for name, member in local.node.members.items()}
     with local.web.call(DB) as held, closing(http.client.HTTPConnection("x")) as kept:
         held.sendall(b"a")
