@@ -404,3 +404,28 @@ async def test_what_could_lose_the_mesh_is_refused(town: Town) -> None:
     async with aiohttp.ClientSession(middlewares=(mesh,)) as bare:
         with pytest.raises(aiohttp.ClientConnectionError, match=r"has no masche.library.aiohttp.Connector"):
             await bare.get("http://orders/")
+
+
+async def test_a_session_has_as_many_connections_as_the_service_allows(town: Town) -> None:
+    """More than aiohttp's 100: all are answered together, once the last of them has come."""
+    most = 101
+    everybody = asyncio.Event()
+    here = 0
+
+    async def meet(_request: web.Request) -> web.Response:
+        nonlocal here
+        here += 1
+        if here == most:
+            everybody.set()
+        await everybody.wait()
+        return web.Response(text="met")
+
+    application = web.Application()
+    application.add_routes([web.get("/", meet)])
+    async with app_in(town, "orders", application), client_session(town.facade) as session:
+        async with asyncio.TaskGroup() as tasks:
+            calls: list[asyncio.Task[str]] = []
+            for number in range(1, most + 1):
+                calls.append(tasks.create_task(text(session, "http://orders/")))
+                await until(lambda number=number: here == number)
+        assert {each.result() for each in calls} == {"met"}

@@ -57,14 +57,17 @@ def client_session(facade: Facade | None = None, **options: Any) -> aiohttp.Clie
     """Return an ``aiohttp.ClientSession`` whose requests to names of the mesh are carried by the mesh.
 
     It takes the ``options`` of ClientSession. ``middlewares`` of yours see each request before the mesh does;
-    ``connector``, if given, is a ``Connector`` of this module. ``facade`` is for tests: without one, this process joins
+    ``connector``, if given, is a ``Connector`` of this module; without one there is no limit of connections but those
+    of each service (``circuitBreaker``). ``facade`` is for tests: without one, this process joins
     the mesh with the first request. To be called in a running event loop, as ClientSession. Raises TypeError.
     """
     connector = options.pop("connector", None)
     if connector is not None and not isinstance(connector, Connector):
         raise TypeError(f"the connector must be a masche.library.aiohttp.Connector, not {type(connector).__name__}")
     middlewares = (*options.pop("middlewares", ()), mesh)
-    session = aiohttp.ClientSession(connector=connector or Connector(facade), middlewares=middlewares, **options)
+    session = aiohttp.ClientSession(
+        connector=connector or Connector(facade, limit=0), middlewares=middlewares, **options
+    )
     session._retry_connection = False  # pyright: ignore[reportPrivateUsage] # what is repeated is the mesh's to decide
     return session
 
