@@ -1,5 +1,6 @@
 """What is done and tried inside the network namespace of a captured application."""
 
+import http.client
 import json
 import socket
 import statistics
@@ -9,6 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+
+import dns.message
+import dns.query
 
 from e2e.calling import Answer, call, status_of
 from e2e.mesh import Instance
@@ -34,6 +38,21 @@ def calls(instance: Instance, url: str, **options: Any) -> Answer:
 def status(instance: Instance, url: str, **options: Any) -> int:
     """The status of one such request; 0 when there was no answer."""
     return in_namespace(inside(instance), lambda: status_of(url, **options))
+
+
+def calls_from(source: str, host: str, port: int = 80) -> Answer:
+    """One request from an address of this machine."""
+    with closing(http.client.HTTPConnection(host, port, timeout=10, source_address=(source, 0))) as connection:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+
+
+def looked_up(source: str, name: str) -> str:
+    """The IPv4 address that a name has for whoever asks from this address of the machine."""
+    query = dns.message.make_query(name, "A")
+    answer = dns.query.udp(query, "192.0.2.53", timeout=10, source=source)
+    return next(str(each) for found in answer.answer for each in found)
 
 
 def greeting(instance: Instance, host: str, port: int) -> str:

@@ -13,10 +13,12 @@ import pytest
 from e2e.captured import (
     SYSTEM_PYTHON,
     calls,
+    calls_from,
     greeter,
     greeting,
     inside,
     is_open,
+    looked_up,
     plain,
     status,
     tried_by_an_ordinary_user,
@@ -253,6 +255,42 @@ def _everything(netns: Path) -> str:
         for look in looks
     ]
     return "\n".join(said)
+
+
+@pytest.fixture
+def spare() -> Iterator[str]:
+    """One more address of this machine, for a test alone."""
+    address = f"198.18.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
+    subprocess.run(["ip", "addr", "add", f"{address}/32", "dev", "lo"], check=True)
+    yield address
+    subprocess.run(["ip", "addr", "del", f"{address}/32", "dev", "lo"], check=True)
+
+
+def test_who_has_only_an_address_is_known_by_it(start_mesh: StartMesh, captured: tuple[str, ...], spare: str):
+    mesh = start_mesh()
+    mesh.apply(service("orders") + service("payment"))
+    orders = mesh.run("orders", APP, options=(*captured, "--workload-address", spare))
+    payment = mesh.run("payment", APP, options=captured)
+    mesh.await_ready(orders, payment)
+    assert orders.environment["HOST"] == spare
+    answer = calls_from(spare, looked_up(spare, "payment.shop.mesh"))
+    assert answer.seen["name"] == "payment-1"
+    assert "URI=spiffe://mesh.local/ns/shop/sa/orders" in answer.seen_header("x-forwarded-client-cert")[0]
+    answer = calls(payment, "http://orders/")
+    assert answer.seen["name"] == "orders-1"
+    assert "URI=spiffe://mesh.local/ns/shop/sa/payment" in answer.seen_header("x-forwarded-client-cert")[0]
+    table = names_of(mesh.data).host_table
+    assert table in _tables()
+    orders.terminate()
+    assert orders.wait() == 0
+    assert table not in _tables()
+    refused = mesh.run("refused", APP, options=(*captured, "--workload-address", "127.0.0.9"))
+    assert refused.wait() == 125
+    assert "ip address add" in refused.text
+
+
+def _tables() -> str:
+    return subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
 
 
 def test_cleanup_takes_away_what_was_left_of_killed_processes_and_refuses_while_they_run(

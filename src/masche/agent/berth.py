@@ -4,13 +4,14 @@ Invariant: a port that was given stays, also while a predecessor's Envoy listens
 """
 
 from masche.agent import occupancy
+from masche.agent.captured import Captured
 from masche.agent.envoy import Place, runs
 from masche.agent.local import Claim
 from masche.agent.seats import INBOUND_PORT, PROXY_PORT, PortBook
 from masche.agent.whereabouts import TUNNEL_PORT, Whereabouts
 from masche.link.messages import ScopeService
 from masche.model.refs import Name, PortRef
-from masche.model.vantage import Capture, Placement, Seat
+from masche.model.vantage import Placement, Seat
 
 
 class Berth:
@@ -22,7 +23,7 @@ class Berth:
         self.local: dict[PortRef, int] = {}
         self.is_adopting = runs(place)
         self._ports = ports
-        self._inside: tuple[str, Capture | None] = ("", None)
+        self._captured: Captured | None = None
         self._is_bare = claim.placement is Placement.GATEWAY or claim.is_captured
         self._bind = where.bind
         self._mesh_ports = ports.take_inbound(
@@ -55,15 +56,16 @@ class Berth:
         self._ports.save()
         self.seat = self._made()
 
-    def move(self, namespace_path: str, capture: Capture) -> None:
-        """The application is in this network namespace, where its connections are captured."""
-        self._inside = (namespace_path, capture)
+    def move(self, captured: Captured) -> None:
+        """The application is there, where its connections are captured."""
+        self._captured = captured
         self.seat = self._made()
 
     def _take(self, purpose: str, *, preferred: int = 0) -> int:
         return self._ports.take(f"{self.name}#{purpose}", preferred=preferred, is_in_use=self.is_adopting)
 
     def _made(self) -> Seat:
+        captured = self._captured
         return occupancy.seat_of(
             self.name,
             self.claim,
@@ -71,6 +73,7 @@ class Berth:
             mesh_ports=self._mesh_ports,
             proxy_port=self._proxy_port,
             local=self.local,
-            namespace_path=self._inside[0],
-            capture=self._inside[1],
+            namespace_path=captured.place.namespace_path if captured else "",
+            app_address=captured.app_address if captured else "127.0.0.1",
+            capture=captured.capture if captured else None,
         )

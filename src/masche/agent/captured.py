@@ -11,16 +11,21 @@ from pathlib import Path
 from masche.agent import door
 from masche.agent.capture.apply import CaptureError
 from masche.agent.capture.host import Host, Place
+from masche.agent.capture.host_rules import Addressed
 from masche.agent.capture.sockets import in_namespace
 from masche.agent.dns.names import Names, names
 from masche.agent.dns.server import MeshDns
 from masche.agent.exposed import listening
 from masche.agent.local import Claim
 from masche.agent.occupancy import ClaimError
+from masche.agent.seats import NoPortError, PortBook
+from masche.agent.whereabouts import Whereabouts
 from masche.link.messages import ScopeService
 from masche.link.probe import Probe, parse
 from masche.model.refs import Name
 from masche.model.vantage import Capture
+
+ANYWHERE = "0.0.0.0"  # noqa: S104 - where nftables leads to; its rules let no one else in
 
 
 def _ports() -> set[int]:
@@ -31,10 +36,14 @@ def _ports() -> set[int]:
 class Captured:
     """One captured workload. ``prepare`` it before anything else; ``place`` is where it is."""
 
-    def __init__(self, hosts: Host, dns: MeshDns, workload: Name, claim: Claim) -> None:
+    def __init__(
+        self, hosts: Host, dns: MeshDns, ports: PortBook, workload: Name, claim: Claim, *, where: Whereabouts
+    ) -> None:
         self.place = Place(namespace_path="", address="", has_ipv6=False)
         self._hosts = hosts
         self._dns = dns
+        self._ports = ports
+        self._own = (where.bind, where.advertised)
         self._workload = workload
         self._claim = claim
         self._names: Names = {}
@@ -48,16 +57,47 @@ class Captured:
         place = self.place
         return Capture(port=place.outbound_port, inbound_port=place.inbound_port, has_ipv6=place.has_ipv6)
 
+    @property
+    def app_address(self) -> str:
+        """Where its application listens, as seen from where it is."""
+        return "127.0.0.1" if self.place.namespace_path else self.place.address
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Where the application is to listen: in a namespace of its own wherever it likes, for all meet the proxy."""
+        return {"HOST": "0.0.0.0" if self.place.namespace_path else self.place.address}  # noqa: S104 - as just said
+
     async def prepare(self) -> None:
         """Make or adopt the place. Raises ClaimError: it cannot be had."""
         claim = self._claim
         try:
             if claim.netns:
                 self.place = await self._hosts.adopt(self._workload, claim.netns, exclusions=claim.exclusions)
+            elif claim.workload_address:
+                self.place = await self._hosts.capture_address(self._workload, self._addressed(), but=self._own)
             else:
                 self.place = await self._hosts.prepare(self._workload, exclusions=claim.exclusions)
         except CaptureError as error:
             raise ClaimError(str(error), fix=error.fix) from error
+
+    def _addressed(self) -> Addressed:
+        """Ports of the host for what concerns its address; a proxy that still runs has some of them."""
+        try:
+            outbound, inbound, dns = (
+                self._ports.take(f"{self._workload}#capture/{purpose}", address=address, is_in_use=True)
+                for purpose, address in (("outbound", ANYWHERE), ("inbound", ANYWHERE), ("names", "127.0.0.1"))
+            )
+        except NoPortError as error:
+            raise CaptureError(str(error)) from error
+        self._ports.let_go(f"{self._workload}#capture/names")  # we bind it ourselves
+        self._ports.save()
+        return Addressed(
+            address=self._claim.workload_address,
+            outbound_port=outbound,
+            inbound_port=inbound,
+            dns_port=dns,
+            exclusions=self._claim.exclusions,
+        )
 
     def know(self, services: Sequence[ScopeService]) -> None:
         """From now on answer the names of these."""
@@ -89,10 +129,10 @@ class Captured:
         port = self._claim.ports[0].port if self._claim.ports else 0
         connect = door.into(self.place.namespace_path)
         if not self._claim.health.startswith("grpc"):
-            yield parse(self._claim.health, "127.0.0.1", port, connect=connect) if port else None
+            yield parse(self._claim.health, self.app_address, port, connect=connect) if port else None
             return
-        async with door.opened(way, connect, "127.0.0.1", port) as target:
-            yield parse(self._claim.health, "127.0.0.1", port, connect=connect, channel=target)
+        async with door.opened(way, connect, self.app_address, port) as target:
+            yield parse(self._claim.health, self.app_address, port, connect=connect, channel=target)
 
     async def release(self) -> None:
         """Take the place away, or leave an adopted one as it was. Raises CaptureError."""

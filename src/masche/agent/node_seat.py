@@ -64,7 +64,7 @@ class NodeSeat:
             rng=host.rng,
             certificate=secret.certificate_of(name),
         )
-        self._captured = Captured(host.hosts, host.dns, name, claim)
+        self._captured = Captured(host.hosts, host.dns, host.ports, name, claim, where=self._where)
         self._services: tuple[ScopeService, ...] = ()
         self._registration = Registration(
             node.desk(name), self.identity, node.proxy, on_scope=self._on_scope, tell=tell
@@ -183,7 +183,10 @@ class NodeSeat:
         self._tell(
             local.Ready(
                 workload=str(self.name),
-                environment=environment.variables(self.claim.namespace, self._services, environment.by_name),
+                environment={
+                    **self._captured.variables,
+                    **environment.variables(self.claim.namespace, self._services, environment.by_name),
+                },
                 created=self._registration.created,
                 listens=tuple(f"{self.seat.bind}:{port.mesh_port}" for port in self.seat.ports),
                 namespace_path=self._captured.place.namespace_path,
@@ -211,6 +214,7 @@ class NodeSeat:
             bind=self._where.bind,
             mesh_ports=self._mesh_ports,
             namespace_path=place.namespace_path,
+            app_address=self._captured.app_address,
             capture=self._captured.capture,
         )
 

@@ -29,6 +29,7 @@ from masche.agent.local import (
     Release,
     Released,
     Started,
+    Upgraded,
 )
 from masche.agent.options import AgentOptions, RunOptions
 from masche.agent.processes import Handle
@@ -143,8 +144,7 @@ class _Run:
         for service in ready.created:
             self.say(f"created the Service {service}, as there was none")
         port = self.options.ports[0].port if self.options.ports else 0
-        apart = {"HOST": "0.0.0.0"} if ready.namespace_path else {}  # noqa: S104 - who arrives there meets the proxy
-        variables = environment.complete(os.environ, {**apart, **ready.environment}, port)
+        variables = environment.complete(os.environ, ready.environment, port)
         handle = command.start(
             self.options.command,
             variables,
@@ -215,7 +215,7 @@ class _Run:
                 self.say(phase)
             case Progress(text=text):
                 self.say(text)
-            case Ready() | AgentStatus():
+            case Ready() | AgentStatus() | Upgraded():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)

@@ -34,7 +34,7 @@ from masche.agent.secrets import Identity
 from masche.agent.supervisor import Supervisor
 from masche.agent.uplink import Uplink
 from masche.agent.wellbeing import Asking, Wellbeing
-from masche.agent.whereabouts import whereabouts
+from masche.agent.whereabouts import Whereabouts, whereabouts
 from masche.identity.files import write_private
 from masche.link.messages import CertificateReport, ScopeService
 from masche.link.probe import Pulse
@@ -116,7 +116,7 @@ class Sidecar:
         self.supervisor = Supervisor(host.binary, self.place, on_restart=self._on_restart)
         self._services: tuple[ScopeService, ...] = ()
         self._registration = Registration(host.uplink, self.identity, self.proxy, on_scope=self._on_scope, tell=tell)
-        self._captured = Captured(host.hosts, host.dns, name, claim) if claim.is_captured else None
+        self._captured = _captured(host, name, claim, self._where)
         pulse = Pulse(phase=self._record.phase) if claim.workload and self._record else Pulse()
         self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, asking=self._asking())
         self._berth = Berth(host.ports, name, claim, self.place, self._where)
@@ -179,7 +179,7 @@ class Sidecar:
             await self._captured.prepare()
             if caution := self._captured.place.caution:
                 self._tell(local.Progress(text=caution))
-            self._berth.move(self._captured.place.namespace_path, self._captured.capture)
+            self._berth.move(self._captured)
         self._host.relay.admit(self.tenant)
         self._registration.begin()
         self.identity.load()
@@ -247,7 +247,7 @@ class Sidecar:
         self._tell(
             local.Ready(
                 workload=str(self.name),
-                environment={**variables, **proxied},
+                environment={**variables, **proxied, **(self._captured.variables if self._captured else {})},
                 created=self._registration.created,
                 listens=listens,
                 namespace_path=self.seat.namespace_path,
@@ -364,3 +364,7 @@ def _admin_socket(name: Name) -> str:
     """Short, as paths of Unix sockets must be."""
     digest = re.sub(r"[^a-z0-9]", "", name.name.rpartition("-")[2])[:12]
     return f"{digest or 'envoy'}.admin"
+
+
+def _captured(host: Host, name: Name, claim: Claim, where: Whereabouts) -> Captured | None:
+    return Captured(host.hosts, host.dns, host.ports, name, claim, where=where) if claim.is_captured else None

@@ -18,6 +18,7 @@ class Asked:
 
     is_captured: bool
     netns: str
+    address: str
     user: str
     exclusions: Exclusions
 
@@ -26,11 +27,14 @@ class Asked:
         if self.is_captured and placement == "library":
             raise click.UsageError("--capture leads to a proxy, and with --placement library there is none")
         if self.is_captured or placement == "node":
+            if self.netns and self.address:
+                raise click.UsageError("--netns and --workload-address say two places where the command is: say one")
             if is_strict:
                 raise click.UsageError("--strict is for commands that are not captured: nobody goes around capture")
             return
         given = {
             "--netns": self.netns,
+            "--workload-address": self.address,
             "--exclude-outbound-port": self.exclusions.outbound_ports,
             "--exclude-outbound-address": self.exclusions.outbound_addresses,
             "--exclude-inbound-port": self.exclusions.inbound_ports,
@@ -63,6 +67,7 @@ def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--capture", "is_captured", is_flag=True, help="Send all its connections to the sidecar.")
     @click.option("--netns", default="", metavar="NAME", help="Capture in this network namespace (see `ip netns`).")
+    @click.option("--workload-address", default="", metavar="IP", help=_ADDRESS)
     @click.option("--user", default="", help="As which user to run the command.")
     @click.option("--exclude-outbound-port", "outbound_ports", multiple=True, type=PORT, help=_EXCLUDED.format("to"))
     @click.option("--exclude-outbound-address", "outbound_addresses", multiple=True, metavar="NETWORK", help=_NETWORK)
@@ -73,6 +78,7 @@ def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         is_captured: bool,
         netns: str,
+        workload_address: str,
         user: str,
         outbound_ports: tuple[int, ...],
         outbound_addresses: tuple[str, ...],
@@ -90,7 +96,7 @@ def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
             exclusions.check()
         except ExclusionError as error:
             raise click.UsageError(str(error)) from error
-        asked = Asked(is_captured=is_captured, netns=netns, user=user, exclusions=exclusions)
+        asked = Asked(is_captured=is_captured, netns=netns, address=workload_address, user=user, exclusions=exclusions)
         return command(*args, asked=asked, **others)
 
     return asking
@@ -98,3 +104,4 @@ def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _EXCLUDED = "Leave connections {} this port alone. Repeatable."
 _NETWORK = "Leave connections there alone. Repeatable."
+_ADDRESS = "Capture by this address of the machine, not by namespace."

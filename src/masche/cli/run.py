@@ -112,6 +112,7 @@ def run(
         placement=Placement(placement),
         is_captured=asked.is_captured,
         netns=asked.netns,
+        workload_address=asked.address,
         user=asked.user,
         exclusions=asked.exclusions,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from masche.agent.capture.apply import Shell
 from masche.agent.capture.exclusions import Exclusions
 from masche.agent.capture.host import Host
+from masche.agent.capture.host_rules import Addressed
 from masche.agent.capture.names import NAMESPACES
 from masche.model.refs import Name
 
@@ -32,6 +33,8 @@ link set out1 up
 route add default dev out0
 """
 """What somebody else did inside."""
+
+KNOWN = Addressed(address="192.0.2.77", outbound_port=20001, inbound_port=20002, dns_port=20003)
 
 Doing = Callable[[Host], Awaitable[object]]
 
@@ -151,6 +154,10 @@ async def adopt(host: Host) -> None:
     await host.adopt(ORDERS, ADOPTED)
 
 
+async def address(host: Host) -> None:
+    await host.capture_address(ORDERS, KNOWN, but=())
+
+
 async def release(host: Host) -> None:
     await host.release(ORDERS)
     await host.release(PAYMENT)
@@ -207,9 +214,11 @@ def main(scenario: str, folder: Path) -> None:
     NAMESPACES.mkdir(exist_ok=True)
     subprocess.run(["ip", "netns", "add", ADOPTED], check=True)
     subprocess.run(["ip", "-n", ADOPTED, "-batch", "-"], input=SOMEBODYS, text=True, check=True)
+    subprocess.run(["ip", "addr", "add", "192.0.2.77/32", "dev", "lo"], check=True)
     steps = {
         "prepare": lambda: check_making(folder, prepare_one, release),
         "adopt": lambda: check_making(folder, adopt, release),
+        "address": lambda: check_making(folder, address, release),
         "release": lambda: check_unmaking(folder, prepare, release),
         "return": lambda: check_unmaking(folder, adopt, release),
         "sweep": lambda: check_unmaking(folder, prepare, sweep),

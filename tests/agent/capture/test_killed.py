@@ -11,7 +11,7 @@ ALONE = 'mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && exec "$@"'
 
 @pytest.mark.parametrize(
     ("scenario", "at_least"),
-    [("prepare", 14), ("adopt", 1), ("release", 4), ("return", 1), ("sweep", 2), ("cleanup", 5)],
+    [("prepare", 14), ("adopt", 1), ("address", 1), ("release", 4), ("return", 1), ("sweep", 2), ("cleanup", 5)],
 )
 def test_killed_at_any_step_it_converges_and_leaves_nothing(scenario: str, at_least: int, tmp_path: Path):
     done = alone("killed.py", scenario, str(tmp_path))
@@ -21,6 +21,11 @@ def test_killed_at_any_step_it_converges_and_leaves_nothing(scenario: str, at_le
 
 def test_what_is_excluded_leaves_the_machine_by_its_own_address_and_nothing_else_does(tmp_path: Path):
     done = alone("beyond.py", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_who_has_only_an_address_is_captured_by_it(tmp_path: Path):
+    done = alone("addressed.py", str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from masche.agent.capture import adopted, apply, host_rules, memory, needs, plan, ranges, rules
+from masche.agent.capture import addresses, adopted, apply, host_rules, memory, needs, plan, ranges, rules
 from masche.agent.capture.apply import CaptureError, Shell
 from masche.agent.capture.exclusions import NOTHING, ExclusionError, Exclusions
-from masche.agent.capture.host_rules import HostRules
+from masche.agent.capture.host_rules import Addressed, HostRules
 from masche.agent.capture.names import TABLE, names_of, path_of
 from masche.agent.capture.needs import HERE, Machine
 from masche.agent.capture.plan import Wanted
@@ -27,7 +27,7 @@ STAYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a captured workload is: the file of its network namespace, its address there, and whether it has IPv6.
+    """Where a captured workload is: the file of its network namespace ("": the host's), its address, has it IPv6.
 
     Its proxy takes what leaves at ``outbound_port`` and what arrives at ``inbound_port``, names are answered at
     ``dns_port``, all of them on every address of that namespace. ``caution`` is what the person who asked should know.
@@ -103,6 +103,29 @@ class Host:
             await self._shell.rules(rules.table(exclusions), namespace)
         return Place(namespace_path=str(path_of(namespace)), address=around.address, has_ipv6=around.has_ipv6)
 
+    async def capture_address(self, workload: Name, wanted: Addressed, *, but: Collection[str]) -> Place:
+        """Capture what is sent from an address of this machine, and to it; ``but`` are those of the machine itself.
+
+        Raises CaptureError: it is no address of this machine, the machine's own, or another workload's.
+        """
+        self._check(wanted.exclusions)
+        async with self._changing:
+            addresses.check(wanted.address, but=but)
+            for other, its in self._memory.addressed.items():
+                if its.address == wanted.address and other != str(workload):
+                    raise CaptureError(f"the address {wanted.address} belongs to {other} already")
+            self._memory.addressed[str(workload)] = wanted
+            memory.write(self._file, self._memory)
+            await self._tell_host()
+        return Place(
+            namespace_path="",
+            address=wanted.address,
+            has_ipv6=wanted.family == "ip6",
+            outbound_port=wanted.outbound_port,
+            inbound_port=wanted.inbound_port,
+            dns_port=wanted.dns_port,
+        )
+
     def _check_adoptable(self, workload: Name, namespace: str) -> None:
         if "/" in namespace or not apply.is_namespace(namespace):
             raise CaptureError(f"there is no network namespace {namespace!r}", fix="`ip netns` lists those there are")
@@ -118,6 +141,8 @@ class Host:
                 return
             number = self._memory.numbers.get(str(workload))
             self._remember_leaving(workload, NOTHING)
+            if self._memory.addressed.pop(str(workload), None):
+                memory.write(self._file, self._memory)
             await self._tell_host()
             links = tuple(each for each in (self.names.link(number or 0),) if apply.has_link(each))
             namespace = self.names.namespace(workload)
@@ -135,9 +160,7 @@ class Host:
             for workload, namespace in tuple(self._memory.adopted.items()):
                 if workload not in stay:
                     await self._return(workload, namespace)
-            if gone := self._memory.leaving - stay:
-                self._memory.leaving -= gone
-                memory.write(self._file, self._memory)
+            self._forget({*self._memory.leaving, *self._memory.addressed} - stay)
             await self._tell_host()
 
     async def cleanup(self) -> None:
@@ -163,6 +186,13 @@ class Host:
         await self._shell.rules(rules.table(exclusions), wanted.namespace)
         await self._shell.links(plan.inside(wanted), wanted.namespace)
 
+    def _forget(self, gone: Collection[str]) -> None:
+        """These need nothing of the host any more."""
+        if gone:
+            self._memory.leaving.difference_update(gone)
+            self._memory.addressed = {key: its for key, its in self._memory.addressed.items() if key not in gone}
+            memory.write(self._file, self._memory)
+
     def _remember_leaving(self, workload: Name, exclusions: Exclusions) -> None:
         if exclusions.has_outbound is not (str(workload) in self._memory.leaving):
             self._memory.leaving ^= {str(workload)}
@@ -183,13 +213,15 @@ class Host:
             memory.write(self._file, self._memory)
 
     def _host_rules(self) -> HostRules:
+        addressed = tuple(its for _, its in sorted(self._memory.addressed.items()))
         if not self._memory.leaving or not self._memory.range:
-            return HostRules()
+            return HostRules(addressed=addressed)
         network = ranges.parse(self._memory.range, self.names.tag)
         numbers = sorted(self._memory.numbers[each] for each in self._memory.leaving if each in self._memory.numbers)
         return HostRules(
             leaving=tuple(str(network.address(number)) for number in numbers),
             leaving6=tuple(str(network.address6(number)) for number in numbers),
+            addressed=addressed,
         )
 
     async def _return(self, workload: str, namespace: str) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from masche.agent.capture.host_rules import Addressed
 from masche.identity.files import write_private
 
 
 class Memory(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """``numbers`` and ``adopted`` are by workload (``namespace/name``); ``leaving`` are those with exclusions.
+    """``numbers``, ``adopted`` and ``addressed`` are by workload (``namespace/name``); ``leaving`` have exclusions.
 
     ``has_table`` says that there is, or may be, a table of ours in the host's own namespace.
     """
@@ -19,6 +20,7 @@ class Memory(msgspec.Struct, kw_only=True, omit_defaults=True):
     range: str = ""
     numbers: dict[str, int] = {}
     adopted: dict[str, str] = {}
+    addressed: dict[str, Addressed] = {}
     leaving: set[str] = set()
     has_table: bool = False
 
