@@ -51,7 +51,7 @@ def free_port() -> int:
     return MACHINES.free()
 
 
-async def until(condition: Callable[[], Any], *, within: float = 15.0, what: str = "") -> Any:
+async def until(condition: Callable[[], Any], *, within: float = 30.0, what: str = "") -> Any:
     """Wait until ``condition`` is true (or has an awaitable that is) and return its value."""
     deadline = asyncio.get_running_loop().time() + within
     while True:

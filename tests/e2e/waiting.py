@@ -7,14 +7,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, *, within: float = 30.0) -> T:
-    """Wait until the condition returns something true, and return that."""
-    deadline = time.monotonic() + within
-    while True:
-        if found := condition():
-            return found
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        time.sleep(0.03)
+def until(condition: Callable[[], T], what: str, *, within: float = 60.0) -> T:
+    """Wait until the condition returns something true, and return that.
+
+    What took long already is asked for less often: to answer costs the ones that are waited for some of their time.
+    """
+    began = time.monotonic()
+    while not (found := condition()):
+        waited = time.monotonic() - began
+        assert waited < within, f"not within {within:g} s: {what}"
+        time.sleep(min(0.1, 0.02 + waited / 20))
+    return found
 
 
 def holds(condition: Callable[[], bool], what: str, *, lasting: float) -> None:
