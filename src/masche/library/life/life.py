@@ -98,7 +98,7 @@ class Life:
         if presence.keeper.is_held:
             return ""
         if self._machine is None:
-            return self._why
+            return f"a way into the mesh{f': {self._why}' if self._why else ''}"
         if not self.is_connected:
             why = f" ({self._why.splitlines()[0]})" if self._why else ""
             return f"the control plane at {self._address}{why}"
