@@ -2,7 +2,8 @@
 
 Each client calls one server (compiled, 1 KB answers, mutual TLS, keep-alive) in turns: plainly, with a TLS context set
 up by hand and a fixed address, and by its name through the library with a real control plane. The ratio is taken in
-each round, and the median of the rounds is the figure. Beside it, a pair of sidecars with the same client.
+each round, and the median of the rounds is the figure. Beside it, a pair of sidecars with the same client, and grpcio
+with its own xDS client, which calls the server's sidecar and carries out much less of the same policies.
 
     python bench/library.py [--rounds 7] [--only aiohttp]
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rig.grpc_peer import bootstrapped
 from rig.library import CARRIED_OUT
 from rig.load import Backend, Backends, Behaviour
 from rig.mesh import NAMESPACE, MascheMesh
@@ -69,6 +71,7 @@ class Scene:
         self.backends = Backends({"target": server, "behind": behind})
         self.mesh.apply(SERVICE.format(namespace=NAMESPACE, port=self.port))
         self.behind = behind.port
+        self.has_sidecar = False
 
     def certificate(self, account: str) -> tuple[str, str, str]:
         """PEM files for a workload: certificate, key and roots."""
@@ -97,13 +100,9 @@ class Scene:
             "mesh": f"http://target.{NAMESPACE}/",
         }
 
-    def measure(self, told: Mapping[str, Any]) -> list[dict[str, Any]]:
-        environment = {
-            **self.mesh.stage.environment(),
-            "MASCHE_SERVICE_ACCOUNT": "caller",
-            "MASCHE_NAMESPACE": NAMESPACE,
-            "PYTHONPATH": ":".join(sys.path),
-        }
+    def measure(self, told: Mapping[str, Any], more: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        own = {"MASCHE_SERVICE_ACCOUNT": "caller", "MASCHE_NAMESPACE": NAMESPACE}
+        environment = {**self.mesh.stage.environment(), **(more or own), "PYTHONPATH": ":".join(sys.path)}
         found = subprocess.run(
             [sys.executable, str(PROGRAM)],
             input=json.dumps(told) + "\n",
@@ -114,11 +113,23 @@ class Scene:
         )
         return json.loads(found.stdout)["rounds"]
 
+    def sidecar_of_the_server(self) -> None:
+        """Put one beside another such server, as the service ``behind``."""
+        if not self.has_sidecar:
+            self.mesh.run("behind-1", "behind", port=self.behind)
+            self.mesh.until_ready("behind", 1)
+            self.has_sidecar = True
+
     def sidecars(self) -> str:
-        """Put sidecars beside another such server and a caller; return where the caller calls."""
-        self.mesh.run("behind-1", "behind", port=self.behind)
-        self.mesh.until_ready("behind", 1)
+        """Put one beside a caller, too; return where the caller calls."""
+        self.sidecar_of_the_server()
         return self.mesh.caller("beside", "behind")
+
+    def grpcio(self, shape: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Measure grpcio's own xDS client, which has a bootstrap of ours and no code."""
+        self.sidecar_of_the_server()
+        told = {**shape, "client": "grpcio", "width": 16, "rate": RATE, "target": f"xds:///behind.{NAMESPACE}:80"}
+        return self.measure(told, bootstrapped(self.mesh, "grpcio"))
 
     def close(self) -> None:
         self.backends.close()
@@ -142,9 +153,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each way in each round")
-    parser.add_argument("--only", default="", help="names of clients, by comma; sidecar is one")
+    parser.add_argument("--only", default="", help="names of clients, by comma; so are sidecar and grpcio")
     given = parser.parse_args()
-    wanted = {name for name in given.only.split(",") if name} or {*CLIENTS, "sidecar"}
+    wanted = {name for name in given.only.split(",") if name} or {*CLIENTS, "sidecar", "grpcio"}
     record = Record("library", "The library against the same client without it", measures=CARRIED_OUT)
     scene, rows = Scene(), list[list[str]]()
     try:
@@ -160,6 +171,12 @@ def main() -> None:
             told = {**shape, "client": "sidecar", "width": 16, "rate": RATE, "sidecar": scene.sidecars()}
             rounds = scene.measure(told)
             rows.append(line("aiohttp", "pair of sidecars", [each["sidecar"] for each in rounds]))
+        if "grpcio" in wanted:
+            print("grpcio", flush=True)
+            rounds = scene.grpcio(shape)
+            rows.append(
+                line("grpcio", "own xDS client, to a sidecar; empty answers", [each["grpcio"] for each in rounds])
+            )
     finally:
         scene.close()
     columns = ["client", "way", "calls/s", "CPU us per call in the client", f"p99 ms at {RATE:.0f} calls/s"]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rig.library import LibraryMesh
-from rig.mesh import NAMESPACE, SERVICE
+from rig.mesh import NAMESPACE, SERVICE, MascheMesh
 from rig.waiting import until
 
 CARRIED_OUT = ("src/masche/compiler/proxyless",)
@@ -34,9 +34,14 @@ class GrpcMesh(LibraryMesh):
 
     def caller(self, name: str, service: str = SERVICE, *, options: object = ()) -> str:
         del options
-        self.run(name, name, options=("--placement", "library"))
-        sheet = self.stage.folder / f"{name}.json"
-        until(lambda: sheet.exists() and sheet.read_text().endswith("}"), f"{name}: {self.stage.last_words(name)}")
         target = f"xds:///{service}.{NAMESPACE}:80"
-        self.begin_program(name, [sys.executable, str(PROGRAM), target], json.loads(sheet.read_text()))
+        self.begin_program(name, [sys.executable, str(PROGRAM), target], bootstrapped(self, name))
         return target
+
+
+def bootstrapped(mesh: MascheMesh, name: str) -> dict[str, str]:
+    """The environment of a program that has a bootstrap from ``masche run`` for grpcio, and nothing else."""
+    mesh.run(name, name, options=("--placement", "library"))
+    sheet = mesh.stage.folder / f"{name}.json"
+    until(lambda: sheet.exists() and sheet.read_text().endswith("}"), f"{name}: {mesh.stage.last_words(name)}")
+    return json.loads(sheet.read_text())

@@ -132,8 +132,28 @@ async def sidecar_ways(told: dict[str, Any]) -> tuple[dict[str, Once], Once]:
     return {"sidecar": once}, session.close
 
 
+async def grpc_ways(told: dict[str, Any]) -> tuple[dict[str, Once], Once]:
+    """grpcio's own xDS client: a unary call with an empty answer."""
+    import grpc
+    import grpc.aio
+
+    channel = grpc.aio.secure_channel(told["target"], grpc.xds_channel_credentials())
+    call: Any = channel.unary_unary("/bench.Servers/Call")
+
+    async def once() -> None:
+        await call(b"", timeout=10)
+
+    return {"grpcio": once}, channel.close
+
+
 async def play(told: dict[str, Any]) -> dict[str, Any]:
-    makers = {"aiohttp": aiohttp_ways, "httpx": httpx_ways, "httpx2": httpx_ways, "sidecar": sidecar_ways}
+    makers = {
+        "aiohttp": aiohttp_ways,
+        "httpx": httpx_ways,
+        "httpx2": httpx_ways,
+        "sidecar": sidecar_ways,
+        "grpcio": grpc_ways,
+    }
     ways, close = await makers[told["client"]](told)
     try:
         for once in ways.values():
