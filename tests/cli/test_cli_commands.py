@@ -13,6 +13,7 @@ from runner_types import Masche
 from masche.api import access, explaining
 from masche.api import messages as m
 from masche.api import traffic as t
+from masche.cli import traffic
 from masche.cli.exits import Exit
 from masche.model.diagnostic import Diagnostic
 from masche.model.refs import Kind, Ref
@@ -180,6 +181,22 @@ def test_describe_shows_conditions_findings_effective_policy_and_rejections(
         assert part in said
 
 
+def test_describe_says_where_a_workload_runs(masche: Masche, plane: FakePlane):
+    ref = Ref(Kind.WORKLOAD, "shop", "web-1")
+    manifest = {
+        "kind": "Workload",
+        "spec": {"address": "10.1.0.1", "placement": "node"},
+        "status": {"state": "READY", "machine": "m1", "proxy": "node~m1"},
+    }
+    item = m.Item(ref=ref, revision=2, created_revision=1, manifest=manifest)
+    plane.items[ref] = item
+    said = ended(masche("describe", "workload", "web-1", "-n", "shop"), Exit.OK)
+    assert "runs on machine m1, served by node~m1 (placement node)" in said
+    listed = ended(masche("get", "workload", "web-1", "-n", "shop"), Exit.OK)
+    assert "node" in listed
+    assert "m1" in listed
+
+
 def test_status_shows_every_proxy_and_repeats_envoys_words(masche: Masche, plane: FakePlane):
     plane.mesh_status = m.MeshStatus(
         plane=NO_FACTS,
@@ -203,6 +220,21 @@ def test_status_shows_every_proxy_and_repeats_envoys_words(masche: Masche, plane
         assert part in said
     printed = json.loads(ended(masche("status", "-o", "json"), Exit.OK))
     assert printed["proxies"][2]["rejections"][0]["words"] == "regex: missing ]"
+
+
+def test_status_says_whom_a_node_serves(masche: Masche, plane: FakePlane):
+    served = [proxy(f"shop/{name}", proxy="node~m1", placement="node") for name in ("a", "b")]
+    plane.mesh_status = m.MeshStatus(plane=NO_FACTS, proxies=(*served, proxy("shop/c")))
+    said = ended(masche("status"), Exit.OK)
+    assert "node~m1 on m1 serves 2 workloads: shop/a, shop/b" in said
+    assert "shop/c" not in said.partition("node~m1 on m1")[2]
+
+
+def test_calls_within_a_machine_are_told_from_those_by_mutual_tls():
+    ways = {t.Way.TLS: "mTLS", t.Way.LOCAL: "local", t.Way.MIXED: "mTLS, local"}
+    for way, word in ways.items():
+        edge = t.Edge(source="shop/web", destination="shop/orders", port=80, protocol="http", rate=RATE, way=way)
+        assert str(traffic._transport(edge)) == word
 
 
 def test_why_draws_the_chain_and_ends_with_9_when_the_call_is_denied(masche: Masche, plane: FakePlane):

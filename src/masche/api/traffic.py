@@ -36,6 +36,16 @@ class InstanceState(StrEnum):
     DRAINING = "DRAINING"
 
 
+class Way(StrEnum):
+    """How calls travel: by mutual TLS, or within the one proxy of a machine, which encrypts nothing and knows callers
+    by their network namespace. MIXED: some the one way and some the other.
+    """
+
+    TLS = "tls"
+    LOCAL = "local"
+    MIXED = "mixed"
+
+
 class CallerView(Message, frozen=True, kw_only=True):
     """One instance as the callers of one zone have it now.
 
@@ -72,11 +82,13 @@ class EdgeEndpoint(Message, frozen=True, kw_only=True):
     until_at: float = 0.0
     reason: str = ""
     callers: tuple[CallerView, ...] = ()
+    way: Way = Way.TLS
 
 
 class Edge(Message, frozen=True, kw_only=True):
     """Calls from one service to one port of another. ``denied_per_second`` were refused by a policy.
 
+    ``is_mtls``: all of them are encrypted; ``way`` says of which it is that they are not.
     ``panic`` says, in a sentence, that no instance is healthy and all of them are called; it is "" mostly.
     """
 
@@ -89,6 +101,7 @@ class Edge(Message, frozen=True, kw_only=True):
     denied_per_second: float = 0.0
     endpoints: tuple[EdgeEndpoint, ...] = ()
     panic: str = ""
+    way: Way = Way.TLS
 
 
 class Edges(Message, frozen=True, kw_only=True):

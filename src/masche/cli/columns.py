@@ -110,6 +110,7 @@ COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
         ("ports", _each("spec", "ports", of=_workload_port)),
         ("account", _field("spec", "serviceAccount")),
         ("zone", _field("spec", "zone")),
+        ("placement", _field("spec", "placement")),
         ("machine", _field("status", "machine")),
         ("exposed", _yes("status", "exposed")),
     ),

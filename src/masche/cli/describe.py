@@ -1,10 +1,11 @@
 """``masche describe``: one resource, what became of it, what is in force and which proxies refuse it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from masche.cli.columns import at
 from masche.cli.exits import Exit
 from masche.cli.failures import Failed
 from masche.cli.options import data_option, namespace_option, output_option
@@ -12,6 +13,8 @@ from masche.cli.output import Form, emit, say, table, to_yaml
 from masche.cli.text import finding
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from masche.api.messages import Description
 
 
@@ -39,6 +42,8 @@ def _say(description: "Description") -> None:
     item = description.item
     say(str(item.ref), "bold")
     say(f"written at revision {item.revision}, created at revision {item.created_revision}")
+    if placed := _placed(item.manifest):
+        say(placed)
     for condition in description.conditions:
         say(
             f"{condition.type}: {condition.reason or 'yes'}"
@@ -54,6 +59,14 @@ def _say(description: "Description") -> None:
     _say_tables(description)
     say("manifest", "bold")
     click.echo(to_yaml(item.manifest), nl=False)
+
+
+def _placed(manifest: "Mapping[str, Any]") -> str:
+    """Where a workload runs and what serves it there; "" for what is no workload, or was written by hand."""
+    machine, proxy = at(manifest, "status", "machine"), at(manifest, "status", "proxy")
+    if manifest.get("kind") != "Workload" or not machine:
+        return ""
+    return f"runs on machine {machine}, served by {proxy} (placement {at(manifest, 'spec', 'placement')})"
 
 
 def _say_tables(description: "Description") -> None:

@@ -11,6 +11,8 @@ from masche.cli.output import Form, emit, say, styled, table
 from masche.cli.text import finding, span, until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.text import Text
 
     from masche.api.messages import MeshStatus, PlaneFacts, ProxyStatus
@@ -58,8 +60,20 @@ def _say_proxies(found: "MeshStatus", *, is_wide: bool, now: float) -> None:
     headings += ["proxy", "zone", "address", "ports", "identity", "envoy", "connected"] if is_wide else []
     rows = [[*_row(proxy, now=now), *(_wide(proxy, now=now) if is_wide else [])] for proxy in found.proxies]
     table(headings, rows, empty="no proxy is registered")
+    _say_nodes(found.proxies)
     for proxy in found.proxies:
         _say_trouble(proxy)
+
+
+def _say_nodes(proxies: "Sequence[ProxyStatus]") -> None:
+    """The proxies that serve several workloads, each with its own."""
+    nodes: dict[str, list[ProxyStatus]] = {}
+    for each in proxies:
+        if each.placement == "node":
+            nodes.setdefault(each.proxy, []).append(each)
+    for proxy, served in sorted(nodes.items()):
+        names = ", ".join(each.workload for each in served)
+        say(f"{proxy} on {served[0].machine} serves {len(served)} workload{'s' * (len(served) != 1)}: {names}")
 
 
 def _row(proxy: "ProxyStatus", *, now: float) -> "list[str | Text]":

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import assert_never
 
 from rich.text import Text
 
-from masche.api.traffic import CallerView, Edge, EdgeEndpoint, Edges, InstanceState, Rate, Zones, ZoneShift
+from masche.api.traffic import CallerView, Edge, EdgeEndpoint, Edges, InstanceState, Rate, Way, Zones, ZoneShift
 from masche.cli.output import styled
 from masche.cli.text import share
 
@@ -130,7 +131,15 @@ def _weight(weight: int) -> Text:
 
 
 def _transport(edge: Edge) -> Text:
-    return styled("mTLS", "green") if edge.is_mtls else styled("plaintext", "red")
+    match edge.way:
+        case Way.TLS:
+            return styled("mTLS", "green") if edge.is_mtls else styled("plaintext", "red")
+        case Way.LOCAL:
+            return styled("local", "green")
+        case Way.MIXED:
+            return styled("mTLS, local", "green")
+        case _:
+            assert_never(edge.way)
 
 
 def _quality(rate: Rate) -> tuple[Text, str, str]:

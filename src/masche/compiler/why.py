@@ -7,7 +7,7 @@ and there mutual TLS and policy. Invariant: the chain ends with the step that de
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import assert_never
 
 from masche.compiler.endpoints import FAIR
@@ -111,18 +111,29 @@ StandingOf = Callable[[PortRef, str], str]
 CalleeOf = Callable[[str], Callee | None]
 
 
+class WayTo(Enum):
+    """Where an instance is: elsewhere, or served by the caller's own proxy, which then leads there within itself, or by
+    mutual TLS all the same.
+    """
+
+    FAR = "far"
+    WITHIN = "within"
+    NEAR = "near"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What is beyond the caller: who answers for a Service port, and what a workload (by name) enforces.
 
-    ``standing_of`` says why an instance of a port is steered as it is, "" when nothing is the matter; ``shares_of``
-    says how calls are divided between zones, when they are.
+    ``way_to`` says how a workload is reached; ``standing_of`` says why an instance of a port is steered as it is, ""
+    when nothing is the matter; ``shares_of`` says how calls are divided between zones, when they are.
     """
 
     endpoints_of: EndpointsOf
     callee_of: CalleeOf
     standing_of: StandingOf = lambda _port, _workload: ""
     shares_of: Callable[[PortRef], tuple[str, ...]] = lambda _port: ()
+    way_to: Callable[[str], WayTo] = lambda _workload: WayTo.FAR
     address: str = ""
 
 
@@ -371,7 +382,7 @@ def _judged(trail: _Trail, endpoint: EndpointView, sent: Request | Connection) -
         details=tuple(f"{policy.decision} {policy.name}" for policy in policies),
     )
     outcome = Outcome.ALLOWED if verdict.allowed else Outcome.DENIED
-    return trail.then(_mtls_step(callee.view, endpoint, port)).end(last, outcome, verdict.status)
+    return trail.then(_mtls_step(trail, callee.view, endpoint, port)).end(last, outcome, verdict.status)
 
 
 def _at(sent: Request | Connection, port: int, address: str) -> Request | Connection:
@@ -381,12 +392,22 @@ def _at(sent: Request | Connection, port: int, address: str) -> Request | Connec
     return replace(sent, connection=replace(sent.connection, port=port, destination_ip=address))
 
 
-def _mtls_step(callee: View, endpoint: EndpointView, port: int) -> Step:
-    inbound = callee.inbound
+def _mtls_step(trail: _Trail, callee: View, endpoint: EndpointView, port: int) -> Step:
+    inbound, way = callee.inbound, WayTo.FAR if endpoint.via else trail.around.way_to(endpoint.workload)
     mode = dict(inbound.port_mtls).get(port, inbound.mtls)
-    sentence = f"{endpoint.workload} is called with mutual TLS; port {port} is {mode}"
-    if mode is not MtlsMode.STRICT:
-        sentence += " and would take plaintext too"
+    match way:
+        case WayTo.WITHIN:
+            sentence = (
+                f"{endpoint.workload} is called within the machine, not encrypted (sameMachine: local); "
+                f"the caller is known by its network namespace as {trail.caller.identity}"
+            )
+        case WayTo.NEAR:
+            sentence = f"{endpoint.workload} is called with mutual TLS within the machine (sameMachine: tls)"
+        case WayTo.FAR:
+            sentence = f"{endpoint.workload} is called with mutual TLS"
+        case _:
+            assert_never(way)
+    sentence += f"; port {port} is {mode}" + ("" if mode is MtlsMode.STRICT else " and would take plaintext too")
     return Step(stage=Stage.MTLS, is_passed=True, sentence=sentence, origin=next(iter(inbound.origins), None))
 
 

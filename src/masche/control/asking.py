@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from masche.api import explaining
 from masche.api.explaining import WhyRequest
 from masche.api.plane import Fault, PlaneError
+from masche.compiler.nearness import is_local, is_near
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
-from masche.compiler.why import Call, Callee, Explanation, Step, Surroundings, why
-from masche.control.flows import Flows
+from masche.compiler.why import Call, Callee, Explanation, Step, Surroundings, WayTo, why
+from masche.control.flows import Flows, name_of
 from masche.control.reading import service_of
 from masche.control.world import World
 from masche.model.mesh import Mesh
@@ -39,11 +40,18 @@ def explain(world: World, flows: Flows, request: WhyRequest) -> explaining.Expla
             callee_of=lambda name: _callee(mesh, name),
             standing_of=lambda port, name: flows.reason(port, name, zone=caller.spec.zone),
             shares_of=lambda port: _shares(flows, port, caller.spec.zone),
+            way_to=lambda name: _way(mesh, caller.name, name),
             address=caller.spec.address,
         ),
     )
     running = caller.name in mesh.workloads
     return _told(found, str(caller.name) if running else f"{caller.name} (does not run now)", request)
+
+
+def _way(mesh: Mesh, caller: Name, callee: str) -> WayTo:
+    if not is_near(mesh, caller, name_of(callee)):
+        return WayTo.FAR
+    return WayTo.WITHIN if is_local(mesh) else WayTo.NEAR
 
 
 def _shares(flows: Flows, port: PortRef, zone: str) -> tuple[str, ...]:

@@ -13,12 +13,14 @@ from masche.api.traffic import (
     EdgeEndpoint,
     InstanceState,
     Rate,
+    Way,
     ZoneLink,
     Zones,
     ZoneShare,
     ZoneShift,
 )
 from masche.compiler.steer.standing import Admission, Link, Standing
+from masche.control import ways
 from masche.control.ejections import Ejections
 from masche.control.helm import Helm
 from masche.control.naming import naming
@@ -58,6 +60,9 @@ class Flows:
         edge = summary.edge
         port = PortRef(*name_of(edge.destination), edge.port)
         rates = {each.edge.instance: _rate(each) for each in self._edges.instances(edge, window=window, now=now)}
+        instances = tuple(self._instances(edge.source, port, rates))
+        taken = (each.way for each in instances if each.rate.requests_per_second)
+        way = ways.of_edge(self._world.mesh, edge.source, edge.destination, taken)
         return Edge(
             source=edge.source,
             destination=edge.destination,
@@ -65,8 +70,10 @@ class Flows:
             protocol=self._protocol(port),
             rate=_rate(summary),
             denied_per_second=summary.denied_rate,
-            endpoints=tuple(self._instances(port, rates)),
+            endpoints=instances,
             panic=self._helm.panics.get(port, ""),
+            is_mtls=way is Way.TLS,
+            way=way,
         )
 
     def _protocol(self, port: PortRef) -> str:
@@ -74,7 +81,7 @@ class Flows:
         found = next((each for each in service.spec.ports if each.port == port.port), None) if service else None
         return (found.app_protocol or "http") if found else ""
 
-    def _instances(self, port: PortRef, rates: Mapping[str, Rate]) -> Iterable[EdgeEndpoint]:
+    def _instances(self, source: str, port: PortRef, rates: Mapping[str, Rate]) -> Iterable[EdgeEndpoint]:
         """Those that were called, and those that are not because something is the matter."""
         standings: defaultdict[str, list[Standing]] = defaultdict(list)
         for standing in self._helm.standings(port):
@@ -82,9 +89,12 @@ class Flows:
         silent = {workload for workload, some in standings.items() if any(map(_is_odd, some))}
         silent |= {str(workload) for workload in self._ejections.of(port)}
         for workload in sorted(rates.keys() | silent):
-            yield self._instance(port, workload, rates.get(workload, SILENCE), standings.get(workload, ()))
+            way = ways.to_instance(self._world.mesh, source, name_of(workload))
+            yield self._instance(port, workload, rates.get(workload, SILENCE), standings.get(workload, ()), way)
 
-    def _instance(self, port: PortRef, workload: str, rate: Rate, standings: Iterable[Standing]) -> EdgeEndpoint:
+    def _instance(
+        self, port: PortRef, workload: str, rate: Rate, standings: Iterable[Standing], way: Way
+    ) -> EdgeEndpoint:
         found = self._world.mesh.workloads.get(name_of(workload))
         views = tuple(self._view(each) for each in standings)
         cut_off = self._ejections.reason(port, name_of(workload))
@@ -104,6 +114,7 @@ class Flows:
             until_at=until_at,
             reason=reason,
             callers=views,
+            way=way,
         )
 
     def _view(self, standing: Standing) -> CallerView:

@@ -14,11 +14,12 @@ from masche.control.flows import Flows
 from masche.control.helm import Helm
 from masche.control.naming import Naming, naming, reporting
 from masche.control.registrations import Registration
-from masche.control.samples import Samples, Totals, add, add_edge, of_instance
+from masche.control.samples import Calls, Samples, Totals, add, add_edge, calls, divided, of_instance
 from masche.control.world import World
 from masche.link.messages import EdgeReport, EndpointReport, Occupant, ProxyReport, Report, Verdict
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
+from masche.model.vantage import Placement
 from masche.telemetry.events import Events
 from masche.telemetry.series import Edge, Series
 
@@ -46,6 +47,7 @@ class Measures:
         self._certificates: dict[Name, _Certificate] = {}
         self._successes: dict[Name, float] = {}
         self._totals = Totals()
+        self._last_calls: dict[str, Calls] = {}
         self.helm = Helm(world, events=events, ejections=self._ejections)
         self.flows = Flows(
             world, edges=self._edges, zones=self._zones, helm=self.helm, ejections=self._ejections, wall=wall
@@ -99,10 +101,14 @@ class Measures:
 
     def _count_edges(self, proxy: ProxyReport, registration: Registration, samples: Samples, names: Naming) -> None:
         for edge in proxy.edges:
-            occupant = registration.occupant(edge.workload)
-            if occupant is not None and (edge.service is None or _exists(self._world.mesh, edge.service)):
+            if (occupant := self._occupant(registration, edge)) is not None:
                 add_edge(edge, samples, names=names, mesh=self._world.mesh)
                 self._called(Name(edge.workload.namespace, occupant.service_account), edge)
+
+    def _occupant(self, registration: Registration, edge: EdgeReport) -> Occupant | None:
+        """Whose edge it is; None for one that does not count."""
+        is_known = edge.service is None or _exists(self._world.mesh, edge.service)
+        return self._world.registrations.occupant(registration, edge.workload) if is_known else None
 
     def _count_endpoints(
         self, proxy: ProxyReport, registration: Registration, edges: Samples, zones: Samples, names: Naming
@@ -110,12 +116,13 @@ class Measures:
         caller = _caller(registration)
         if caller is None:
             return
+        calls = self._calls(proxy, caller, registration, names)
         reached = {(each.service, each.endpoint) for each in proxy.endpoints if not each.is_ejected}
         for report in proxy.endpoints:
             instance = names.listeners.get(report.endpoint)
             if instance is not None and _answers(self._world.mesh, report.service, instance):
-                owner, port = report.service.owner, report.service.port
-                add(edges, Edge(names.node(caller.seat.workload), str(owner), port, str(instance)), of_instance(report))
+                for source, part in divided(of_instance(report), calls.get(report.service, {})):
+                    add(edges, Edge(source, str(report.service.owner), report.service.port, str(instance)), part)
                 way = Edge(caller.zone, names.zones[instance], 0, names.via(report.via))
                 add(zones, way, of_instance(report))
                 self._sight(report, instance, proxy.proxy, caller.zone, names)
@@ -123,6 +130,19 @@ class Measures:
                 self._ejections.note(
                     (report.service, instance), proxy.proxy, is_ejected=is_cut_off, at=self._world.now()
                 )
+
+    def _calls(self, proxy: ProxyReport, caller: Occupant, registration: Registration, names: Naming) -> Calls:
+        """Who called each port through a proxy, and how often.
+
+        A node's workloads call through the same clusters, and Envoy does not tell whose tries at an instance were
+        whose: they are divided as the calls are, or as they were when a port was last called.
+        """
+        if registration.state.placement is not Placement.NODE:
+            alone = {names.node(caller.seat.workload): 1}
+            return {each.service: alone for each in proxy.endpoints}
+        now = calls((edge for edge in proxy.edges if self._occupant(registration, edge) is not None), names)
+        self._last_calls[proxy.proxy] = {**self._last_calls.get(proxy.proxy, {}), **now}
+        return self._last_calls[proxy.proxy]
 
     def _sight(self, report: EndpointReport, instance: Name, proxy: str, caller_zone: str, names: Naming) -> None:
         if report.requests > report.errors:
@@ -136,6 +156,12 @@ class Measures:
         here = self._world.newest.workloads
         self._successes = {name: at for name, at in self._successes.items() if name in here}
         self._certificates = {name: each for name, each in self._certificates.items() if name in here}
+        services = self._world.mesh.services
+        self._last_calls = {
+            proxy: {port: callers for port, callers in known.items() if port.owner in services}
+            for proxy, known in self._last_calls.items()
+            if self._world.registrations.get(proxy) is not None
+        }
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
@@ -159,7 +185,7 @@ class Measures:
 
 
 def _caller(registration: Registration) -> Occupant | None:
-    """The workload that calls through a proxy; of a node's, which has several, the first stands for all."""
+    """A workload that calls through a proxy; of a node's, which has several, the first says in which zone all are."""
     return registration.state.occupants[0] if registration.state.occupants else None
 
 

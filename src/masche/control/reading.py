@@ -38,8 +38,12 @@ from masche.model.mesh import Mesh, Resource
 from masche.model.refs import Kind, Name, PortRef, Ref
 from masche.model.resources.core import Service
 from masche.model.resources.workload import Workload
+from masche.model.vantage import Placement
 from masche.registry.merge import TABLES
 from masche.xds import verdict
+
+MOST_NAMED = 3
+"""So many workloads of one proxy are named where there is room for one."""
 
 
 class Reading:
@@ -139,8 +143,10 @@ class Reading:
                     )
 
     def _workload_of(self, proxy: str) -> str:
+        """Whom a proxy serves; of many, how many."""
         registration = self._world.registrations.get(proxy)
-        return ", ".join(map(str, registration.workloads)) if registration else ""
+        names = [str(name) for name in registration.workloads] if registration else []
+        return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} workloads"
 
     # -- proxies --------------------------------------------------------------------------------------------------
 
@@ -178,8 +184,8 @@ class Reading:
                     PortFact(name=each.name, app_port=each.port, mesh_port=each.mesh_port) for each in occupant.ports
                 ),
                 last_error=occupant.state.reason,
-                rejections=tuple(_said(each.rejection) for each in proxy.progress.refusals.values()),
-                is_exposed=occupant.exposed or bool(report and report.exposed),
+                rejections=tuple(_rejections(proxy, registration, workload)),
+                is_exposed=occupant.exposed or bool(report and report.exposed and not _is_node(registration)),
                 envoy_version=report.envoy_version if report and report.envoy_version else state.envoy_version,
                 connected_since_at=proxy.connected_at if proxy.is_connected else 0.0,
             )
@@ -246,6 +252,26 @@ class Reading:
             return "live", RolloutProxy(proxy=name, workload=workload, machine=machine)
         waiting = f"warming {', '.join(warming)}" if warming else "an acknowledgement"
         return "pending", RolloutProxy(proxy=name, workload=workload, machine=machine, waiting_for=waiting)
+
+
+def _is_node(registration: Registration) -> bool:
+    return registration.state.placement is Placement.NODE
+
+
+def _rejections(proxy: Proxy, registration: Registration, workload: Name) -> Iterable[Rejection]:
+    """What a proxy refuses; of a node, whose workloads have resources of their own names, without the others' own."""
+    others = (
+        {f"{each}" for each in registration.workloads if each != workload} if _is_node(registration) else set[str]()
+    )
+    for refusal in proxy.progress.refusals.values():
+        if _owner(refusal.rejection.name) not in others:
+            yield _said(refusal.rejection)
+
+
+def _owner(resource: str) -> str:
+    """The workload of whose seat a resource of a node is (``inbound/<namespace>/<name>/...``), "" when it is shared."""
+    kind, *path = resource.split("/")
+    return "" if kind == "outbound" else "/".join(path[:2])
 
 
 def _is_in_sync(proxy: Proxy, revision: int) -> bool:

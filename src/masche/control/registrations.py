@@ -41,10 +41,14 @@ class Registration:
 
 @dataclass(slots=True)
 class Registrations:
-    """All registrations by proxy id, and the last ``REMEMBERED`` that left: their last report comes after them."""
+    """All registrations by proxy id, and the last ``REMEMBERED`` that left: their last report comes after them.
+
+    So it is with the workloads of a node, whose proxy stays.
+    """
 
     _by_proxy: dict[str, Registration] = field(default_factory=dict[str, Registration])
     _departed: dict[str, Registration] = field(default_factory=dict[str, Registration])
+    _moved_out: dict[tuple[str, Name], Occupant] = field(default_factory=dict[tuple[str, Name], Occupant])
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._by_proxy.values())
@@ -56,8 +60,20 @@ class Registrations:
     def put(self, registration: Registration) -> None:
         """Register or replace; what the agent last reported is kept."""
         if (old := self._by_proxy.get(registration.state.proxy)) is not None:
+            self._note_moves(old, registration)
             registration = replace(registration, report=old.report, since=old.since)
         self._by_proxy[registration.state.proxy] = registration
+
+    def _note_moves(self, old: Registration, new: Registration) -> None:
+        here = set(new.workloads)
+        gone = {(old.state.proxy, each.seat.workload): each for each in old.state.occupants}
+        self._moved_out |= {key: each for key, each in gone.items() if key[1] not in here}
+        while len(self._moved_out) > REMEMBERED:
+            del self._moved_out[next(iter(self._moved_out))]
+
+    def occupant(self, registration: Registration, workload: Name) -> Occupant | None:
+        """What was said of one workload of a proxy, also when it left a moment ago."""
+        return registration.occupant(workload) or self._moved_out.get((registration.state.proxy, workload))
 
     def remove(self, proxy: str) -> None:
         """A proxy left."""

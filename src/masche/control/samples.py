@@ -1,13 +1,13 @@
 """A Report as samples of edges: who called which port of whom, how often, how well and how fast. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from masche.control.naming import Naming
 from masche.identity.spiffe import SpiffeError, SpiffeId, WorkloadIdentity
 from masche.link.messages import EdgeReport, EndpointReport
 from masche.model.mesh import Mesh
-from masche.model.refs import Name
+from masche.model.refs import Name, PortRef
 from masche.telemetry.histogram import Histogram
 from masche.telemetry.series import Edge, Sample
 
@@ -49,6 +49,37 @@ def of_instance(report: EndpointReport) -> Sample:
     """What one proxy saw of one instance."""
     latency = Histogram(report.latency.buckets, sum_us=report.latency.sum_us)
     return Sample(requests=report.requests, failures=report.errors, latency=latency)
+
+
+Calls = Mapping[PortRef, Mapping[str, int]]
+"""How often each node of the graph called a port."""
+
+
+def calls(edges: Iterable[EdgeReport], names: Naming) -> Calls:
+    """Who called what, of one Report of one proxy."""
+    found: dict[PortRef, dict[str, int]] = {}
+    for edge in edges:
+        often = sum(edge.codes.values()) or edge.connections
+        if edge.direction == "outbound" and edge.service is not None and often:
+            callers = found.setdefault(edge.service, {})
+            source = names.node(edge.workload)
+            callers[source] = callers.get(source, 0) + often
+    return found
+
+
+def divided(sample: Sample, shares: Mapping[str, int]) -> Iterator[tuple[str, Sample]]:
+    """A sample of all callers together, as each one's: counts by their shares, which add up, and the times of all."""
+    total, reached = sum(shares.values()), 0
+    for source, share in shares.items():
+        begin, reached = reached, reached + share
+        yield (
+            source,
+            Sample(
+                requests=sample.requests * reached // total - sample.requests * begin // total,
+                failures=sample.failures * reached // total - sample.failures * begin // total,
+                latency=Histogram(sample.latency.buckets, sum_us=sample.latency.sum_us),
+            ),
+        )
 
 
 def _denied_edge(report: EdgeReport, mine: str, samples: Samples, mesh: Mesh) -> Edge:
