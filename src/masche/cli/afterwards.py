@@ -16,6 +16,7 @@ from signal import SIGKILL, SIGTERM
 from masche.agent.folders import Folders
 from masche.agent.processes import ProcessId, identify
 from masche.agent.stopping import stop_agent
+from masche.cli import machines
 
 _ALL_IS_WELL = "over"
 _PATIENCE = 30.0
@@ -64,6 +65,7 @@ def main(folder: Path) -> None:
         children.append(ProcessId(pid, started))
     _end(children[1:])
     stop_agent(Folders(folder), within=20.0)
+    machines.end(folder)
     _end(children[:1])
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import click
@@ -14,29 +14,42 @@ import click
 from masche.cli.act import Act, BrokenPromiseError, promise
 from masche.cli.acts import ACTS, await_shop, open_doors, open_shop
 from masche.cli.exits import Exit
+from masche.cli.machines import MachinesError, sweep, what_lacks
 from masche.cli.output import console, say
 from masche.cli.stage import SHOP, Stage, StageError
+
+PREFIX = "masche-demo-"
+"""How the names of its folders begin."""
 
 
 @click.command()
 @click.option("--fast", is_flag=True, help="Unattended: no pauses, and a promise that is not kept ends with code 1.")
 @click.option("--rate", type=click.IntRange(1, 500), default=50, show_default=True, help="Calls per second.")
+@click.option(
+    "--machines",
+    type=click.Choice(["1", "3"]),
+    default="1",
+    show_default=True,
+    help="Three simulated machines in three zones, with one Envoy each, instead of this one. Needs root.",
+)
 @click.option("--keep-logs", is_flag=True, help="Leave the folder with all logs behind.")
 @click.pass_context
-def demo(ctx: click.Context, *, fast: bool, rate: int, keep_logs: bool) -> None:
+def demo(ctx: click.Context, *, fast: bool, rate: int, machines: str, keep_logs: bool) -> None:
     """Start a small shop with a mesh around it, and show what the mesh does for it.
 
     Real processes, real proxies, real certificates, on loopback alone, in a folder that is removed at the end.
     """
-    folder = Path(tempfile.mkdtemp(prefix="masche-demo-"))
+    if machines != "1":
+        _prepare(ctx)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     stage = Stage(folder, rate=rate)
     try:
         with _interruptible():
-            ctx.exit(_play(stage, is_fast=fast))
+            ctx.exit(_play(stage, _open_machines if machines != "1" else _open, is_fast=fast))
     except KeyboardInterrupt:
         say()
         ctx.exit(Exit.OK if not fast else Exit.INTERRUPTED)
-    except (StageError, BrokenPromiseError) as error:
+    except (StageError, BrokenPromiseError, MachinesError) as error:
         say(f"✗ {error}", "bold red")
         ctx.exit(Exit.ERROR)
     finally:
@@ -61,15 +74,15 @@ def _interruptible() -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _play(stage: Stage, *, is_fast: bool) -> int:
+def _play(stage: Stage, open_all: Callable[[Stage], Sequence[Act]], *, is_fast: bool) -> int:
     began = time.monotonic()
-    _open(stage)
-    for number, act in enumerate(ACTS, 1):
+    acts = open_all(stage)
+    for number, act in enumerate(acts, 1):
         _announce(number, act)
         for line in act.play(stage):
             say(f"  ✓ {line}", "green")
         if not is_fast:
-            _pause(last=number == len(ACTS))
+            _pause(last=number == len(acts))
     total = stage.calls(0.0)
     say()
     promise(
@@ -84,7 +97,34 @@ def _play(stage: Stage, *, is_fast: bool) -> int:
     return Exit.OK
 
 
-def _open(stage: Stage) -> None:
+def _prepare(ctx: click.Context) -> None:
+    """Say what is lacking for machines, if anything; remove those of demonstrations that were killed."""
+    if lacking := what_lacks():
+        say(f"✗ {lacking}", "bold red")
+        ctx.exit(Exit.ERROR)
+    for left in sweep(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        shutil.rmtree(left, ignore_errors=True)
+        say(f"removed what a demonstration left that was killed ({left})", "dim")
+
+
+def _open_machines(stage: Stage) -> Sequence[Act]:
+    from masche.cli.machine_acts import PLACES, Shop
+
+    say("A shop on three machines with a mesh around it: a network namespace each, all of them here.", "bold")
+    shop = Shop(stage)
+    stage.start_control_plane()
+    say(f"dashboard: {stage.client.login_link()}")
+    stage.apply((SHOP / "shop.yaml").read_text())
+    with _progress() as show:
+        took = shop.open(show)
+    for zone, names in PLACES.items():
+        say(f"  {zone}, {shop.machines[zone].address}: {', '.join(names)}")
+    total = sum(map(len, PLACES.values()))
+    say(f"{total} workloads, each in a network namespace of its own, behind three Envoys; ready in {took:.1f} s")
+    return shop.acts()
+
+
+def _open(stage: Stage) -> Sequence[Act]:
     say("A shop with a mesh around it, on this machine alone.", "bold")
     if shutil.which("node") is None:
         say("(Node is not installed here, so orders runs in Python like the others)", "dim")
@@ -98,6 +138,7 @@ def _open(stage: Stage) -> None:
     say("six are behind an Envoy of their own; payment-2 has none: the library is in its process", "dim")
     open_doors(stage)
     say(f"the shop:  http://127.0.0.1:{stage.gateway_port}/   ({stage.rate} calls/s of customers on top)")
+    return ACTS
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ from masche.api.client import Client, DeniedError, RefusalError, UnreachableErro
 from masche.api.messages import Applied, Document, MeshStatus, ProxyStatus, RolloutState
 from masche.cli.afterwards import Afterwards
 from masche.cli.links import Links, in_a_thread
+from masche.cli.machines import Machine, Machines, opened
+from masche.cli.switch import Tap
 
 SHOP = Path(__file__).with_name("shop")
 NAMESPACE = "shop"
@@ -64,12 +66,14 @@ class Stage:
     rate: int = 50
     _ports: set[int] = field(default_factory=set[int])
     _running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict[str, "subprocess.Popen[bytes]"])
+    _agents: list["subprocess.Popen[bytes]"] = field(default_factory=list["subprocess.Popen[bytes]"])
     _app_ports: dict[str, int] = field(default_factory=dict[str, int])
     _plane_ports: tuple[int, int, int] = (0, 0, 0)
     gateway_port: int = 0
     lost_in_flight: int = 0
     _afterwards: Afterwards = field(init=False)
     _until_closed: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _listen: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self._afterwards = Afterwards(self.folder)
@@ -86,7 +90,8 @@ class Stage:
         if self._plane_ports == (0, 0, 0):
             self._plane_ports = (self.free_port(pair=True), self.free_port(), self.free_port())
         xds, api, metrics = self._plane_ports
-        words = ["up", "--xds-port", str(xds), "--api-port", str(api), "--metrics-port", str(metrics)]
+        words = ["up", "--listen", self._listen, "--xds-port", str(xds)]
+        words += ["--api-port", str(api), "--metrics-port", str(metrics)]
         self.start("control plane", words)
         self.until(self._answers, "the control plane did not answer", watch="control plane")
 
@@ -106,15 +111,20 @@ class Stage:
         labels: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        machine: Machine | None = None,
     ) -> None:
-        """Start one instance of a service behind its own sidecar; ``name`` is what it calls itself."""
+        """Start one instance of a service behind its own sidecar; ``name`` is what it calls itself.
+
+        On a simulated machine it is one of those that the machine's Envoy serves.
+        """
+        options = ("--placement", "node", *options) if machine else options
         words = ["run", "--service", service, "--namespace", NAMESPACE, *options]
         for key, value in (labels or {}).items():
             words += ["--label", f"{key}={value}"]
         if port:
             self._app_ports[name] = self.free_port()
             words += ["--port", f"http:{self._app_ports[name]}", "--health", "http:/healthz"]
-        self.start(name, [*words, "--", *command], {"REPLICA": name, **(env or {})})
+        self.start(name, [*words, "--", *command], {"REPLICA": name, **(env or {})}, machine=machine)
 
     def serve(
         self,
@@ -133,24 +143,63 @@ class Stage:
             words += ["--label", f"{key}={value}"]
         self.start(name, words, {"REPLICA": name, **(env or {})})
 
-    def start(self, name: str, words: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
-        """Start ``masche WORDS`` under a name, with its log in the folder."""
+    def start(
+        self,
+        name: str,
+        words: Sequence[str],
+        extra: Mapping[str, str] | None = None,
+        *,
+        machine: Machine | None = None,
+    ) -> None:
+        """Start ``masche WORDS`` under a name, here or on a simulated machine, with its log in the folder."""
+        self._running[name] = self._started(name, words, extra or {}, machine)
+        self._afterwards.note(self._running[name].pid)
+
+    def start_agent(self, machine: Machine) -> None:
+        """Start the agent of a simulated machine, which is ended with its machine, after all that runs there."""
+        words = ["agent", "--zone", machine.zone, "--address", machine.address]
+        self._agents.append(self._started(f"agent of {machine.zone}", words, {}, machine))
+
+    def _started(
+        self, name: str, words: Sequence[str], extra: Mapping[str, str], machine: Machine | None
+    ) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "masche", *words]
         with (self.folder / f"{name.replace(' ', '-')}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-m", "masche", *words],
+            return subprocess.Popen(  # noqa: S603 - our own program
+                machine.words(command) if machine else command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**self.environment(), **(extra or {})},
+                env={**self.environment(machine), **extra},
                 cwd=SHOP,
                 start_new_session=True,
             )
-        self._afterwards.note(self._running[name].pid)
 
-    def environment(self) -> dict[str, str]:
-        """What every process of the stage is started with."""
+    def pid(self, name: str) -> int:
+        """The process that was started under a name."""
+        return self._running[name].pid
+
+    def do(self, words: Sequence[str], *, machine: Machine | None = None, said: str = "") -> str:
+        """Run ``masche WORDS`` to its end, and return what it printed. Raises StageError when it failed."""
+        command = [sys.executable, "-m", "masche", *words]
+        done = subprocess.run(  # noqa: S603 - our own program
+            machine.words(command) if machine else command,
+            env=self.environment(machine),
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=False,
+        )
+        if done.returncode:
+            raise StageError(f"masche {words[0]}: {done.stderr.strip()[-300:]}")
+        return done.stdout
+
+    def environment(self, machine: Machine | None = None) -> dict[str, str]:
+        """What every process of the stage, or of one of its machines, is started with."""
         inherited = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-        return {**inherited, "MASCHE_DATA": str(self.folder), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        data = machine.data if machine else self.folder
+        return {**inherited, "MASCHE_DATA": str(data), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
     def start_gateway(self) -> None:
         """Start the way in for browsers."""
@@ -189,10 +238,12 @@ class Stage:
         for process in self._running.values():
             _ended(process)
         self._end_agent()
+        self._until_closed.close()
+        for process in self._agents:
+            _ended(process)
         if plane is not None:
             plane.terminate()
             _ended(plane)
-        self._until_closed.close()
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._afterwards.over()
@@ -275,6 +326,13 @@ class Stage:
             return {"status": 0, "error": str(error)}
 
     # -- between zones --------------------------------------------------------------------------------------------
+
+    def build(self, zones: Sequence[str], tap: Tap) -> Machines:
+        """Make simulated machines that last until the stage closes; the control plane is to listen for them."""
+        prefix = f"md{os.getpid() % 100_000}"
+        made = self._until_closed.enter_context(opened(self.folder, zones, prefix=prefix, tap=tap))
+        self._listen = made.home
+        return made
 
     def lay(self, zones: Sequence[str]) -> Links:
         """Lay links between zones, which carry until the stage closes."""
