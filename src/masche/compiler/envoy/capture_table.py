@@ -11,6 +11,7 @@ from hashlib import blake2b
 
 from masche.compiler.envoy.parts import early, header
 from masche.compiler.envoy.route_tables import answer, configuration, refs_of_outbound, table_of, virtual_host
+from masche.compiler.envoy.seated import is_shared
 from masche.compiler.remember import by_identity
 from masche.model.blob import Blob
 from masche.model.view import Outbound, View
@@ -36,32 +37,31 @@ def name(view: View) -> str:
 
 def table(view: View) -> Blob:
     """Return the table; encoded once for all that share it."""
-    made, named = _made(view.outbound), name(view)
-    if named not in made:
-        made[named] = _table(named, view.outbound)
-    return made[named]
+    made, named, is_node = _made(view.outbound), name(view), is_shared(view.vantage)
+    if (named, is_node) not in made:
+        made[named, is_node] = _table(named, view.outbound, is_node=is_node)
+    return made[named, is_node]
 
 
 @by_identity
-def _made(_outbounds: tuple[Outbound, ...]) -> dict[str, Blob]:
+def _made(_outbounds: tuple[Outbound, ...]) -> dict[tuple[str, bool], Blob]:
     """What was made of these ways so far: to look at a thousand of them again takes longer than all else."""
     return {}
 
 
 @lru_cache(maxsize=256)
-def _table(named: str, outbounds: tuple[Outbound, ...]) -> Blob:
+def _table(named: str, outbounds: tuple[Outbound, ...], *, is_node: bool) -> Blob:
     called = [each for each in outbounds if each.protocol.is_http and each.addresses]
-    hosts = [*map(_host, called), virtual_host("nobody", ("*",), answer(404, _NOBODY))]
+    hosts = [*(_host(each, is_node=is_node) for each in called), virtual_host("nobody", ("*",), answer(404, _NOBODY))]
     refs = frozenset(ref for each in called for ref in refs_of_outbound(each))
     return configuration(named, hosts, refs, _CHOOSING)
 
 
 @lru_cache(maxsize=65_536)
-def _host(outbound: Outbound) -> bytes:
+def _host(outbound: Outbound, *, is_node: bool) -> bytes:
     service = outbound.service
-    return virtual_host(
-        service.path, _domains(outbound), table_of(outbound.routes, f"{service.service}.{service.namespace}")
-    )
+    authority = f"{service.service}.{service.namespace}"
+    return virtual_host(service.path, _domains(outbound), table_of(outbound.routes, authority, is_shared=is_node))
 
 
 def _domains(outbound: Outbound) -> tuple[str, ...]:

@@ -43,14 +43,24 @@ def introduced(seated: Seated, identity: str) -> Body:
     """Return the network filter that says whose connection this is; the first of its chain."""
     said = [_said(CALLER, literal(str(seated.workload)))]
     if seated.is_shared:
-        said += [
-            # Carried on to the gateway of a detour, to which the caller shows its certificate as well.
-            {**_said(CERTIFICATE, literal(seated.certificate)), "shared_with_upstream": "TRANSITIVE"},
-            {**_said(PEER, literal(identity)), "shared_with_upstream": "ONCE"},
-            {**_said(SOURCE, _FROM), "shared_with_upstream": "ONCE"},
-            {**_said(ADDRESS, _FROM, factory="envoy.network.ip"), "shared_with_upstream": "ONCE"},
-        ]
+        said = introduction(str(seated.workload), seated.certificate, identity)
     return extension("envoy.filters.network.set_filter_state", _FILTER_STATE, {"on_new_connection": said})
+
+
+def introduction(workload: str = "", certificate: str = "", identity: str = "") -> list[dict[str, Json]]:
+    """Return all that is written down of a connection on a proxy that serves several workloads, in order."""
+    return [
+        _said(CALLER, literal(workload)),
+        # Carried on to the gateway of a detour, to which the caller shows its certificate as well.
+        {**_said(CERTIFICATE, literal(certificate)), "shared_with_upstream": "TRANSITIVE"},
+        {**_said(PEER, literal(identity)), "shared_with_upstream": "ONCE"},
+        {**_said(SOURCE, _FROM), "shared_with_upstream": "ONCE"},
+        {**_said(ADDRESS, _FROM, factory="envoy.network.ip"), "shared_with_upstream": "ONCE"},
+    ]
+
+
+INTRODUCTION = (CALLER, CERTIFICATE, PEER, SOURCE, ADDRESS)
+"""The keys of it."""
 
 
 def _said(key: str, value: str, *, factory: str = HASHABLE) -> dict[str, Json]:

@@ -168,9 +168,9 @@ def configuration(name: str, hosts: Iterable[bytes], refs: frozenset[Ref], more:
     return framing.blob(types.ROUTES, name, body, refs)
 
 
-def table_of(source: tuple[Route, ...], authority: str = "") -> bytes:
+def table_of(source: tuple[Route, ...], authority: str = "", *, is_shared: bool = False) -> bytes:
     """Return the routes of a virtual host, which rewrite the authority unless it is ``""``."""
-    return b"".join(routes(each, authority) for each in source)
+    return b"".join(routes(each, authority, is_shared=is_shared) for each in source)
 
 
 def refs_of_outbound(outbound: Outbound) -> frozenset[Ref]:

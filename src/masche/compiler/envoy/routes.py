@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import assert_never
 
-from masche.compiler.envoy import on_demand, spent
+from masche.compiler.envoy import copies, on_demand, spent
 from masche.compiler.envoy.cors import cors
 from masche.compiler.envoy.matches import Taken, route_match
 from masche.compiler.envoy.parts import fraction, header_changes
@@ -37,12 +37,15 @@ _WELL_KNOWN_PORTS = {"http": 80, "https": 443}
 
 
 @lru_cache(maxsize=65_536)
-def routes(source: Route, authority: str = "") -> bytes:
+def routes(source: Route, authority: str = "", *, is_shared: bool = False) -> bytes:
     """Return the fields ``routes`` (number 3) of a VirtualHost that carry out one Route, in order.
 
-    ``authority`` replaces the request's own, unless the Route itself rewrites it; "" leaves it as it came.
+    ``authority`` replaces the request's own, unless the Route itself rewrites it; "" leaves it as it came. On a proxy
+    that ``is_shared`` by several workloads copies are introduced anew.
     """
-    return b"".join(field(3, encode(ROUTE, {**_outer(source), **inner})) for inner in _inner(source, authority))
+    steps = _inner(source, authority)
+    some = map(copies.through, steps) if is_shared else steps
+    return b"".join(field(3, encode(ROUTE, {**_outer(source), **inner})) for inner in some)
 
 
 def routes_together(source: Route, chosen: Body) -> bytes:
