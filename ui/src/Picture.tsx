@@ -125,9 +125,11 @@ function Figures({ edge }: { edge: Edge }) {
   return (
     <>
       <text class="figures" y="-3">{perSecond(edge.rate.requestsPerSecond)} · {share(edge.rate.success)}</text>
-      {edge.isMtls
+      {edge.way === 'local' && <text class="figures dim" y="12.5">local · {late}</text>}
+      {edge.way === 'mixed' && <text class="figures dim" y="12.5">TLS, local · {late}</text>}
+      {edge.way === 'tls' && (edge.isMtls
         ? <><path class="lock" d="M-45,5.5 h8 v7 h-8 z M-43,5.5 v-2.2 a2,2 0 0 1 4,0 v2.2" /><text class="figures dim" x="6" y="12.5">p99 {late}</text></>
-        : <text class="figures plaintext" y="12.5">plain · {late}</text>}
+        : <text class="figures plaintext" y="12.5">plain · {late}</text>)}
     </>
   );
 }
@@ -149,10 +151,11 @@ function Box({ placed: { node, x, y } }: { placed: Placed }) {
   );
 }
 
-// A circle with a proxy beside it, a square with the mesh in its own process.
+// A circle with a proxy beside it, a diamond with the one of its machine, a square with the mesh in its own process.
 function Dot({ workload, x }: { workload: NodeWorkload; x: number }) {
   const tone = `dot ${dotTone(workload)}`;
   const title = <title>{workload.workload} {standings.value.get(workload.workload)?.state ?? workload.state}, {workload.placement}</title>;
+  if (workload.placement === 'node') return <path class={tone} d={`M${x},46.5 l5.5,5.5 l-5.5,5.5 l-5.5,-5.5 z`}>{title}</path>;
   return workload.placement === 'library'
     ? <rect class={tone} x={x - 4} y="48" width="8" height="8" rx="1">{title}</rect>
     : <circle class={tone} cx={x} cy="52" r="4.2">{title}</circle>;
@@ -160,9 +163,12 @@ function Dot({ workload, x }: { workload: NodeWorkload; x: number }) {
 
 function subtitle(node: Node): string {
   const kind = node.kind === 'service' ? node.namespace : `${node.kind} · ${node.namespace}`;
-  const inside = node.workloads.filter((each) => each.placement === 'library').length;
-  if (!inside) return kind;
-  return inside === node.workloads.length ? `${kind} · library` : `${kind} · ${inside} of ${node.workloads.length} library`;
+  const all = node.workloads.length;
+  const where = ['node', 'library'].flatMap((placement) => {
+    const some = node.workloads.filter((each) => each.placement === placement).length;
+    return some ? [some === all ? placement : `${some} of ${all} ${placement}`] : [];
+  });
+  return [kind, ...where].join(' · ');
 }
 
 // Its own health, or what its callers make of it when that is worse.

@@ -44,11 +44,18 @@ function Happened({ about }: { about?: string[] }) {
   );
 }
 
+// How its calls travel: who is called within a machine is known by its network namespace, and nothing is encrypted.
+function travels(edge: Edge): string {
+  if (edge.way === 'local') return 'within the machine, callers known by their network namespaces';
+  if (edge.way === 'mixed') return 'mutual TLS, and within the machine to instances that are near';
+  return edge.isMtls ? 'mutual TLS' : 'not encrypted';
+}
+
 function EdgeFacts({ edge }: { edge: Edge }) {
   return (
     <>
       <h2>{edge.source} → {edge.destination}:{edge.port}</h2>
-      <p class="dim">{edge.protocol}, {edge.isMtls ? 'mutual TLS' : 'not encrypted'}</p>
+      <p class="dim">{edge.protocol}, {travels(edge)}</p>
       <dl>
         <dt>requests</dt><dd>{perSecond(edge.rate.requestsPerSecond)}</dd>
         <dt>success</dt><dd>{share(edge.rate.success)}</dd>

@@ -2,17 +2,19 @@
 
 export interface Rate { requestsPerSecond: number; success: number; p50Ms: number; p95Ms: number; p99Ms: number }
 export type InstanceState = 'ADMITTED' | 'EJECTED' | 'PROBING' | 'UNHEALTHY' | 'DRAINING';
+// By mutual TLS, or within the one proxy of a machine.
+export type Way = 'tls' | 'local' | 'mixed';
 export interface CallerView {
   zone: string; weight: number; state: InstanceState; untilAt: number; reason: string;
   latencyMs: number; serviceMs: number; networkMs: number; isDryRun: boolean;
 }
 export interface EdgeEndpoint {
   workload: string; zone: string; rate: Rate; weight: number; isEjected: boolean;
-  state: InstanceState; untilAt: number; reason: string; callers: CallerView[];
+  state: InstanceState; untilAt: number; reason: string; callers: CallerView[]; way: Way;
 }
 export interface Edge {
   source: string; destination: string; port: number; protocol: string; rate: Rate; isMtls: boolean;
-  deniedPerSecond: number; endpoints: EdgeEndpoint[]; panic: string;
+  deniedPerSecond: number; endpoints: EdgeEndpoint[]; panic: string; way: Way;
 }
 export interface Edges { at: number; window: number; edges: Edge[] }
 export interface ZoneLink {
