@@ -47,8 +47,14 @@ def test_a_range_that_goes_somewhere_already_is_not_taken():
     first = free(TAG, ())
     second = free(TAG, (IPv4Network("0.0.0.0/0"), IPv4Network(f"{first.address(77)}/32")))
     assert not first.v4.overlaps(second.v4)
-    with pytest.raises(RangeError):
-        free(TAG, (IPv4Network("10.0.0.0/8"),))
+
+
+def test_where_one_private_network_is_routed_as_a_whole_the_next_one_serves():
+    ten, second, third = (IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "100.64.0.0/10"))
+    assert free(TAG, (ten,)).v4.subnet_of(second)
+    assert free(TAG, (ten, second)).v4.subnet_of(third)
+    with pytest.raises(RangeError, match="--address-range"):
+        free(TAG, (ten, second, third))
 
 
 def test_ranges_of_ipv6_are_local_and_differ_from_host_to_host():

@@ -14,8 +14,9 @@ from masche.model.refs import Name
 GATEWAY = 1
 """The number of the bridge itself."""
 
-FIRST_CHOICES = range(101, 250)
-"""What stands in 10.N.0.0/16 when nobody says which range to take: above what home and office networks like."""
+CHOICES = ((10, range(101, 250)), (172, range(20, 32)), (100, range(64, 128)))
+"""What stands in A.B.0.0/16 when nobody says which range to take: of 10.0.0.0/8 what home and office networks like
+least, then, where all of that is routed, of 172.16.0.0/12 and of 100.64.0.0/10."""
 
 LONGEST_PREFIX, SHORTEST_PREFIX = 28, 8
 """A range holds at least 13 workloads."""
@@ -74,14 +75,14 @@ def free(tag: str, routed: Iterable[IPv4Network]) -> Range:
     for v4 in _choices(tag):
         if not any(v4.overlaps(network) for network in known):
             return Range(v4, _unique_local(tag))
-    raise RangeError("this machine has routes to all of 10.101.0.0 to 10.249.255.255: say --address-range")
+    raise RangeError("this machine has routes to every range that would do: give the agent an --address-range")
 
 
 def _choices(tag: str) -> Iterator[IPv4Network]:
-    first = int(tag, 16) % len(FIRST_CHOICES)
-    for step in range(len(FIRST_CHOICES)):
-        second = FIRST_CHOICES[(first + step) % len(FIRST_CHOICES)]
-        yield IPv4Network(f"10.{second}.0.0/16")
+    for first, seconds in CHOICES:
+        start = int(tag, 16) % len(seconds)
+        for second in (*seconds[start:], *seconds[:start]):
+            yield IPv4Network(f"{first}.{second}.0.0/16")
 
 
 def _unique_local(tag: str) -> IPv6Network:
