@@ -84,7 +84,7 @@ def run(
     reach it, leaving is orderly, and its exit code is ours. Without --port it is a job: it calls, nobody calls it.
     With --placement library there is no proxy: COMMAND uses xds:/// and xDS credentials of gRPC (docs/grpc.md). With
     --placement node, or --capture, it gets a network namespace instead, whose connections all go to the proxy, and
-    calls services by their names (docs/node.md).
+    calls services by their names (docs/capture.md).
     """
     asked.check(placement, is_strict=strict)
     from masche.agent.options import RunOptions
