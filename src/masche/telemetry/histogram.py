@@ -21,9 +21,9 @@ _STEPS = 1 << _BITS
 
 def bucket(us: float) -> int:
     """The index of the bucket that holds a value."""
-    value = int(min(max(us, 0.0), LARGEST_US))
-    shift = max(0, value.bit_length() - _BITS - 1)
-    return shift * _STEPS + (value >> shift)
+    value = int(us) if 0.0 < us < LARGEST_US else LARGEST_US if us > 0.0 else 0
+    shift = value.bit_length() - _BITS - 1
+    return value if shift <= 0 else shift * _STEPS + (value >> shift)
 
 
 def bounds(index: int) -> tuple[int, int]:

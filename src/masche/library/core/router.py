@@ -128,7 +128,7 @@ def plain(request: Request) -> "Names | None":
         return None
     if not request.headers:
         return _names_of(())
-    said, values = zip(*request.headers, strict=True)
+    said, values = zip(*request.headers)  # noqa: B905 - a header is always a pair, and being strict costs as much again
     names, text = _names_of(said), "".join(values)
     if not names.are_plain or not text.isprintable() or len(text) > _FEW_BYTES:
         return None

@@ -19,8 +19,6 @@ from masche.traffic.outcome import Outcome
 MOST: Final = 200_000
 """So many entries wait to be collected."""
 
-_ERRORS: Final = frozenset({Outcome.FAILURE, Outcome.REFUSED, Outcome.TIMEOUT})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -67,8 +65,9 @@ class Measures:
 
     def collect(self, into: "Sums") -> None:
         """Add up what was counted since the last time."""
+        take, add = self._calls.popleft, into.add
         for _ in range(len(self._calls)):
-            into.add(self._calls.popleft())
+            add(take())
 
     def standings(self) -> tuple[Standing, ...]:
         """How instances stand now."""
@@ -112,23 +111,23 @@ class Sums:
 
     def add(self, entry: Called | Tried | Received) -> None:
         """Add one."""
-        match entry:
-            case Called():
-                _add(self._edges[entry.cluster, "", ""], entry)
-            case Received():
-                _add(self._edges["", entry.peer, entry.rule], entry)
-            case Tried():
-                self._try(entry)
+        if isinstance(entry, Called):
+            _add(self._edges[entry.cluster, "", ""], entry)
+        elif isinstance(entry, Tried):
+            self._try(entry)
+        else:
+            _add(self._edges["", entry.peer, entry.rule], entry)
 
     def _try(self, tried: Tried) -> None:
         """A try that its caller gave up says nothing of the instance, good or bad: it is not told."""
-        if tried.outcome is Outcome.CANCELLED:
+        outcome = tried.outcome
+        if outcome.is_cancelled:
             return
         seen = self._tries[tried.cluster, tried.address]
         seen.requests += 1
-        if tried.outcome in _ERRORS:
+        if outcome.is_fault:
             seen.errors += 1
-            seen.timeouts += tried.outcome is Outcome.TIMEOUT
+            seen.timeouts += outcome is Outcome.TIMEOUT
             return
         seen.latency.record(tried.seconds * 1e6)
         if tried.service_seconds >= 0:
