@@ -209,5 +209,5 @@ def test_a_machine_that_ends_in_order_leaves_nothing_registered(lonely: Mesh) ->
     lonely.await_ready(orders)
     orders.terminate()
     assert orders.wait() in {0, 143}
-    until(lambda: not lonely.status().proxies, "nothing is registered", within=5)
+    until(lambda: not lonely.status().proxies, "nothing is registered, long before a lease ends", within=10)
     assert stop_agent(Folders(lonely.data))

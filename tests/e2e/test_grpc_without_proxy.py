@@ -140,10 +140,10 @@ def test_a_policy_denies_and_lifting_it_allows(mesh: Mesh, web: Program, proxied
 
     assert code() == "OK"
     mesh.apply(DENY)
-    until(lambda: code() == "PERMISSION_DENIED", "the policy holds", within=2)
+    until(lambda: code() == "PERMISSION_DENIED", "the policy holds")
     assert code("/tests.Greeter/Echo") == "OK"
     mesh.delete(Kind.AUTHORIZATION_POLICY, "not-web")
-    until(lambda: code() == "OK", "the policy is lifted", within=2)
+    until(lambda: code() == "OK", "the policy is lifted")
 
 
 def test_a_replica_comes_and_goes_while_calls_go_on_and_none_fails(mesh: Mesh, web: Program, orders: Instance):
