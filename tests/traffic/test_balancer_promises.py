@@ -15,7 +15,6 @@ from masche.testing.check_balancer import (
 )
 from masche.traffic.balancer import Balancer
 from masche.traffic.chance import Chance
-from masche.traffic.load import Outstanding
 from masche.traffic.membership import Endpoint, Membership
 from masche.traffic.peak_ewma import PeakGauge
 from masche.traffic.pickers.chosen_by_chance import ChosenByChance
@@ -23,6 +22,7 @@ from masche.traffic.pickers.maglev import Maglev
 from masche.traffic.pickers.picker import NOBODY, Picker, Ready
 from masche.traffic.pickers.ring_hash import RingHash
 from masche.traffic.pickers.round_robin import RoundRobin, WeightedRoundRobin
+from traffic.outstanding import Outstanding
 
 SEEDS = range(2)
 BLIND: list[type[Picker]] = [RoundRobin, WeightedRoundRobin, ChosenByChance]

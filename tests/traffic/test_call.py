@@ -1,5 +1,6 @@
 """One call as a state machine: whatever the edge tells it, everything is settled once and there is one answer."""
 
+from dataclasses import replace
 from math import inf
 from random import Random
 
@@ -172,8 +173,9 @@ def test_an_instance_that_is_unhealthy_is_not_tried_by_copies_either():
         made = callee.start(now=float(now), rng=Random(1), method="GET", tried={"a", "b"})
         assert made is not None
         callee.settle(made, Outcome.FAILURE, now=now + 0.1)
-    membership = callee.balancer.membership.with_health("c", Health.UNHEALTHY, now=3.0)
-    callee.members(membership, now=3.0)
+    endpoints = callee.balancer.membership.endpoints
+    unwell = (replace(each, health=Health.UNHEALTHY) if each.id == "c" else each for each in endpoints)
+    callee.members(callee.balancer.membership.updated(unwell, now=3.0), now=3.0)
     assert callee.copy(now=10.0, method="GET") is None
 
 

@@ -17,11 +17,11 @@ from masche.traffic.callee import Callee, CallRules
 from masche.traffic.deadline import Deadline
 from masche.traffic.ejection import State
 from masche.traffic.hedging import Hedger, HedgeRules
-from masche.traffic.load import Outstanding
 from masche.traffic.membership import Membership, Rules
 from masche.traffic.outcome import Outcome
 from masche.traffic.pickers.round_robin import WeightedRoundRobin
 from masche.traffic.pickers.told import Told
+from traffic.outstanding import Outstanding
 
 SHORT = SlowReplica(lead=5.0, slow_for=8.0, tail=5.0)
 

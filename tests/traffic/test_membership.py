@@ -53,8 +53,8 @@ def test_nothing_changed_is_the_same_object(endpoints: list[Endpoint], now: floa
 
 def test_who_stays_keeps_its_time_and_who_comes_back_begins_again() -> None:
     first = Membership().updated([Endpoint(id="a"), Endpoint(id="b")], now=1.0)
-    ejected = first.with_health("a", Health.EJECTED, now=5.0)
-    back = ejected.with_health("a", Health.ADMITTED, now=9.0)
+    ejected = first.updated([Endpoint(id="a", health=Health.EJECTED), Endpoint(id="b")], now=5.0)
+    back = ejected.updated([Endpoint(id="a"), Endpoint(id="b")], now=9.0)
     assert [each.admitted_at for each in first.endpoints] == [1.0, 1.0]
     assert [each.admitted_at for each in back.endpoints] == [9.0, 1.0]
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masche.traffic.load import OutstandingGauge
 from masche.traffic.membership import Endpoint
 from masche.traffic.pickers.chosen_by_chance import ChosenByChance
 from masche.traffic.pickers.hashing import key_of
@@ -17,6 +16,7 @@ from masche.traffic.pickers.picker import Picker, Ready
 from masche.traffic.pickers.ring_hash import RingHash
 from masche.traffic.pickers.round_robin import RoundRobin, WeightedRoundRobin
 from masche.traffic.pickers.two_choices import TwoChoices
+from traffic.outstanding import OutstandingGauge
 
 ALL: list[Callable[[], Picker]] = [
     TwoChoices,

@@ -35,10 +35,6 @@ class Rotation:
     renew_at: float
     failures: int = 0
 
-    def is_expired(self, *, now: float) -> bool:
-        """Whether the certificate is of no use any more."""
-        return now >= self.expires_at
-
     def next_deadline(self) -> float:
         """When to ask for a new certificate."""
         return self.renew_at

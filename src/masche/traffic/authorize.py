@@ -52,12 +52,8 @@ def _first(policies: Sequence[Policy], decision: Decision, call: Call, holds: Ho
     )
 
 
-def rule_matches(rule: Rule, call: Call, *, decision: Decision) -> bool:
-    """Any of the sources, any of the operations, all of ``when``."""
-    return _matches(rule, call, _denies if decision is Decision.DENY else _allows)
-
-
 def _matches(rule: Rule, call: Call, holds: Holds) -> bool:
+    """Any of the sources, any of the operations, all of ``when``."""
     return (
         _any(rule.sources, call, holds)
         and _any(rule.operations, call, holds)

@@ -102,7 +102,7 @@ class Concurrency:
 
     def __repr__(self) -> str:
         measuring = ", measuring the min RTT" if self._measuring_until else ""
-        rtt = f"{self._min_rtt * 1e3:.3g} ms" if self._min_rtt else "unknown"
+        rtt = f"{self.min_rtt * 1e3:.3g} ms" if self.min_rtt else "unknown"
         return f"<Concurrency {self.under_way} of {self.limit}, min RTT {rtt}{measuring}>"
 
     @property

@@ -122,10 +122,6 @@ class Membership:
         after = Membership.of(_since(before.get(each.id), each, now) for each in endpoints)
         return self if after == self else after
 
-    def with_health(self, id: str, health: Health, *, now: float) -> "Membership":  # noqa: A002 - as above
-        """Return the membership with one endpoint's health changed; the same object when it is not."""
-        return self.updated((replace(e, health=health) if e.id == id else e for e in self.endpoints), now=now)
-
     def candidates(self, rules: Rules, *, now: float) -> Candidates:
         """Return who may be called ``now``: who is admitted, or everyone who is not leaving when these are too few."""
         staying = [each for each in self.endpoints if each.health is not Health.DRAINING] or list(self.endpoints)

@@ -19,9 +19,6 @@ TIMED_OUT = "upstream request timeout"
 _GRPC = {400: "13", 401: "16", 403: "7", 404: "12", 429: "14", 502: "14", 503: "14", 504: "14"}
 """Envoy's ``Grpc::Utility::httpToGrpcStatus``; what is not in here is UNKNOWN, 2."""
 
-_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))
-"""What a ``grpc-message`` may hold as it is (gRPC over HTTP2, "Percent-Encoded")."""
-
 
 def is_grpc(headers: Headers) -> bool:
     """Is this a gRPC call? By its content type, as Envoy tells it."""
