@@ -17,7 +17,7 @@ from masche.control.options import UpOptions
 from masche.control.parts import Ground, Parts, assemble
 from masche.control.plane import ControlPlane
 from masche.identity.admission import Admission
-from masche.identity.authority import Authority
+from masche.identity.authority import Authority, Issuance, Refusal
 from masche.identity.credential import Machines
 from masche.link.messages import (
     FromAgent,
@@ -117,6 +117,8 @@ class Plant:
     socket: Path
     tasks: asyncio.TaskGroup
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    audited: list[Issuance | Refusal] = field(default_factory=list)
+    """What the authority was asked for, and what became of it."""
 
     def channel(self) -> grpc.aio.Channel:
         """A connection of this machine's own agent."""
@@ -236,7 +238,8 @@ async def plant(
     """Run one. ``work`` chooses what of it runs; ``more`` are fields of UpOptions."""
     kept = store or MemoryStore()
     options = UpOptions(data=folder, xds_port=0, api_port=0, metrics_port=0, **more)
-    authority = Authority.open(folder / "authority", DOMAIN, now=time.time(), audit=lambda _: None)
+    audited: list[Issuance | Refusal] = []
+    authority = Authority.open(folder / "authority", DOMAIN, now=time.time(), audit=audited.append)
     machines = Machines(kept, authority)
     await machines.load()
     ground = Ground(options=options, store=kept, authority=authority, machines=machines, wall=time.time, now=now)
@@ -255,7 +258,7 @@ async def plant(
         await doors.open(parts.agents, parts.streams, joining, domain=DOMAIN)
         running = [tasks.create_task(each) for each in work(parts)]
         plane = ControlPlane.of(parts, link_address=doors.address, joining_address=doors.joining_address)
-        made = Plant(parts, plane, kept, doors, folder / SOCKET, tasks)
+        made = Plant(parts, plane, kept, doors, folder / SOCKET, tasks, audited=audited)
         try:
             yield made
         finally:

@@ -11,8 +11,10 @@ import pytest
 from control.plant import Agent, Plant, eventually, plant, service, sidecar
 from control.test_agents import Silent, identities, join
 from masche.control import enrolling as module
+from masche.control.agents import REFUSALS_AT_ONCE
 from masche.control.sessions import Outbox
 from masche.identity import keys
+from masche.identity.authority import Refusal
 from masche.identity.join import Grant
 from masche.link.messages import (
     MAX_MESSAGE_BYTES,
@@ -143,7 +145,22 @@ async def test_a_machine_runs_only_whom_its_credential_permits_and_is_signed_onl
         assert await signed(WEB) == ["spiffe://mesh.local/ns/shop/sa/web"]
         with pytest.raises(RefusedError, match="not registered"):
             await signed(STOCK)
-    assert [message for message in mesh.happened("sign-refused") if "shop/stock" in message]
+    [told] = mesh.happened("sign-refused")
+    assert "machine m9 was refused a certificate of shop/stock for node~m9" in told
+    [refusal] = [each for each in mesh.audited if isinstance(each, Refusal)]
+    assert (str(refusal.identity), refusal.why) == ("spiffe://mesh.local/machine/m9", told)
+
+
+async def test_a_machine_that_asks_again_and_again_for_what_is_not_its_own_fills_no_disk(mesh: Plant) -> None:
+    await join(mesh, "m9", Grant())
+    request = keys.signing_request(keys.generate())
+    async with mesh.agent("m9", local=False) as agent:
+        await agent.enrols(node("web", machine="m9"))
+        for _ in range(3 * REFUSALS_AT_ONCE):
+            with pytest.raises(RefusedError):
+                await mesh.parts.agents.sign(agent.peer, SignRequest(proxy="node~m9", workload=STOCK, csr=request))
+    assert len(mesh.happened("sign-refused")) < 2 * REFUSALS_AT_ONCE
+    assert sum(isinstance(each, Refusal) for each in mesh.audited) == len(mesh.happened("sign-refused"))
 
 
 async def test_a_machine_is_signed_nothing_for_the_workloads_of_another_machines_node(mesh: Plant) -> None:

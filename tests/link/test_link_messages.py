@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from link.plane import hello, proxy, scope
 from masche.link import messages
-from masche.link.messages import MessageError, ProxyState, Report, SignRequest, Verdict
+from masche.link.messages import MessageError, ProxyState, Report, Scope, ScopeService, SignRequest, Verdict
 from masche.model.refs import Name, PortRef
+from masche.model.view import Protocol
 from masche.telemetry import histogram
 
 
@@ -50,6 +51,25 @@ def test_a_field_that_an_older_version_does_not_send_has_its_default() -> None:
 def test_a_wrong_value_is_a_message_error(change: dict[str, object]) -> None:
     with pytest.raises(MessageError):
         messages.from_agent(msgspec.msgpack.encode(raw(proxy("p1")) | change))
+
+
+def test_the_scope_of_a_large_mesh_can_be_told() -> None:
+    services = tuple(
+        ScopeService(
+            port=PortRef("a-namespace", f"service-{number}", 80),
+            protocol=Protocol.HTTP,
+            name=f"service-{number}",
+            hosts=tuple(f"service-{number}.a-namespace.{suffix}" for suffix in ("svc", "mesh", "svc.cluster.local")),
+            addresses=("240.64.100.100", "fd6d:6173:6368::100:100"),
+        )
+        for number in range(10_000)
+    )
+    told = Scope(proxy="node~m1", workload=Name("shop", "web"), services=services)
+    data = messages.encode(told)
+    assert len(data) > messages.MAX_MESSAGE_BYTES
+    assert messages.from_control(data) == told
+    with pytest.raises(MessageError, match="at most"):
+        messages.from_control(b"x" * (messages.MAX_SCOPE_BYTES + 1))
 
 
 def test_a_message_that_is_too_long_is_neither_sent_nor_read() -> None:

@@ -280,4 +280,4 @@ class LinkClient:
 
 def _channel(target: Target) -> grpc.aio.Channel:
     presented = target.presented() if target.presented else None
-    return transport.channel(target.address, presented, max_receive_bytes=messages.MAX_MESSAGE_BYTES)
+    return transport.channel(target.address, presented, max_receive_bytes=messages.MAX_SCOPE_BYTES)

@@ -19,7 +19,10 @@ PROTOCOL_VERSION: Final = 1
 """Raised only by a change that an older peer could misread."""
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
-"""No message of the stream, and no Report, may be longer."""
+"""No message of an agent, and no Report, may be longer."""
+
+MAX_SCOPE_BYTES: Final = 8 << 20
+"""A Scope grows with the mesh, by some 200 bytes for each port of a Service; this is the most of a control plane."""
 
 MAX_JOIN_BYTES: Final = 64 << 10
 """No message that needs no client certificate (Join, Renew) may be longer."""
@@ -374,9 +377,9 @@ _CONTROL_TAGS: Final = frozenset({"accepted", "refused", "scope", "drained", "bu
 def encode(message: Struct) -> bytes:
     """The bytes of any message. Raises MessageError when they would be longer than a peer takes."""
     data = _encoder.encode(message)
-    if len(data) > MAX_MESSAGE_BYTES:
-        kind = type(message).__name__
-        raise MessageError(f"{kind} has {len(data)} bytes, more than the {MAX_MESSAGE_BYTES} that may be sent")
+    limit = MAX_SCOPE_BYTES if isinstance(message, Scope) else MAX_MESSAGE_BYTES
+    if len(data) > limit:
+        raise MessageError(f"{type(message).__name__} has {len(data)} bytes, more than the {limit} that may be sent")
     return data
 
 
@@ -387,7 +390,9 @@ def from_agent(data: bytes) -> FromAgent | None:
 
 def from_control(data: bytes) -> FromControl | None:
     """Read a message of the control plane; None for a kind of a newer version. Raises MessageError."""
-    return _read(data, _from_control) if _kind(data) in _CONTROL_TAGS else None
+    if _kind(data, limit=MAX_SCOPE_BYTES) not in _CONTROL_TAGS:
+        return None
+    return _read(data, _from_control, limit=MAX_SCOPE_BYTES)
 
 
 def decode(data: bytes, kind: type[T], *, limit: int = MAX_MESSAGE_BYTES) -> T:
@@ -395,8 +400,8 @@ def decode(data: bytes, kind: type[T], *, limit: int = MAX_MESSAGE_BYTES) -> T:
     return _read(data, msgspec.msgpack.Decoder(kind), limit=limit)
 
 
-def _kind(data: bytes) -> str:
-    return _read(data, _tag).type
+def _kind(data: bytes, *, limit: int = MAX_MESSAGE_BYTES) -> str:
+    return _read(data, _tag, limit=limit).type
 
 
 def _read(data: bytes, decoder: "msgspec.msgpack.Decoder[T]", *, limit: int = MAX_MESSAGE_BYTES) -> T:
