@@ -18,6 +18,7 @@ from rig.record import RESULTS, Record, percentile
 
 from masche.model.view import Retry
 from masche.testing.antagonists import Antagonists, Chooser
+from masche.testing.outstanding import Outstanding
 from masche.testing.scenarios import (
     BrownOut,
     Flip,
@@ -35,7 +36,6 @@ from masche.traffic.budget import BudgetRules, RetryBudget
 from masche.traffic.callee import Callee, CallRules
 from masche.traffic.ejection import EjectionRules
 from masche.traffic.hedging import Hedger, HedgeRules
-from masche.traffic.load import Outstanding
 from masche.traffic.membership import Membership, Rules
 from masche.traffic.pickers.round_robin import RoundRobin, WeightedRoundRobin
 from masche.traffic.pickers.told import Told

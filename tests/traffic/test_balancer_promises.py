@@ -13,6 +13,7 @@ from masche.testing.check_balancer import (
     check_panic,
     check_recovery,
 )
+from masche.testing.outstanding import Outstanding
 from masche.traffic.balancer import Balancer
 from masche.traffic.chance import Chance
 from masche.traffic.membership import Endpoint, Membership
@@ -22,7 +23,6 @@ from masche.traffic.pickers.maglev import Maglev
 from masche.traffic.pickers.picker import NOBODY, Picker, Ready
 from masche.traffic.pickers.ring_hash import RingHash
 from masche.traffic.pickers.round_robin import RoundRobin, WeightedRoundRobin
-from traffic.outstanding import Outstanding
 
 SEEDS = range(2)
 BLIND: list[type[Picker]] = [RoundRobin, WeightedRoundRobin, ChosenByChance]

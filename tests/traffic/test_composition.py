@@ -10,6 +10,7 @@ import pytest
 
 from masche.model.view import Retry
 from masche.testing.antagonists import Antagonists, Chooser, Ramp
+from masche.testing.outstanding import Outstanding
 from masche.testing.scenarios import BrownOut, SlowReplica, Storm, brown_out, members, slow_replica, storm
 from masche.testing.virtual_calls import Answer, Caller, World
 from masche.traffic.balancer import Balancer
@@ -21,7 +22,6 @@ from masche.traffic.membership import Membership, Rules
 from masche.traffic.outcome import Outcome
 from masche.traffic.pickers.round_robin import WeightedRoundRobin
 from masche.traffic.pickers.told import Told
-from traffic.outstanding import Outstanding
 
 SHORT = SlowReplica(lead=5.0, slow_for=8.0, tail=5.0)
 

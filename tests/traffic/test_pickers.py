@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from masche.testing.outstanding import OutstandingGauge
 from masche.traffic.membership import Endpoint
 from masche.traffic.pickers.chosen_by_chance import ChosenByChance
 from masche.traffic.pickers.hashing import key_of
@@ -16,7 +17,6 @@ from masche.traffic.pickers.picker import Picker, Ready
 from masche.traffic.pickers.ring_hash import RingHash
 from masche.traffic.pickers.round_robin import RoundRobin, WeightedRoundRobin
 from masche.traffic.pickers.two_choices import TwoChoices
-from traffic.outstanding import OutstandingGauge
 
 ALL: list[Callable[[], Picker]] = [
     TwoChoices,

@@ -15,15 +15,15 @@ class OutstandingGauge:
     def __repr__(self) -> str:
         return f"<{self.outstanding} outstanding>"
 
-    def cost(self, *, now: float, capacity: float = 1.0) -> float:
+    def cost(self, *, now: float, capacity: float = 1.0) -> float:  # noqa: ARG002 - time is part of the Protocol
         """What is under way relative to its capacity, plus one: idle instances are all alike."""
         return self.outstanding / capacity + 1.0
 
-    def start(self, ticket: Ticket, *, now: float) -> None:
+    def start(self, ticket: Ticket, *, now: float) -> None:  # noqa: ARG002 - only the number counts here
         """One more."""
         self.outstanding += 1
 
-    def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:
+    def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:  # noqa: ARG002 - only the number counts
         """One less."""
         self.outstanding -= 1
 
