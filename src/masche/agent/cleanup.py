@@ -17,7 +17,7 @@ from masche.agent import leftovers
 from masche.agent.capture import apply
 from masche.agent.capture.apply import CaptureError
 from masche.agent.capture.host import Host
-from masche.agent.envoy import Place, adopt
+from masche.agent.envoy import Place, left_behind, read_record
 from masche.agent.folders import FolderError, Folders
 from masche.agent.launch import ALREADY_RUNNING
 from masche.agent.processes import Handle
@@ -67,6 +67,8 @@ async def _cleanup(folders: Folders, say: Say) -> int:
             async with asyncio.timeout(ENDED_WITHIN):
                 await envoy.wait()
         envoy.close()
+    if record := read_record(Place(folder=folders.node, admin=folders.sockets / "node.admin")):
+        record.line.clear(folders.sockets / "node.admin")
     host = Host(folders.data, file=folders.hosts)
     traces = _traces(host)
     await host.cleanup()
@@ -88,7 +90,7 @@ def _users(folders: Folders) -> Iterator[str]:
 def _envoys(folders: Folders) -> Iterator[tuple[Path, Handle]]:
     """The Envoys that an agent left behind, and the folders of those whom they served."""
     for folder in (*_seats(folders), folders.node):
-        if handle := adopt(Place(folder=folder, admin=folder / "unused")):
+        for handle in left_behind(Place(folder=folder, admin=folder / "unused")):
             yield folder, handle
 
 

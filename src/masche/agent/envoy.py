@@ -218,6 +218,13 @@ def adopt(place: Place) -> Handle | None:
     return record and held(place, record.process)
 
 
+def left_behind(place: Place) -> tuple[Handle, ...]:
+    """Every Envoy that earlier agents left here: the one that serves, and one that it was about to replace."""
+    record = read_record(place)
+    found = (held(place, each) for each in (record.process, record.before) if each) if record else ()
+    return tuple(each for each in found if each)
+
+
 def held(place: Place, process: ProcessId) -> Handle | None:
     """Take hold of an Envoy of this place, if that is what it still is."""
     handle = Handle.open(process)
