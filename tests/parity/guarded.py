@@ -10,15 +10,23 @@ from ssl import SSLContext
 
 from live.client import Answer
 from live.mesh import PROXIES, Live, free_port
-from masche.compiler.envoy import inbound, rbac
+from masche.compiler.envoy import inbound, neighbours, rbac
+from masche.compiler.envoy.carried import CALLED, inside
+from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER
+from masche.compiler.envoy.inbound import Served
+from masche.compiler.envoy.managers import tcp_proxy
+from masche.compiler.envoy.parts import address
+from masche.compiler.envoy.peer import introduced
+from masche.compiler.envoy.seated import Seated
 from masche.identity.spiffe import SpiffeId
 from masche.model.blob import Blob
 from masche.model.refs import Name
 from masche.model.vantage import Seat, SeatPort
 from masche.model.view import Inbound, InboundPort, MtlsMode, Policy, Protocol
 from masche.wire import framing, types
+from masche.wire.framing import field, text
 from masche.wire.messages import Body, encode
-from parity.policies import Case
+from parity.policies import CALLERS, ODD_CALLERS, Case
 from parity.raw import Line
 
 CASE = "x-case"
@@ -42,7 +50,12 @@ class Guarded:
 
     def load(self, held: Sequence[tuple[Policy, ...]]) -> None:
         """Guard by these policies, each of its own route, and by no others."""
-        self._live.hold(CALLEE, [blob for seat in self._seats.values() for blob in _blobs(seat, held)])
+        self._live.hold(CALLEE, [blob for seat in self._seats.values() for blob in self._blobs(seat, held)])
+
+    def _blobs(self, seat: Seat, held: Sequence[tuple[Policy, ...]]) -> Iterator[Blob]:
+        served = _served(seat, is_shared=False)
+        yield inbound.listener(served)
+        yield _table(served, held)
 
     def ask(self, case: Case, index: int) -> Answer:
         """Send the request of a case to the route of this number."""
@@ -66,10 +79,58 @@ class Guarded:
             line.close()
 
 
+class GuardedNeighbours(Guarded):
+    """The same for callers of the very proxy, who show nothing: a listener for each says whose its connections are.
+
+    Nobody is unknown to it, so there are no cases of callers in plaintext.
+    """
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(live)
+        self._doors = {
+            (seat.bind, caller): free_port() for seat in self._seats.values() for caller in (*CALLERS, *ODD_CALLERS)
+        }
+
+    def _line(self, case: Case) -> Line:
+        key = (case.family, case.source, case.caller)
+        if key not in self._lines:
+            bind = self._seats[case.family].bind
+            self._lines[key] = Line((bind, self._doors[bind, case.caller]), None, case.source)
+        return self._lines[key]
+
+    def _blobs(self, seat: Seat, held: Sequence[tuple[Policy, ...]]) -> Iterator[Blob]:
+        served = _served(seat, is_shared=True)
+        yield neighbours.listener(served)
+        yield _table(served, held)
+        name = f"to-{seat.bind}"
+        within, metadata = neighbours.endpoint(str(seat.workload), seat.bind, served.port.mesh_port)
+        endpoint = field(1, field(1, within)) + field(3, metadata)
+        yield framing.blob(types.ENDPOINTS, name, text(1, name) + field(2, field(2, endpoint)))
+        cluster: Body = {
+            "name": name,
+            "type": "EDS",
+            "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
+            "transport_socket": inside(RAW_BUFFER, CALLED),
+        }
+        yield framing.blob(types.CLUSTER, name, encode(CLUSTER, cluster), eds_name=name)
+        for (bind, caller), port in self._doors.items():
+            if bind == seat.bind:
+                yield _door(name, address(bind, port), caller)
+
+
+def _door(cluster: str, at: Body, caller: str) -> Blob:
+    """A listener whose connections are all of one caller's."""
+    seated = Seated(workload=Name("shop", "caller"), is_shared=True)
+    filters = [introduced(seated, f"spiffe://{caller}"), tcp_proxy(cluster, ((cluster, 1),), (), 3600)]
+    name = f"{cluster}/{caller}"
+    body: Body = {"name": name, "address": at, "filter_chains": [{"filters": filters}]}
+    return framing.blob(types.LISTENER, name, encode(inbound.LISTENER, body))
+
+
 @contextmanager
-def guarded(live: Live) -> Iterator[Guarded]:
+def guarded(live: Live, kind: type[Guarded] = Guarded) -> Iterator[Guarded]:
     with ExitStack() as stack:
-        found = Guarded(live)
+        found = kind(live)
         stack.callback(found.close)
         yield found
 
@@ -79,20 +140,30 @@ def _seat(bind: str, app_port: int) -> Seat:
     return Seat(workload=Name("shop", "orders-1"), bind=bind, ports=(port,), app_address=bind)
 
 
-def _blobs(seat: Seat, held: Sequence[tuple[Policy, ...]]) -> Iterator[Blob]:
+def _served(seat: Seat, *, is_shared: bool) -> Served:
     (port,) = seat.ports
     spoken = InboundPort(target=port.app_port, protocol=Protocol.HTTP)
-    yield inbound.listener(Inbound(mtls=MtlsMode.PERMISSIVE, ports=(spoken,)), seat, port)
-    routes = [_route(index, each, port.app_port) for index, each in enumerate(held)]
-    name = f"inbound/{port.app_port}"
+    return Served(
+        inbound=Inbound(mtls=MtlsMode.PERMISSIVE, ports=(spoken,)),
+        seat=seat,
+        port=port,
+        seated=Seated(workload=seat.workload, is_shared=is_shared),
+        identity=CALLEE,
+    )
+
+
+def _table(served: Served, held: Sequence[tuple[Policy, ...]]) -> Blob:
+    is_shared = served.seated.is_shared
+    routes = [_route(index, each, served.port.app_port, is_shared=is_shared) for index, each in enumerate(held)]
+    name = served.name
     body: Body = {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]}
-    yield framing.blob(types.ROUTES, name, encode(_TABLE, body))
+    return framing.blob(types.ROUTES, name, encode(_TABLE, body))
 
 
-def _route(index: int, held: tuple[Policy, ...], port: int) -> Body:
+def _route(index: int, held: tuple[Policy, ...], port: int, *, is_shared: bool) -> Body:
     return {
         "match": {"prefix": "/", "headers": [{"name": CASE, "string_match": {"exact": str(index)}}]},
         "direct_response": {"status": 200},
         "metadata": _NONE,
-        "typed_per_filter_config": rbac.http_rules(held, port),
+        "typed_per_filter_config": rbac.http_rules(held, port, is_shared=is_shared),
     }

@@ -6,6 +6,7 @@ library reads what our control plane sends to its servers.
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
@@ -20,7 +21,7 @@ from masche.model.view import Inbound, InboundPort, MtlsMode, Protocol
 from masche.wire import framing
 from masche.wire.decode import listeners
 from parity.agreement import SEED, Say, differences, judge
-from parity.guarded import CALLEE, Guarded, guarded
+from parity.guarded import CALLEE, Guarded, GuardedNeighbours, guarded
 from parity.policies import Case, cases
 
 BATCH = 2000
@@ -43,6 +44,15 @@ def test_20000_cases_are_decided_as_envoy_decides_them(guard: Guarded, record_pr
     agree(guard, 20_000, record_property)
 
 
+@pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=pytest.mark.long)])
+def test_neighbours_on_a_node_are_judged_as_the_library_judges_them(
+    live: Live, count: int, record_property: Say
+) -> None:
+    """Who shows no certificate and is known by where its connection was captured meets the same policies."""
+    with guarded(live, GuardedNeighbours) as guard:
+        agree(guard, count, record_property)
+
+
 def agree(guard: Guarded, count: int, say: Say) -> None:
     """Put so many cases to both, and show those on which they differ."""
     found: Counter[str] = Counter()
@@ -52,7 +62,8 @@ def agree(guard: Guarded, count: int, say: Say) -> None:
         found[said] += 1
         return "" if answer == said else f"Envoy {answer!r}, the library {said!r}: {case}"
 
-    every = cases(SEED, count, ports=guard.ports, addresses=guard.addresses)
+    some = cases(SEED, 2 * count, ports=guard.ports, addresses=guard.addresses)
+    every = islice((each for each in some if each.caller or not isinstance(guard, GuardedNeighbours)), count)
     wrong = differences(every, BATCH, lambda some: guard.load([case.policies for case in some]), differ)
     judge("authorization", count, wrong, _outcomes(found), say)
     assert min(found["200"], found["403"], found["400"]) > count / 20, f"cases of all kinds: {_outcomes(found)}"

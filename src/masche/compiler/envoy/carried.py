@@ -20,8 +20,8 @@ TUNNEL, DESTINATION = "masche.tunnel", "destination"
 DETOUR, VIA = "masche.detour", "via"
 """Where an endpoint's metadata say which gateway carries it, for whoever measures."""
 
-_GATEWAY = "envoy.filters.listener.original_dst"
-"""Where Envoy's ORIGINAL_DST cluster looks for the address to connect to: the gateway's."""
+CALLED = "envoy.filters.listener.original_dst"
+"""Where an internal listener finds the address that was called; of a detour it is the gateway's."""
 
 
 @lru_cache(maxsize=65_536)
@@ -31,13 +31,13 @@ def endpoint(real: str, via: str) -> tuple[bytes, bytes]:
     Two ways to one instance are two addresses: Envoy would drop one of two alike.
     """
     internal = text(1, LISTENER) + text(2, f"{real}@{via}")
-    metadata: Body = {TUNNEL: {DESTINATION: real}, DETOUR: {VIA: via}, _GATEWAY: {"local": via}}
+    metadata: Body = {TUNNEL: {DESTINATION: real}, DETOUR: {VIA: via}, CALLED: {"local": via}}
     return field(3, internal), encode("envoy.config.core.v3.Metadata", {"filter_metadata": metadata})
 
 
 def through(socket: Body) -> Body:
     """Return a transport socket that hands an endpoint's metadata on to ``detour``; a direct one notices nothing."""
-    return inside(socket, TUNNEL, _GATEWAY)
+    return inside(socket, TUNNEL, CALLED)
 
 
 def inside(socket: Body, *metadata: str) -> Body:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from masche.compiler.envoy import edge, peer
 from masche.compiler.envoy.balancing import balancing, hash_policy, limits
-from masche.compiler.envoy.carried import inside, through
+from masche.compiler.envoy.carried import CALLED, inside, through
 from masche.compiler.envoy.parts import ADS, ADS_WAIT, extension, refs_of
 from masche.model.blob import Blob
 from masche.model.view import Cluster, Protocol, Traffic
@@ -96,7 +96,7 @@ def _transport(source: Cluster, *, is_carried: bool, is_shared: bool) -> Body:
     return {**tls, "typed_extension_protocol_options": {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, _http_options(source))}}
 
 
-_LOCAL: Body = {"name": LOCAL, "match": {MTLS_KEY: LOCAL}, "transport_socket": inside(RAW_BUFFER)}
+_LOCAL: Body = {"name": LOCAL, "match": {MTLS_KEY: LOCAL}, "transport_socket": inside(RAW_BUFFER, CALLED)}
 
 
 def _tls(source: Cluster, *, is_shared: bool) -> Body:

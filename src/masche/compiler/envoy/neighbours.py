@@ -11,15 +11,20 @@ from functools import lru_cache
 
 from masche.compiler.east_west import authority
 from masche.compiler.envoy import edge
+from masche.compiler.envoy.carried import CALLED
 from masche.compiler.envoy.clusters import LOCAL, MTLS_KEY, MTLS_METADATA
 from masche.compiler.envoy.inbound import LISTENER, Known, Served, filters
+from masche.compiler.envoy.parts import extension
 from masche.compiler.envoy.seated import local
 from masche.model.blob import Blob
 from masche.wire import framing, types
 from masche.wire.framing import field, text
 from masche.wire.messages import Body, encode
 
-_METADATA = encode("envoy.config.core.v3.Metadata", {"filter_metadata": {MTLS_METADATA: {MTLS_KEY: LOCAL}}})
+_CALLED = extension(
+    "envoy.filters.listener.original_dst", "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
+)
+"""Reads from the endpoint's metadata which address was called, for policies that ask for it."""
 
 
 def listener(served: Served) -> Blob:
@@ -30,6 +35,7 @@ def listener(served: Served) -> Blob:
         "internal_listener": {},
         "per_connection_buffer_limit_bytes": edge.BUFFER_BYTES,
         "traffic_direction": "INBOUND",
+        "listener_filters": [_CALLED],
         "filter_chains": [{"name": "local", "filters": filters(served, Known.BY_NAMESPACE)}],
     }
     return framing.blob(types.LISTENER, name, encode(LISTENER, body), served.refs)
@@ -41,4 +47,7 @@ def endpoint(workload: str, address: str, port: int) -> tuple[bytes, bytes]:
 
     The address that others call is kept beside it, for whoever measures.
     """
-    return field(3, text(1, local(workload, port)) + text(2, authority(address, port))), _METADATA
+    called = authority(address, port)
+    metadata: Body = {MTLS_METADATA: {MTLS_KEY: LOCAL}, CALLED: {"local": called}}
+    within = field(3, text(1, local(workload, port)) + text(2, called))
+    return within, encode("envoy.config.core.v3.Metadata", {"filter_metadata": metadata})
