@@ -199,6 +199,18 @@ async def test_why_says_by_which_way_and_how_the_caller_is_known(shop: Plant) ->
         assert "with mutual TLS within the machine (sameMachine: tls)" in await why(shop, "shop/web")
 
 
+async def test_what_encrypting_within_a_machine_changes_is_told_before_it_is_done(shop: Plant) -> None:
+    async with shop.agent() as agent:
+        await agent.enrols(node(of("web")), sidecar("orders-1", app="orders", port=30000))
+        found = await shop.apply(TLS, dry_run=True)
+        assert {each.workload: each.sentences for each in found.impact} == {
+            "shop/web-1": ("calls within its machine: by mutual TLS from now on",)
+        }
+        await shop.apply(TLS)
+        again = await shop.apply(TLS.replace("tls", "local"), dry_run=True)
+        assert [each.sentences for each in again.impact] == [("calls within its machine: not encrypted any more",)]
+
+
 # -- status -------------------------------------------------------------------------------------------------------
 
 

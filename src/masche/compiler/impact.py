@@ -6,9 +6,10 @@ Decided by comparing the Views before and after; a vantage that is told the same
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from masche.compiler.nearness import is_local
 from masche.compiler.view import view
 from masche.model.mesh import Mesh
-from masche.model.vantage import Vantage
+from masche.model.vantage import Placement, Vantage
 from masche.model.view import View
 
 K = TypeVar("K")
@@ -21,8 +22,19 @@ Move = tuple[Vantage, Vantage]
 
 def affected(before: Mesh, after: Mesh, moves: Iterable[Move]) -> Mapping[Move, tuple[str, ...]]:
     """Return, for each move after which something else is told, what changes, in sentences."""
-    told = ((move, tuple(_sentences(view(before, move[0]), view(after, move[1])))) for move in moves)
+    told = (
+        (move, (*_sentences(view(before, move[0]), view(after, move[1])), *_within(before, after, move)))
+        for move in moves
+    )
     return {move: sentences for move, sentences in told if sentences}
+
+
+def _within(before: Mesh, after: Mesh, move: Move) -> Iterator[str]:
+    """What becomes of calls between workloads of one node proxy, of which no View tells."""
+    if move[1].placement is Placement.NODE and is_local(before) != is_local(after):
+        yield "calls within its machine: " + (
+            "not encrypted any more" if is_local(after) else "by mutual TLS from now on"
+        )
 
 
 def _sentences(old: View, new: View) -> Iterator[str]:
