@@ -150,6 +150,10 @@ def test_a_captured_application_calls_by_name_and_is_known_at_the_other_end(town
     assert status(of(town, "db"), f"http://{name}/pay") == 403
 
 
+def test_who_runs_it_as_an_ordinary_user_is_not_warned(town: Mesh):
+    assert "--user NAME" not in of(town, "orders").text
+
+
 def test_it_is_told_names_and_no_ports_of_a_proxy(town: Mesh):
     sheet = of(town, "orders").environment
     assert sheet["PAYMENT_URL"] == "http://payment.shop.mesh:80"
@@ -215,7 +219,7 @@ def test_while_its_envoy_is_down_nothing_passes_in_either_direction(start_mesh: 
     os.kill(agent.pid, signal.SIGSTOP)  # so that nobody brings Envoy back while we look
     try:
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{pid}/exe").exists(), "Envoy is gone")
+        until(lambda: not is_open(namespace, "240.64.0.1", 80), "Envoy is gone, and its sockets with it")
         for address, port in (("240.64.0.1", 80), ("192.0.2.1", 80), (there, payment.app_port)):
             assert not is_open(namespace, address, port)
         assert plain(own, orders.app_port) == b""
@@ -330,6 +334,7 @@ def test_an_orderly_end_leaves_nothing(start_mesh: StartMesh, captured: tuple[st
     orders = mesh.run("orders", APP, options=captured)
     mesh.await_ready(orders)
     names = names_of(mesh.data)
+    assert "--user NAME" in orders.text
     assert apply.namespaces_like(names.namespaces) == (f"{names.namespaces}{NAMESPACE}.{orders.seat.workload[5:]}",)
     orders.terminate()
     assert orders.wait() == 0

@@ -143,6 +143,8 @@ class _Run:
     def _start(self, ready: Ready) -> Handle:
         for service in ready.created:
             self.say(f"created the Service {service}, as there was none")
+        if ready.namespace_path and not (self._user.uid if self._user else os.geteuid()):
+            self.say("the command runs as root, who can go around the mesh: --user NAME runs it as somebody else")
         port = self.options.ports[0].port if self.options.ports else 0
         variables = environment.complete(os.environ, ready.environment, port)
         handle = command.start(
