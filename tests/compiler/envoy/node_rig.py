@@ -22,7 +22,7 @@ from masche.compiler.envoy.shared import blobs
 from masche.model.blob import Blob
 from masche.model.refs import Name, PortRef
 from masche.model.vantage import Capture, Placement, Seat, SeatPort
-from masche.model.view import Endpoints, EndpointView, Inbound, InboundPort, Locality, Outbound, Protocol, View
+from masche.model.view import Endpoints, EndpointView, Inbound, InboundPort, Locality, Outbound, Protocol, Route, View
 from masche.wire import framing, secret, types
 
 T = TypeVar("T")
@@ -73,6 +73,8 @@ class Node:
     is_registry_only: bool = False
     settings_of: dict[PortRef, dict] = field(default_factory=dict)
     """More fields of the Cluster of a Service."""
+    routes_of: dict[PortRef, tuple[Route, ...]] = field(default_factory=dict)
+    """The routes of a Service, where they are others than the usual one."""
 
     def add(self, name: str) -> Member:
         """Give a workload a host of its own."""
@@ -130,7 +132,9 @@ class Node:
         self.envoy.put({(each.type_url, each.name): each for each in everything}.values())
 
     def _outbound(self, service: PortRef) -> Outbound:
-        return outbound(service, protocol=self.ways[service], addresses=virtual(service))
+        return outbound(
+            service, *self.routes_of.get(service, ()), protocol=self.ways[service], addresses=virtual(service)
+        )
 
     def _cluster(self, service: PortRef):
         answering = tuple(identity(name) for name, _ in self.serving.get(service, ())) or (identity("elsewhere"),)

@@ -15,21 +15,25 @@ import pytest
 from applications import greeting, h2c_echo, http_echo, serving, tcp_echo, websocket_like
 from envoy_rig import free_port, wait_until
 from node_rig import Member, Node, node, port, virtual
-from views import identity
+from views import identity, route
 
 from masche.agent.capture.sockets import in_namespace
 from masche.model.refs import PortRef
 from masche.model.vantage import Placement
 from masche.model.view import (
     Attribute,
+    Backend,
     Condition,
+    Cors,
     Decision,
+    Forward,
     Inbound,
     MtlsMode,
     Pattern,
     PatternKind,
     Policy,
     Protocol,
+    Retry,
     Rule,
 )
 
@@ -73,7 +77,7 @@ class Machine:
         return request(self.node.members[caller].call(service, ipv6=ipv6), path, headers)
 
 
-def request(connected: socket.socket, path: str = "/", headers=None) -> tuple[int, dict, dict]:
+def request(connected: socket.socket, path: str = "/", headers=None, method="GET") -> tuple[int, dict, dict]:
     with closing(http.client.HTTPConnection("whoever")) as connection:
         connection.sock = connected
         connection.request(
@@ -184,6 +188,23 @@ def test_grpc_reaches_the_application_in_http2(machine: Machine):
             for event in state.receive_data(connection.recv(65536)):
                 body += event.data if isinstance(event, h2.events.DataReceived) else b""
     assert json.loads(body)[":path"] == "/shop.Orders/List"
+
+
+def test_filters_that_sleep_are_woken_by_the_routes_that_need_them(local: Machine):
+    repeated = Forward(backends=(Backend(cluster=ORDERS),), retry=Retry(attempts=1, codes=(503,)))
+    local.node.routes_of[ORDERS] = (
+        route("default", cors=Cors(allow_origins=("http://there",), allow_methods=("GET",)), action=repeated),
+    )
+    local.node.put()
+    asked = {"origin": "http://there", "access_control_request_method": "GET"}
+    try:
+        status, _, answered = request(local.web.call(ORDERS), "/", asked, method="OPTIONS")
+        assert (status, answered["access-control-allow-origin"]) == (200, "http://there")
+        assert not [seen for seen in local.app.seen if seen[0] == "OPTIONS"]
+        status, _, answered = local.get(x_answer="503")
+        assert (status, answered["x-envoy-ratelimited"]) == (503, "1")
+    finally:
+        del local.node.routes_of[ORDERS]
 
 
 # ------------------------------------------------------------------------------------------------------------ policies

@@ -144,11 +144,14 @@ _RANGES: Body = {
 
 @lru_cache(maxsize=4_096)
 def _http(seated: Seated, identity: str, table: str) -> Body:
-    """Every Service that speaks HTTP; which is meant is told by the address, in one table for all."""
+    """Every Service that speaks HTTP; which is meant is told by the address, in one table for all.
+
+    A proxy that serves several workloads is given every cluster unasked, and waits for none.
+    """
     manager = connection_manager(
         seated.capture,
         by_table(table),
-        [CORS, spent.FILTER, on_demand.FILTER],
+        [*_ASLEEP, *(() if seated.is_shared else (on_demand.FILTER,))],
         reports.outbound_http(identity, seated.tag),
         router=calling_router(seated.tag),
         skip_xff_append=True,
@@ -156,6 +159,10 @@ def _http(seated: Seated, identity: str, table: str) -> Body:
         early_header_mutation_extensions=[capture_table.WHERE_TO],
     )
     return {"name": _HTTP, "filters": [introduced(seated, identity), manager]}
+
+
+_ASLEEP: tuple[Body, ...] = tuple({**each, "disabled": True} for each in (CORS, spent.FILTER))
+"""Filters that a route wakes which has something for them to do; even one that does nothing costs every request."""
 
 
 @lru_cache(maxsize=16_384)
