@@ -14,7 +14,7 @@ from masche.api.explaining import WhyRequest
 from masche.api.messages import Document, Event, MeshStatus, Verb
 from masche.api.plane import Fault, PlaneError
 from masche.api.server import AddressError
-from masche.api.traffic import Edges, Graph, Rate, ZoneLink, Zones, ZoneShare, ZoneShift
+from masche.api.traffic import Edge, EdgeEndpoint, Edges, Graph, Rate, Way, ZoneLink, Zones, ZoneShare, ZoneShift
 from masche.identity.files import UnsafeFileError
 from masche.model.refs import Kind, Ref
 from masche.testing.api import RunningApi, running_api
@@ -40,6 +40,23 @@ def test_what_is_applied_can_be_read_listed_described_and_deleted(api: RunningAp
     assert client.delete([ORDERS_REF]).changed[0].verb is Verb.DELETED
     with pytest.raises(RefusalError, match="there is no Service/shop/orders"):
         client.get(ORDERS_REF)
+
+
+def test_an_edge_says_which_way_its_calls_travel(api: RunningApi, plane: FakePlane):
+    rate = Rate(requests_per_second=1.0, success=1.0, p50_ms=1.0, p95_ms=1.0, p99_ms=1.0)
+    near = EdgeEndpoint(workload="shop/orders-1", zone="", rate=rate, way=Way.LOCAL)
+    edge = Edge(
+        source="shop/web",
+        destination="shop/orders",
+        port=80,
+        protocol="http",
+        rate=rate,
+        is_mtls=False,
+        endpoints=(near,),
+        way=Way.MIXED,
+    )
+    plane.traffic = Edges(at=1.0, window=10.0, edges=(edge,))
+    assert api.client.edges(window=10.0).edges == (edge,)
 
 
 def test_a_dry_run_stores_nothing(api: RunningApi):
