@@ -140,6 +140,9 @@ def test_an_envoy_is_replaced_under_load_and_no_call_of_anybody_is_lost(
     inside.assert_none_failed()
     outside.assert_none_failed()
     assert own.seat.envoy_pid not in {0, before}
+    three.mesh.apply(service(f"later-{is_fresh:d}"))  # who serves now is told, and says what it holds
+    until(three.mesh.is_in_sync, "every proxy is in sync")
+    assert own.seat.is_online
 
 
 def _words(pid: int) -> bytes:

@@ -30,7 +30,7 @@ MESH = Answering(names(SCOPE), ("corp.example", "example"))
 
 
 def ask(name: str, rdtype: str = "A", *, by: Answering = MESH, **options: object) -> dns.message.Message:
-    query = dns.message.make_query(name, rdtype, **options)  # pyright: ignore[reportArgumentType]
+    query = dns.message.make_query(name, rdtype, **options)  # pyright: ignore[reportArgumentType] - options of many types
     reply = by.decide(query.to_wire())
     assert isinstance(reply, bytes), reply
     message = dns.message.from_wire(reply)

@@ -43,7 +43,7 @@ class Host:
     async def udp(
         self, name: str, rdtype: str = "A", *, within: float = 10.0, **options: object
     ) -> dns.message.Message:
-        query = dns.message.make_query(name, rdtype, **options)  # pyright: ignore[reportArgumentType]
+        query = dns.message.make_query(name, rdtype, **options)  # pyright: ignore[reportArgumentType] - options of many types
         reply = dns.message.from_wire(await self.raw(query.to_wire(), within=within))
         assert query.is_response(reply)
         return reply
