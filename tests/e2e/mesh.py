@@ -320,10 +320,11 @@ class Mesh:
         stdin: str = "",
         within: float = 60.0,
         env: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end."""
+        """Run one command to its end, ``under`` another that starts it."""
         return subprocess.run(
-            [sys.executable, "-m", "masche", *words],
+            [*under, sys.executable, "-m", "masche", *words],
             env={**self._environment(data or self.data), **(env or {})},
             input=stdin,
             capture_output=True,

@@ -31,6 +31,7 @@ from masche.agent.capture import apply
 from masche.agent.capture.names import names_of, path_of
 from masche.agent.capture.ranges import GATEWAY
 from masche.agent.folders import Folders
+from masche.agent.stopping import stop_agent
 
 pytestmark = pytest.mark.root
 
@@ -341,6 +342,20 @@ def test_an_orderly_end_leaves_nothing(start_mesh: StartMesh, captured: tuple[st
     assert not apply.namespaces_like(names.namespaces)
     assert not apply.links_like(names.links)
     assert not apply.has_link(names.bridge)
+
+
+def test_an_agent_that_may_not_set_up_capture_says_what_it_lacks_and_what_works_instead(
+    start_mesh: StartMesh, captured: tuple[str, ...]
+):
+    mesh = start_mesh()
+    mesh.apply(service("orders"))
+    without = ("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
+    refused = mesh.masche("run", "--service", "orders", *captured, "--", "true", under=without)
+    assert stop_agent(Folders(mesh.data))
+    assert refused.returncode == 125
+    assert "has no CAP_SYS_ADMIN" in refused.stderr
+    assert "--placement library" in refused.stderr
+    assert not apply.namespaces_like(names_of(mesh.data).namespaces)
 
 
 @pytest.mark.parametrize(
