@@ -44,6 +44,62 @@ GRACE: Final = 10.0
 """Seconds that requests under way have at the end."""
 
 
+_Kind = cast("Any", object)  # one of uvicorn's protocol classes, once ``introducing`` has put it there
+
+
+class _Introducing(_Kind):
+    """What stands before a protocol of uvicorn's: see ``introducing``."""
+
+    kind: Any
+    identity: Identity
+    late: asyncio.TimerHandle | None = None
+    is_within_head = False
+    head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.kind.connection_made(self, transport)
+        tls = transport.get_extra_info("ssl_object")
+        self.app = introduced(self.app, tls, self.identity)
+        self.wait(IDLE_TIMEOUT)
+
+    def data_received(self, data: bytes) -> None:
+        is_more = self.is_within_head
+        self.kind.data_received(self, data)
+        # What the head began with may have come behind a body, so it is not counted.
+        self.head_bytes = self.head_bytes + len(data) if is_more and self.is_within_head else 0
+        if self.head_bytes > MAX_HEAD_BYTES:
+            self.is_within_head = False
+            self.send_400_response("")
+        elif not (self.is_within_head or _is_within_head(self)):
+            self.wait(None)
+        elif self.late is None or self.late.when() > self.loop.time() + HEAD_WITHIN:
+            self.wait(HEAD_WITHIN)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.wait(None)
+        self.kind.connection_lost(self, error)
+
+    def on_message_begin(self) -> None:
+        """A parser's word that a head begins (httptools)."""
+        self.is_within_head = True
+        self.kind.on_message_begin(self)
+
+    def on_headers_complete(self) -> None:
+        """Its word that it is there."""
+        self.is_within_head = False
+        self.kind.on_headers_complete(self)
+
+    def wait(self, seconds: float | None) -> None:
+        """Close the connection then; None: not."""
+        if self.late is not None:
+            self.late.cancel()
+        self.late = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
+
+    def send_400_response(self, _msg: str) -> None:
+        """As our proxies say it."""
+        self.kind.send_400_response(self, "Bad Request")
+
+
 @cache
 def introducing(kind: Any, identity: Identity) -> Any:
     """Return uvicorn's protocol class ``kind`` (HTTP or WebSocket) so that its scopes say who the caller is.
@@ -51,57 +107,7 @@ def introducing(kind: Any, identity: Identity) -> Any:
     It also ends connections on which nobody finishes the head of a request, by taking long or by never coming to its
     end, which uvicorn alone would keep for ever, and with httptools in memory.
     """
-    base: Any = kind
-
-    class Introducing(base):
-        late: asyncio.TimerHandle | None = None
-        is_within_head = False
-        head_bytes = 0
-
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            base.connection_made(self, transport)
-            tls = transport.get_extra_info("ssl_object")
-            self.app = introduced(self.app, tls, identity)
-            self.wait(IDLE_TIMEOUT)
-
-        def data_received(self, data: bytes) -> None:
-            is_more = self.is_within_head
-            base.data_received(self, data)
-            # What the head began with may have come behind a body, so it is not counted.
-            self.head_bytes = self.head_bytes + len(data) if is_more and self.is_within_head else 0
-            if self.head_bytes > MAX_HEAD_BYTES:
-                self.is_within_head = False
-                self.send_400_response("")
-            elif not (self.is_within_head or _is_within_head(self)):
-                self.wait(None)
-            elif self.late is None or self.late.when() > self.loop.time() + HEAD_WITHIN:
-                self.wait(HEAD_WITHIN)
-
-        def connection_lost(self, error: Exception | None) -> None:
-            self.wait(None)
-            base.connection_lost(self, error)
-
-        def on_message_begin(self) -> None:
-            """A parser's word that a head begins (httptools)."""
-            self.is_within_head = True
-            base.on_message_begin(self)
-
-        def on_headers_complete(self) -> None:
-            """Its word that it is there."""
-            self.is_within_head = False
-            base.on_headers_complete(self)
-
-        def wait(self, seconds: float | None) -> None:
-            """Close the connection then; None: not."""
-            if self.late is not None:
-                self.late.cancel()
-            self.late = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
-
-        def send_400_response(self, _msg: str) -> None:
-            """As our proxies say it."""
-            base.send_400_response(self, "Bad Request")
-
-    return Introducing
+    return type("Introducing", (_Introducing, kind), {"kind": kind, "identity": identity})
 
 
 def _is_within_head(protocol: Any) -> bool:

@@ -207,41 +207,49 @@ class Interceptor(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return a handler that judges first."""
-        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+        judged = _Judged(self._judge, handler_call_details.method, handler_call_details.invocation_metadata)
+        return _remade(continuation(handler_call_details), judged.unary, judged.streaming, judged.missing)
 
-        def entered(context: Any) -> Passage:
-            found = self._judge.enter(method, metadata, context)
-            if isinstance(found, Passage):
-                return found
-            context.set_trailing_metadata(found.trailers)
-            context.abort(found.code, found.details)
-            raise AssertionError("abort raises")
 
-        def unary(inner: Any) -> Any:
-            def behaviour(request: Any, context: Any) -> Any:
-                passage = entered(context)
-                with _within(passage, context):
-                    answer = inner(request, context)
-                    _tell(context, passage)
-                    return answer
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One call of a synchronous server, whatever its kind."""
 
-            return behaviour
+    judge: Judge
+    method: str
+    metadata: Any
 
-        def streaming(inner: Any) -> Any:
-            def behaviour(request: Any, context: Any) -> Iterator[Any]:
-                passage = entered(context)
-                with _within(passage, context):
-                    yield from inner(request, context)
-
-            return behaviour
-
-        def missing(_requests: Any, context: Any) -> Iterator[Any]:
-            passage = entered(context)
+    def unary(self, inner: Any) -> Any:
+        def behaviour(request: Any, context: Any) -> Any:
+            passage = self._entered(context)
             with _within(passage, context):
-                context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED)
-                yield from ()
+                answer = inner(request, context)
+                _tell(context, passage)
+                return answer
 
-        return _remade(continuation(handler_call_details), unary, streaming, missing)
+        return behaviour
+
+    def streaming(self, inner: Any) -> Any:
+        def behaviour(request: Any, context: Any) -> Iterator[Any]:
+            passage = self._entered(context)
+            with _within(passage, context):
+                yield from inner(request, context)
+
+        return behaviour
+
+    def missing(self, _requests: Any, context: Any) -> Iterator[Any]:
+        passage = self._entered(context)
+        with _within(passage, context):
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED)
+            yield from ()
+
+    def _entered(self, context: Any) -> Passage:
+        found = self.judge.enter(self.method, self.metadata, context)
+        if isinstance(found, Passage):
+            return found
+        context.set_trailing_metadata(found.trailers)
+        context.abort(found.code, found.details)
+        raise AssertionError("abort raises")
 
 
 def _tell(context: Any, passage: Passage) -> None:
@@ -259,44 +267,52 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return a handler that judges first."""
-        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+        judged = _AioJudged(self._judge, handler_call_details.method, handler_call_details.invocation_metadata)
+        return _remade(await continuation(handler_call_details), judged.unary, judged.streaming, judged.missing)
 
-        async def entered(context: Any) -> Passage:
-            found = self._judge.enter(method, metadata, context)
-            if isinstance(found, Passage):
-                return found
-            await context.abort(found.code, found.details, found.trailers)
-            raise AssertionError("abort raises")
 
-        def unary(inner: Any) -> Any:
-            async def behaviour(request: Any, context: Any) -> Any:
-                passage = await entered(context)
-                with _within(passage, context):
-                    answer = await inner(request, context)
-                    if passage.shown:
-                        with suppress(grpc.aio.UsageError):
-                            await context.send_initial_metadata(_service_time(passage))
-                    return answer
+@dataclass(frozen=True, slots=True)
+class _AioJudged:
+    """One call of an asyncio server, whatever its kind."""
 
-            return behaviour
+    judge: Judge
+    method: str
+    metadata: Any
 
-        def streaming(inner: Any) -> Any:
-            async def behaviour(request: Any, context: Any) -> AsyncIterator[Any]:
-                passage = await entered(context)
-                with _within(passage, context):
-                    answers = inner(request, context)
-                    if inspect.isawaitable(answers):  # it writes by its context
-                        await answers
-                        return
-                    async for each in answers:
-                        yield each
-
-            return behaviour
-
-        async def missing(_requests: Any, context: Any) -> AsyncIterator[Any]:
-            passage = await entered(context)
+    def unary(self, inner: Any) -> Any:
+        async def behaviour(request: Any, context: Any) -> Any:
+            passage = await self._entered(context)
             with _within(passage, context):
-                await context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED)
-                yield b""
+                answer = await inner(request, context)
+                if passage.shown:
+                    with suppress(grpc.aio.UsageError):
+                        await context.send_initial_metadata(_service_time(passage))
+                return answer
 
-        return _remade(await continuation(handler_call_details), unary, streaming, missing)
+        return behaviour
+
+    def streaming(self, inner: Any) -> Any:
+        async def behaviour(request: Any, context: Any) -> AsyncIterator[Any]:
+            passage = await self._entered(context)
+            with _within(passage, context):
+                answers = inner(request, context)
+                if inspect.isawaitable(answers):  # it writes by its context
+                    await answers
+                    return
+                async for each in answers:
+                    yield each
+
+        return behaviour
+
+    async def missing(self, _requests: Any, context: Any) -> AsyncIterator[Any]:
+        passage = await self._entered(context)
+        with _within(passage, context):
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _UNIMPLEMENTED)
+            yield b""
+
+    async def _entered(self, context: Any) -> Passage:
+        found = self.judge.enter(self.method, self.metadata, context)
+        if isinstance(found, Passage):
+            return found
+        await context.abort(found.code, found.details, found.trailers)
+        raise AssertionError("abort raises")
