@@ -71,6 +71,8 @@ class Node:
     elsewhere: list[Blob] = field(default_factory=list)
     is_local: bool = True
     is_registry_only: bool = False
+    gateways: tuple[str, ...] = ()
+    """The gateways between zones by which detours may be taken."""
     settings_of: dict[PortRef, dict] = field(default_factory=dict)
     """More fields of the Cluster of a Service."""
     routes_of: dict[PortRef, tuple[Route, ...]] = field(default_factory=dict)
@@ -126,6 +128,7 @@ class Node:
                 outbound=tuple(map(self._outbound, self.ways)),
                 clusters=tuple(map(self._cluster, self.ways)),
                 is_registry_only=self.is_registry_only,
+                east_west=self.gateways,
             )
             member.blobs = (*blobs(told), *listeners(told, member.seat))
             everything += [*member.blobs, *secrets_of(member)]

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import ssl
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -13,8 +14,8 @@ import h2.connection
 import h2.events
 import pytest
 from applications import greeting, h2c_echo, http_echo, serving, tcp_echo, websocket_like
-from envoy_rig import free_port, wait_until
-from node_rig import Member, Node, node, port, virtual
+from envoy_rig import Authority, free_port, wait_until
+from node_rig import ROOT, Member, Node, node, port, virtual
 from views import identity, route
 
 from masche.agent.capture.sockets import in_namespace
@@ -307,6 +308,48 @@ def _closed(member: Member, host: str, number: int) -> bool:
 
 
 # ------------------------------------------------------------------------------------------- straight to a workload
+
+
+@pytest.mark.parametrize("shown", [None, Authority.named("another root")], ids=["none", "another root's"])
+def test_a_mesh_port_lets_nobody_in_without_a_certificate_that_it_trusts(
+    local: Machine, shown: Authority | None, tmp_path: Path
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if shown:
+        (tmp_path / "own.pem").write_bytes(b"".join(shown.issue(identity("web"))))
+        context.load_cert_chain(tmp_path / "own.pem")
+    assert not _answers_over(context, local.callee.seat.ports[0].mesh_port)
+
+
+def test_a_mesh_port_lets_in_whose_certificate_it_trusts(local: Machine, tmp_path: Path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    (tmp_path / "own.pem").write_bytes(b"".join(ROOT.issue(identity("web"))))
+    context.load_cert_chain(tmp_path / "own.pem")
+    assert _answers_over(context, local.callee.seat.ports[0].mesh_port)
+
+
+def _answers_over(context: ssl.SSLContext, number: int) -> bool:
+    with socket.create_connection(("127.0.0.1", number), timeout=10) as plain:
+        try:
+            with context.wrap_socket(plain) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                return connection.recv(100).startswith(b"HTTP/1.1 200")
+        except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
+            return False
+
+
+def test_a_node_may_take_detours_and_each_workload_shows_the_gateway_its_own_certificate(local: Machine):
+    local.node.gateways = ("spiffe://mesh.local/ns/masche-system/sa/east-west",)
+    try:
+        local.node.put()
+        assert local.get()[0] == 200
+        dump = json.loads(local.node.envoy.admin("/config_dump?resource=dynamic_active_clusters"))["configs"]
+        detour = next(each["cluster"] for each in dump if each["cluster"]["name"] == "detour")
+        assert "on_demand_secret" in json.dumps(detour["transport_socket"])
+    finally:
+        local.node.gateways = ()
 
 
 def test_under_strict_nobody_gets_in_in_the_clear_past_the_mesh_port(local: Machine):
