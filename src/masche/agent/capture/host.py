@@ -74,9 +74,9 @@ class Host:
             self._remember_leaving(workload, exclusions)
             try:
                 await self._make(wanted, exclusions)
-                await self._tell_host()
-            except CaptureError as error:
-                raise await needs.explained(self._shell, error) from error
+            except CaptureError:
+                await self._make_again(wanted, exclusions)
+            await self._tell_host()
         return Place(
             namespace_path=str(path_of(wanted.namespace)),
             address=str(wanted.range.address(wanted.number)),
@@ -179,6 +179,13 @@ class Host:
             exclusions.check()
         except ExclusionError as error:
             raise CaptureError(str(error)) from error
+
+    async def _make_again(self, wanted: Wanted, exclusions: Exclusions) -> None:
+        """What was seen may have been about to go: the link of a namespace goes a moment after that."""
+        try:
+            await self._make(wanted, exclusions)
+        except CaptureError as error:
+            raise await needs.explained(self._shell, error) from error
 
     async def _make(self, wanted: Wanted, exclusions: Exclusions) -> None:
         found = apply.look(self.names, wanted.namespace, wanted.outer)
