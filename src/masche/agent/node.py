@@ -30,6 +30,9 @@ from masche.wire.types import LISTENER
 _OWNED = frozenset({"capture", "capture-inbound", "inbound", "local"})
 """With what the names of listeners begin that belong to one workload, whose name follows."""
 
+SEEN_SECONDS, ASKING_SHARE = 0.02, 5
+"""How long what was seen of the listeners is good for: that, and so many times as long as it took to ask."""
+
 MAX_CONNECTIONS = 100_000
 MAX_HEAP_BYTES = 2 * 1024 * 1024 * 1024
 """The limits of an Envoy that stands in for a hundred."""
@@ -70,6 +73,7 @@ class Node:
         self._occupied, self._vacated = asyncio.Event(), asyncio.Event()
         self._vacated.set()
         self._is_told = False
+        self._asking, self._ask_again_at, self._listening = asyncio.Lock(), 0.0, set[str]()
         self.is_adopting = runs(self.place)
         self.tenant, self.supervisor = self._tenant(), self._supervisor()
 
@@ -143,8 +147,14 @@ class Node:
         self.put()
 
     async def listeners(self) -> set[str]:
-        """The names of the listeners that its Envoy uses now."""
-        return await admin.listener_names(self.place.admin)
+        """The names of the listeners that its Envoy uses now, or a moment ago: it is asked once for all who wait."""
+        async with self._asking:
+            now = asyncio.get_running_loop().time
+            if now() >= self._ask_again_at:
+                began = now()
+                self._listening = await admin.listener_names(self.place.admin)
+                self._ask_again_at = now() + max(SEEN_SECONDS, ASKING_SHARE * (now() - began))
+            return self._listening
 
     async def listening_for(self) -> frozenset[Name]:
         """Whose hosts its Envoy listens in now."""
@@ -200,7 +210,8 @@ class Node:
 
     async def _vacate(self) -> None:
         """Until nobody sits here any more, and the control plane is told so."""
-        await self._vacated.wait()
+        while self.is_occupied:  # somebody may have come since the last one left
+            await self._vacated.wait()
         self._is_told = False
         self._host.uplink.leave(self.proxy)
 
