@@ -41,6 +41,11 @@ class Ports:
                 self._at = first + span
                 return first
 
+    def rank(self) -> int:
+        """A number that no other process has now, from 0."""
+        self.free()
+        return (self._blocks[0].start - self._first) // BLOCK
+
     def _next_block(self) -> None:
         """A block that nobody has, or our own oldest."""
         mine = {each.start for each in self._blocks}
@@ -84,6 +89,9 @@ APPLICATIONS = Ports(5_000, 10_000)
 
 PROXIES = Ports(14_500, 19_000)
 """For listeners of Envoys that tests configure themselves."""
+
+NETWORK = f"127.{16 + APPLICATIONS.rank()}"
+"""The first two numbers of loopback addresses that are this process' alone."""
 
 MACHINES = Ports(19_000, 20_000)
 """For what agents under test are told to use."""

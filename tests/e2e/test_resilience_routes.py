@@ -56,7 +56,7 @@ def _weights(share: int) -> list[tuple[str, int]]:
 def after(load: Load, calls: int) -> float:
     """Now, once so many more calls were made."""
     began = time.monotonic()
-    until(lambda: load.made(began) >= calls, f"{calls} calls were made", within=calls / RATE * 3 + 10)
+    until(lambda: load.made(began) >= calls, f"{calls} calls were made", within=calls / RATE * 10 + 30)
     return began
 
 

@@ -10,6 +10,7 @@ from e2e.load import Load
 from e2e.mesh import Mesh, service
 from e2e.waiting import until
 from masche.cli.links import Link, Links, in_a_thread
+from taken_ports import NETWORK
 
 WELL, OTHERS, SLOW = Link(delay=0.001), Link(delay=0.005), Link(delay=0.1)
 SLOW_SECONDS = 2 * SLOW.delay
@@ -23,7 +24,7 @@ FEW = 0.03 if IS_LONG else 0.3
 @pytest.fixture(scope="module")
 def links(mesh: Mesh) -> Iterator[Links]:
     """Zones a, b and c: callers in a, a gateway between zones in c."""
-    with in_a_thread(Links(["a", "b", "c"], block=f"127.{60 + os.getpid() % 60}")) as found:
+    with in_a_thread(Links(["a", "b", "c"], block=NETWORK)) as found:
         for zone in "ab":
             found.set_both(zone, "c", OTHERS)
         found.set_both("a", "b", WELL)

@@ -3,7 +3,6 @@
 What the Envoys hold is what the compiler made, byte for byte; certificates come from our own authority.
 """
 
-import os
 import re
 import ssl
 import tempfile
@@ -35,9 +34,9 @@ from masche.model.vantage import LocalPort, Placement, Seat, SeatPort
 from masche.model.view import Endpoints, Outbound, View
 from masche.wire import framing, secret, types
 from masche.xds.wanted import Wanted
+from taken_ports import NETWORK as BLOCK
 from taken_ports import PROXIES as PORTS
 
-BLOCK = f"127.{16 + os.getpid() % 200}"
 """Two octets of loopback addresses that are this process' own."""
 
 PROXIES, APPLICATIONS, BARE = f"{BLOCK}.1.", f"{BLOCK}.3.", f"{BLOCK}.2."
