@@ -307,6 +307,20 @@ def test_a_large_world_is_sent_in_parts_and_listeners_wait_for_the_last():
     assert connected.log[-1].type_url == LISTENER
 
 
+def test_listeners_are_told_together_for_an_envoy_serves_once_it_was_told_of_some():
+    listeners = [blob(LISTENER, f"l{number}", "x" * 1000) for number in range(10)]
+    connected = Proxy(Stream(now=0.0, limits=Limits(response_bytes=2500)))
+    connected.want(*listeners)
+    connected.ask(LISTENER)
+    connected.settle()
+    assert [len(send.blobs) for send in connected.log] == [10]
+    connected = Proxy(Stream(now=0.0, limits=Limits(listener_bytes=2500)))
+    connected.want(*listeners)
+    connected.ask(LISTENER)
+    connected.settle()
+    assert [len(send.blobs) for send in connected.log] == [2, 2, 2, 2, 2]
+
+
 def test_a_resource_beyond_the_size_of_a_response_is_sent_alone():
     connected = Proxy(Stream(now=0.0, limits=Limits(response_bytes=100)))
     connected.want(cluster("big", "x" * 1000), cluster("small"))

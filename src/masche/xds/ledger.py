@@ -184,7 +184,9 @@ class Ledger:
         return Send(type_url=self.type_url, nonce=nonce, blobs=tuple(batch.blobs), removed=tuple(batch.absent))
 
     def _batch(self, names: Iterable[str]) -> _Batch:
-        batch = _Batch(room=self._limits.response_bytes, blobs=[], absent=[])
+        limits = self._limits
+        room = limits.listener_bytes if self.type_url == LISTENER else limits.response_bytes
+        batch = _Batch(room=room, blobs=[], absent=[])
         for name in names:
             blob = self.table.get(name) if self._covers(name) or name in self._expected else None
             if blob is None:

@@ -28,14 +28,17 @@ class Violation:
 class Limits:
     """Figures per stream.
 
-    ``response_bytes`` bounds one response (a single larger resource is sent alone); ``requests_per_second`` is
-    sustained and ``burst`` is how many may come at once.
+    ``response_bytes`` bounds one response (a single larger resource is sent alone), ``listener_bytes`` one with
+    listeners, which go together where they can: an Envoy serves as soon as it was told of the first ones, and has its
+    predecessor close its listeners then. ``requests_per_second`` is sustained and ``burst`` is how many may come at
+    once.
     """
 
     types: int = 32
     names_per_type: int = 10_000
     name_characters: int = 1024
     response_bytes: int = 2 * 1024 * 1024
+    listener_bytes: int = 32 * 1024 * 1024
     requests_per_second: float = 200.0
     burst: int = 1000
 

@@ -58,10 +58,10 @@ async def test_the_c_library_of_a_workload_finds_names_of_the_mesh_and_of_the_wo
     conf = tmp_path_factory.mktemp("host") / "resolv.conf"
     conf.write_text("nameserver 127.0.0.61\n")
     dns = MeshDns(open_socket=open_in, resolvers=HostResolvers(conf), upstream_port=port)
-    desk = await dns.serve(f"/var/run/netns/{namespace}", rules.DNS_PORT, lambda: NAMES)
+    server = await dns.serve(f"/var/run/netns/{namespace}", rules.DNS_PORT, lambda: NAMES)
     async with Resolver("127.0.0.61", port) as world:
         said = await _inside(namespace, "orders", "ORDERS.shop", "vault.bank.mesh", "www.example.org")
-    await desk.close()
+    await server.close()
     lines = dict(line.split(" ", 1) for line in said.splitlines())
     assert lines["orders"].split()[0] == lines["ORDERS.shop"].split()[0] == "240.64.0.9"
     assert "192.0.2.1" in lines["www.example.org"]
@@ -69,7 +69,7 @@ async def test_the_c_library_of_a_workload_finds_names_of_the_mesh_and_of_the_wo
     assert not any("mesh" in each.question[0].name.to_text() for each in world.asked)
 
 
-async def test_without_a_desk_no_name_is_found_and_nothing_waits(namespace: str) -> None:
+async def test_without_a_name_server_no_name_is_found_and_nothing_waits(namespace: str) -> None:
     async with asyncio.timeout(30):
         said = await _inside(namespace, "orders")
     assert "240" not in said

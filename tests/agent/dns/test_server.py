@@ -14,8 +14,8 @@ import pytest
 
 from agent.dns.resolver import Resolver, address_of, long_text, nothing, open_here, servfail
 from agent.world import free_port
-from masche.agent.dns import desk, upstream
-from masche.agent.dns.desk import Desk
+from masche.agent.dns import name_server, upstream
+from masche.agent.dns.name_server import NameServer
 from masche.agent.dns.names import Names
 from masche.agent.dns.resolvers import HostResolvers, read
 from masche.agent.dns.server import MeshDns
@@ -24,7 +24,7 @@ NAMES: Names = {"orders": ("240.64.0.9", "fd6d:6173:6368::9"), "orders.shop.mesh
 
 
 class Host:
-    """A machine with resolvers of its own choice, and one desk."""
+    """A machine with resolvers of its own choice, and one name server."""
 
     def __init__(self, folder: Path) -> None:
         self.conf, self.port, self.upstream_port = folder / "resolv.conf", free_port(), free_port()
@@ -32,7 +32,7 @@ class Host:
         self.conf.write_text("")
         resolvers = HostResolvers(self.conf, now=iter(range(10**9)).__next__)
         self.dns = MeshDns(open_socket=open_here, resolvers=resolvers, upstream_port=self.upstream_port)
-        self.desk: Desk
+        self.server: NameServer
 
     def resolver(self, index: int = 1, say: Callable[..., bytes | None] = address_of) -> Resolver:
         address = f"127.0.0.{10 + index}"
@@ -82,9 +82,9 @@ class Host:
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     made = Host(tmp_path)
-    made.desk = await made.dns.serve("", made.port, lambda: made.names)
+    made.server = await made.dns.serve("", made.port, lambda: made.names)
     yield made
-    await made.desk.close()
+    await made.server.close()
 
 
 def found(message: dns.message.Message) -> list[str]:
@@ -200,8 +200,8 @@ async def test_a_workload_that_asks_too_much_at_once_fails_at_once_and_takes_not
     other_port = free_port()
     async with host.resolver(1, nothing) as resolver:
         other = await host.dns.serve("", other_port, lambda: NAMES)
-        slow = [asyncio.create_task(host.udp(f"h{index}.example")) for index in range(desk.MOST_IN_FLIGHT)]
-        while len(resolver.asked) < desk.MOST_IN_FLIGHT:
+        slow = [asyncio.create_task(host.udp(f"h{index}.example")) for index in range(name_server.MOST_IN_FLIGHT)]
+        while len(resolver.asked) < name_server.MOST_IN_FLIGHT:
             await asyncio.sleep(0.01)
         refused = await host.udp("one.more.example", within=upstream.TRY_AGAIN_AFTER)
         assert refused.rcode() == dns.rcode.SERVFAIL
@@ -216,17 +216,17 @@ async def test_a_workload_that_asks_too_much_at_once_fails_at_once_and_takes_not
 async def test_connections_are_bounded_and_idle_ones_end(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async with contextlib.AsyncExitStack() as opened:
         idle = []
-        for _ in range(desk.MOST_CONNECTIONS):
+        for _ in range(name_server.MOST_CONNECTIONS):
             reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
             opened.callback(writer.close)
             idle.append(reader)
-        while f"{desk.MOST_CONNECTIONS} connections" not in repr(host.desk):
+        while f"{name_server.MOST_CONNECTIONS} connections" not in repr(host.server):
             await asyncio.sleep(0.01)
         with pytest.raises((EOFError, ConnectionError)):
             await host.tcp(dns.message.make_query("orders", "A"))
-        async with asyncio.timeout(10 * desk.IDLE_AFTER):
+        async with asyncio.timeout(10 * name_server.IDLE_AFTER):
             assert await idle[0].read() == b""
-    while "0 connections" not in repr(host.desk):
+    while "0 connections" not in repr(host.server):
         await asyncio.sleep(0.01)
     [reply] = await host.tcp(dns.message.make_query("orders", "A"))
     assert found(reply) == ["240.64.0.9"]
@@ -236,17 +236,17 @@ async def test_a_resolver_that_is_ourselves_makes_no_loop(tmp_path: Path) -> Non
     host = Host(tmp_path)
     host.conf.write_text("nameserver 127.0.0.1\n")
     host.dns = MeshDns(open_socket=open_here, resolvers=HostResolvers(host.conf), upstream_port=host.port)
-    host.desk = await host.dns.serve("", host.port, lambda: NAMES)
+    host.server = await host.dns.serve("", host.port, lambda: NAMES)
     assert (await host.udp("example.org", within=upstream.TRY_AGAIN_AFTER)).rcode() == dns.rcode.SERVFAIL
-    await host.desk.close()
+    await host.server.close()
 
 
-async def test_a_closed_desk_leaves_its_port_free_and_nothing_waiting(host: Host) -> None:
+async def test_a_closed_name_server_leaves_its_port_free_and_nothing_waiting(host: Host) -> None:
     async with host.resolver(1, nothing):
         waiting = asyncio.create_task(host.udp("example.org"))
-        while "1 in flight" not in repr(host.desk):
+        while "1 in flight" not in repr(host.server):
             await asyncio.sleep(0.01)
-        await host.desk.close()
+        await host.server.close()
         again = await host.dns.serve("", host.port, lambda: NAMES)
         assert found(await host.udp("orders")) == ["240.64.0.9"]
         await again.close()

@@ -1,7 +1,7 @@
-"""Mesh DNS of one machine: opens the sockets in the namespaces of workloads, at which desks answer.
+"""Mesh DNS of one machine: opens the sockets in the namespaces of workloads, at which name servers answer.
 
-Invariant: one way to the host's resolvers, from the agent's own namespace, for all desks. What reads and writes DNS is
-loaded with the first desk: dnspython takes 4 MB, which an agent without captured workloads does not spend.
+Invariant: one way to the host's resolvers, from the agent's own namespace, for all of them. What reads and writes DNS
+is loaded with the first: dnspython takes 4 MB, which an agent without captured workloads does not spend.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from masche.agent.dns.resolvers import HostResolvers
 from masche.agent.dns.upstream import PORT, Upstream
 
 if TYPE_CHECKING:
-    from masche.agent.dns.desk import Desk
+    from masche.agent.dns.name_server import NameServer
 
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
@@ -23,7 +23,7 @@ OpenSocket = Callable[[str, socket.AddressFamily, socket.SocketKind], socket.soc
 
 
 class MeshDns:
-    """Mesh DNS of one machine: a desk in each namespace, one way to the host's resolvers for all of them."""
+    """Mesh DNS of one machine: a server in each namespace, one way to the host's resolvers for all of them."""
 
     def __init__(
         self, *, open_socket: OpenSocket, resolvers: HostResolvers | None = None, upstream_port: int = PORT
@@ -35,8 +35,8 @@ class MeshDns:
     def __repr__(self) -> str:
         return f"<MeshDns {self._upstream}>"
 
-    async def serve(self, namespace_path: str, port: int, answers: Callable[[], Names]) -> "Desk":
-        """Answer on ``port`` of the loopback addresses in a namespace ("" for our own) until the Desk is closed.
+    async def serve(self, namespace_path: str, port: int, answers: Callable[[], Names]) -> "NameServer":
+        """Answer on ``port`` of the loopback addresses in a namespace ("" for our own) until the NameServer is closed.
 
         nftables' ``redirect`` leads there what a namespace sends itself, and what is bound there replies from there.
         ``answers`` is asked for each query and should return the same object for as long as nothing has changed;
@@ -45,15 +45,15 @@ class MeshDns:
         Raises:
             OSError: there is no such namespace, or the port is taken.
         """
-        from masche.agent.dns.desk import Desk
+        from masche.agent.dns.name_server import NameServer
 
-        desk = Desk(answers, self._resolvers, self._upstream)
+        server = NameServer(answers, self._resolvers, self._upstream)
         try:
-            await desk.listen(self._bound(namespace_path, port))
+            await server.listen(self._bound(namespace_path, port))
         except OSError:
-            await desk.close()
+            await server.close()
             raise
-        return desk
+        return server
 
     def _bound(self, namespace_path: str, port: int) -> tuple[socket.socket, ...]:
         by_ipv4 = self._pair(namespace_path, socket.AF_INET, "127.0.0.1", port)

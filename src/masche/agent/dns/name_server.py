@@ -26,7 +26,7 @@ IDLE_AFTER: Final = 5.0
 """Seconds in which the next query must have come over a TCP connection, and the reply must have been taken."""
 
 
-class Desk:
+class NameServer:
     """The place in one namespace where queries are answered, until ``close``."""
 
     def __init__(self, answers: Callable[[], Names], resolvers: HostResolvers, upstream: Upstream) -> None:
@@ -40,7 +40,7 @@ class Desk:
         self._until_closed = contextlib.ExitStack()
 
     def __repr__(self) -> str:
-        return f"<Desk {self._answering}, {self._in_flight} in flight, {self._connections} connections>"
+        return f"<NameServer {self._answering}, {self._in_flight} in flight, {self._connections} connections>"
 
     async def listen(self, sockets: Iterable[socket.socket]) -> None:
         """Serve bound sockets, which are ours from now on."""
@@ -69,7 +69,7 @@ class Desk:
         return self._answering.decide(query)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it until it is done or the desk closes."""
+        """Do it until it is done or it closes."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -117,10 +117,10 @@ class Desk:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """The UDP socket of a desk."""
+    """The UDP socket of a name server."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -129,14 +129,14 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Reply at once, or when the host's resolvers have."""
-        decided = self._desk.decide(data)
+        decided = self._server.decide(data)
         if isinstance(decided, Elsewhere):
-            self._desk.start(self._reply_later(decided, data[:2], addr))
+            self._server.start(self._reply_later(decided, data[:2], addr))
         elif decided is not None:
             self._send(decided, addr)
 
     async def _reply_later(self, asked: Elsewhere, number: bytes, addr: tuple[str | Any, int]) -> None:
-        reply = await self._desk.elsewhere(asked, number, is_tcp=False)
+        reply = await self._server.elsewhere(asked, number, is_tcp=False)
         self._send(reply if len(reply) <= asked.limit else truncated(reply, asked.question), addr)
 
     def _send(self, reply: bytes, addr: tuple[str | Any, int]) -> None:
