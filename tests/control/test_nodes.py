@@ -12,6 +12,7 @@ from control.plant import Agent, Plant, eventually, plant, service, sidecar
 from control.test_agents import Silent, identities, join
 from masche.control import enrolling as module
 from masche.control.agents import REFUSALS_AT_ONCE
+from masche.control.enrolment import enrol
 from masche.control.sessions import Outbox
 from masche.identity import keys
 from masche.identity.authority import Refusal
@@ -33,6 +34,7 @@ from masche.link.messages import (
 )
 from masche.link.service import RefusedError
 from masche.link.workloads import node_proxy_id
+from masche.model.mesh import Mesh
 from masche.model.ports import Change, Delete, Edit
 from masche.model.refs import Kind, Name, PortRef, Ref
 from masche.model.vantage import Capture, Placement, Seat, SeatPort
@@ -95,6 +97,7 @@ async def commits(mesh: Plant) -> AsyncIterator[list[list[str]]]:
         (occupant("Not a Name"), "name"),
         (occupant("bad", zone="z" * 300), "zone"),
         (occupant("byhand"), "written by hand"),
+        (occupant("bad", zone="south"), "in zone south"),
     ],
 )
 async def test_an_occupant_that_cannot_be_one_is_refused_alone(mesh: Plant, bad: Occupant, why: str) -> None:
@@ -229,6 +232,13 @@ async def test_one_that_is_not_named_any_more_has_left_and_the_others_serve_on(m
         assert mesh.happened("workload-left") == ["shop/orders left in order"]
         await agent.enrols(node("web", "orders"))
         await agent.until(lambda: sum(isinstance(each, Scope) and each.workload == ORDERS for each in agent.heard) == 2)
+
+
+def test_whoever_one_proxy_serves_is_in_the_zone_of_its_machine() -> None:
+    state = node(occupant("web", zone="north"), occupant("orders", zone="south"))
+    found = enrol(Mesh(), state, origin=("m1", ""), is_alive=lambda _: True, zone="north")
+    assert [each.seat.workload for each in found.state.occupants] == [WEB]
+    assert found.refused[ORDERS].why == "shop/orders is in zone south, and the proxy of its machine in zone north"
 
 
 async def test_a_node_may_be_empty(mesh: Plant) -> None:

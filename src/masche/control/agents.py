@@ -287,6 +287,7 @@ class Agents:
         elif len(sessions) >= PROCESSES_PER_MACHINE:
             raise RefusedError(f"machine {hello.machine} has {PROCESSES_PER_MACHINE} streams open already")
         session.machine, session.process, session.agent_version = hello.machine, hello.process, hello.agent_version
+        session.zone = hello.zone
         self._sessions.setdefault(hello.machine, {})[hello.process] = session
         if not session.process:
             what = f"machine {hello.machine} is connected"

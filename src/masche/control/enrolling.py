@@ -157,7 +157,15 @@ class Enrolling:
         """Commit what a proxy enrols as. A Service is only made of a Mesh that nobody has moved on meanwhile."""
         for _ in range(TRIES):
             seen, mesh = self._world.newest_revision, self._world.newest
-            found = enrol(mesh, state, origin=session.origin, is_alive=self._is_here, before=before, denied=denied)
+            found = enrol(
+                mesh,
+                state,
+                origin=session.origin,
+                is_alive=self._is_here,
+                zone=session.zone,
+                before=before,
+                denied=denied,
+            )
             if not found.edits:
                 return found, seen
             try:

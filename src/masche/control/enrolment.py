@@ -69,15 +69,18 @@ def enrol(
     *,
     origin: Origin,
     is_alive: Callable[[Origin], bool],
+    zone: str = "",
     before: ProxyState | None = None,
     denied: Refusals | None = None,
 ) -> Enrolment:
     """The edits that register a proxy of which ``before`` was registered; ``denied`` are refused whatever they say.
 
+    ``zone`` is the machine's, and everybody's whom a node proxy serves.
+
     Raises EnrolmentError for names that others hold and for values out of range, unless the proxy is a node's.
     """
     _check_gateway(mesh, state)
-    made = _Making(mesh, state, origin, is_alive, before=_by_name(before), denied=denied or {})
+    made = _Making(mesh, state, origin, is_alive, zone=zone, before=_by_name(before), denied=denied or {})
     for occupant in state.occupants:
         made.take(occupant)
     registered = structs.replace(state, occupants=tuple(made.kept.values()))
@@ -114,9 +117,11 @@ class _Making:
         origin: Origin,
         is_alive: Callable[[Origin], bool],
         *,
+        zone: str,
         before: Mapping[Name, Occupant],
         denied: Refusals,
     ) -> None:
+        self._zone = zone
         self._mesh = mesh
         self._state = state
         self._origin = origin
@@ -153,6 +158,7 @@ class _Making:
         if name in self._denied:
             raise self._denied[name]
         _check_owner(self._mesh, name, self._origin, self._is_alive)
+        self._check_zone(occupant)
         wished = Name(name.namespace, wish.name) if wish is not None and wish.ports else None
         is_missing = wished is not None and wished not in self._mesh.services and wished not in self.created
         if not is_missing and self._is_stored(occupant):
@@ -164,6 +170,15 @@ class _Making:
         if service is not None:
             self.created.append(service.name)
             yield Put(resource=service)
+
+    def _check_zone(self, occupant: Occupant) -> None:
+        """Who calls through one proxy is where its machine is: of a Service it has one set of endpoints for all."""
+        if self._state.placement is Placement.NODE and occupant.zone != self._zone:
+            raise EnrolmentError(
+                f"{occupant.seat.workload} is in zone {occupant.zone or '(none)'}, "
+                f"and the proxy of its machine in zone {self._zone or '(none)'}",
+                fix="leave out --zone: whoever one proxy serves is in the zone of its machine",
+            )
 
     def _is_stored(self, occupant: Occupant) -> bool:
         """Whether this was said before and the store still has it so."""

@@ -54,13 +54,14 @@ class Outbox:
 class Session:
     """One connected agent, or process with the library: what it registered and what it is still to be told.
 
-    ``process`` tells those of one machine apart; "" is its agent.
+    ``process`` tells those of one machine apart; "" is its agent. ``zone`` is where the machine says that it is.
     """
 
     peer: Peer
     machine: str = ""
     process: str = ""
     agent_version: str = ""
+    zone: str = ""
     proxies: set[str] = field(default_factory=set[str])
     scopes: dict[Name, Scope] = field(default_factory=dict[Name, Scope])
     draining: dict[Name, int] = field(default_factory=dict[Name, int])
