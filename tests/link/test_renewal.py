@@ -1,6 +1,7 @@
 """A certificate over time, whoever shows it: what goes wrong beside it takes nothing out of force."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -129,4 +130,15 @@ async def test_roots_that_came_between_two_runs_bring_a_certificate_of_theirs_in
         await until(lambda: world.kept)
     renewal.trust(Roots(trust_domain="mesh.local", roots=world.authority.bundle.pem + "\n"))
     async with running(renewal, world):
+        await until(lambda: world.signed == 2)
+
+
+async def test_roots_that_come_while_the_certificate_is_being_kept_are_not_forgotten(world: World):
+    held = threading.Event()
+    keep, world.keep = world.keep, lambda kept: (held.wait(20), keep(kept))[1]
+    renewal = world.renewal()
+    async with running(renewal, world):
+        await until(lambda: renewal.is_held)
+        renewal.trust(Roots(trust_domain="mesh.local", roots=world.authority.bundle.pem + "\n"))
+        held.set()
         await until(lambda: world.signed == 2)

@@ -139,6 +139,7 @@ class Renewal:
         return self._due is None or self._is_of_old_roots or _now() >= self._due.next_deadline()
 
     async def _try(self, ask: Ask, sign: Sign) -> None:
+        self._is_of_old_roots = False  # before anything is awaited: roots that come meanwhile ask once more
         try:
             kept = await self._signed(ask, sign)
             self._take(kept)
@@ -149,7 +150,6 @@ class Renewal:
         else:
             self.error = ""
             await self._keep(kept)
-        self._is_of_old_roots = False
 
     async def _signed(self, ask: Ask, sign: Sign) -> Kept:
         """Signed as soon as it is possible; what expires while waiting for a control plane is withdrawn on time."""
