@@ -102,6 +102,7 @@ def test_a_killed_agent_is_back_with_all_seats_and_no_call_failed(mesh: Mesh, in
             "another agent has all the seats",
         )
         until(mesh.is_in_sync, "everybody is in sync again")
+        until(lambda: all(each.netns for each in instances), "everybody has its place")
         load.lasts(1)
     load.assert_none_failed()
     after = {each.name: each.seat for each in instances}
