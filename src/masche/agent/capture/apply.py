@@ -15,6 +15,9 @@ from masche.agent.capture.sockets import in_namespace
 WITHIN = 20.0
 """Seconds that one program may take; usual are some milliseconds."""
 
+USABLE_WITHIN = 2.0
+"""The longest wait for a new IPv6 address; then whoever uses it at once may be refused, and IPv4 serves."""
+
 _OWN = Path("/proc/self/ns/net")
 
 
@@ -85,6 +88,22 @@ def look(names: Names, namespace: str, outer: str) -> Found:
         has_outer=has_link(outer),
         has_inner=has_namespace and in_namespace(path_of(namespace), lambda: has_link(INNER)),
     )
+
+
+async def until_usable(namespace: str, address: str) -> None:
+    """Until a socket in that namespace may have this IPv6 address: once the kernel has noticed that the link is up."""
+
+    def take() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(USABLE_WITHIN):
+            while True:
+                with suppress(OSError):
+                    in_namespace(path_of(namespace), take)
+                    return
+                await asyncio.sleep(0.005)
 
 
 def is_namespace(name: str) -> bool:

@@ -77,6 +77,8 @@ class Host:
             except CaptureError:
                 await self._make_again(wanted, exclusions)
             await self._tell_host()
+        if wanted.has_ipv6:
+            await apply.until_usable(wanted.namespace, str(wanted.range.address6(wanted.number)))
         return Place(
             namespace_path=str(path_of(wanted.namespace)),
             address=str(wanted.range.address(wanted.number)),
