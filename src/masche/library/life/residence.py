@@ -6,15 +6,11 @@ valid in parent and child, and starts the thread again by being used.
 """
 
 import asyncio
-import gc
 import logging
-import os
-import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -24,18 +20,19 @@ from masche.identity.tls import Presented
 from masche.library.core.channel import Channels
 from masche.library.core.facade import CallOptions, Facade
 from masche.library.core.ports import Known, NotReadyError
-from masche.library.core.tls import HTTP_1, Certificates
+from masche.library.core.tls import Certificates
 from masche.library.life import verdicts
 from masche.library.life.feeding import Feeding, node
+from masche.library.life.handed import LivingIdentity, LivingKnowledge, LivingReception
 from masche.library.life.measures import Measures
 from masche.library.life.memory import Folder, Memory
 from masche.library.life.options import Options, OptionsError, port
 from masche.library.life.presence import Presence, Serving
+from masche.library.life.rest import until_grpc_rests
 from masche.link import probe
 from masche.link.probe import Probe
 from masche.model.port import Port
 from masche.model.refs import Name
-from masche.model.view import Inbound
 from masche.telemetry.logs import say
 from masche.wire.discovery import Node
 
@@ -51,9 +48,6 @@ LEAVE_WITHIN: Final = 5.0
 """Seconds beyond that for everything else."""
 
 STANDSTILL_WITHIN: Final = 5.0
-REST_WITHIN: Final = 1.0
-NATIVE_WITHIN: Final = 0.1
-"""Seconds that gRPC has to end its threads once nothing is left for them to do."""
 
 AFTER_DEFECT: Final = 1.0
 
@@ -75,12 +69,12 @@ class Resident:
         self._certificates = Certificates()
         self._begin()
         self.facade = Facade(
-            knowledge=_Knowledge(self),
-            identity=_Identity(self, self._certificates),
+            knowledge=LivingKnowledge(self),
+            identity=LivingIdentity(self, self._certificates),
             recorder=self._measures,
             options=self._call_options(),
         )
-        self.reception = _Reception(self)
+        self.reception = LivingReception(self)
         self._measures.attend(lambda: verdicts.standings(self.facade.channels))
 
     def __repr__(self) -> str:
@@ -299,7 +293,7 @@ class Resident:
         await life.run()
         del life
         self._life = None
-        await _until_grpc_rests()
+        await until_grpc_rests()
 
     def _stop(self) -> None:
         """End the thread, if there is one. The lock is held."""
@@ -333,94 +327,6 @@ class Resident:
         with suppress(TimeoutError):
             return future.result(within)
         return None
-
-
-class _Knowledge:
-    """The Knowledge of whichever process this is now: asking begins it."""
-
-    def __init__(self, resident: Resident) -> None:
-        self._resident = resident
-
-    def known(self, authority: str) -> Known | None:
-        """See Knowledge."""
-        self._resident.start()
-        return self._resident.feed.known(authority)
-
-    def want(self, authority: str) -> "Future[Known]":
-        """See Knowledge."""
-        self._resident.start()
-        return self._resident.feed.want(authority)
-
-    def waiting_for(self) -> str:
-        """See Knowledge."""
-        return self._resident.waiting_for() or self._resident.feed.waiting_for()
-
-
-class _Reception:
-    """The Reception of whichever process this is now."""
-
-    def __init__(self, resident: Resident) -> None:
-        self._resident = resident
-
-    def inbound(self, port: int) -> Inbound | None:
-        """See Reception."""
-        return self._resident.feed.inbound(port)
-
-    def waiting_for(self) -> str:
-        """See Reception."""
-        return self._resident.waiting_for() or self._resident.feed.waiting_for()
-
-
-class _Identity:
-    """The Identity of whichever process this is now: asking begins it."""
-
-    def __init__(self, resident: Resident, certificates: Certificates) -> None:
-        self._resident = resident
-        self._certificates = certificates
-
-    @property
-    def spiffe_id(self) -> str:
-        """See Identity."""
-        return self._certificates.spiffe_id
-
-    def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
-        """See Identity."""
-        self._begun()
-        return self._certificates.client_context(identities, alpn)
-
-    def server_context(self, alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
-        """See Identity."""
-        self._begun()
-        return self._certificates.server_context(alpn)
-
-    def _begun(self) -> None:
-        """Raises NotReadyError with what is waited for."""
-        self._resident.start()
-        if not self._certificates.spiffe_id:
-            raise NotReadyError(f"this process has no certificate: waiting for {self._resident.waiting_for()}")
-
-
-async def _until_grpc_rests() -> None:
-    """Wait until gRPC has let go of its last call, so that its threads are gone: a fork would break it otherwise.
-
-    What it still has to say it says in the loop that made the call. An application with calls of its own keeps it busy.
-    """
-    began = time.monotonic()
-    for attempt in range(1000):
-        waited = time.monotonic() - began
-        is_polling = any("_poll_wrapper" in each.name for each in threading.enumerate())
-        if waited > REST_WITHIN or (not is_polling and (waited > NATIVE_WITHIN or not _has_native_threads())):
-            return
-        if attempt % 20 == 10:
-            gc.collect()  # what is part of a cycle is in use until then
-        await asyncio.sleep(0.002)
-
-
-def _has_native_threads() -> bool:
-    """Whether there are threads that Python did not start, such as gRPC's; somebody else may have some for good."""
-    with suppress(OSError):
-        return len(os.listdir("/proc/self/task")) > threading.active_count()  # noqa: PTH208 - names are enough
-    return False
 
 
 def _check_probe(text: str) -> None:
