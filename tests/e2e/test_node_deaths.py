@@ -175,3 +175,17 @@ def test_all_ten_start_at_once(start_mesh: StartMesh) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda each: in_namespace(each.netns, lambda: status_of(URL)), found))
     assert answers == [200] * WORKLOADS
+
+
+def test_an_agent_with_ten_seats_and_their_names_stays_below_forty_megabytes(
+    mesh: Mesh, instances: list[Instance]
+) -> None:
+    agent = mesh.agent()
+    assert agent
+    assert len(agent.seats) == len(instances)
+    rollup = Path(f"/proc/{agent.pid}/smaps_rollup")
+
+    def pss_kib() -> int:
+        return next(int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Pss:"))
+
+    until(lambda: pss_kib() <= 40 * 1024, "the agent's memory is below 40 MB")
