@@ -312,6 +312,7 @@ def test_cleanup_takes_away_what_was_left_of_killed_processes_and_refuses_while_
     assert agent
     assert f"kill {agent.pid}" in refused.stdout
     envoy = orders.seat.envoy_pid
+    os.kill(agent.pid, signal.SIGSTOP)  # it must not see that its runner ends
     for pid in (orders.process.pid, agent.pid):
         os.kill(pid, signal.SIGKILL)
     orders.process.wait(20)
