@@ -33,7 +33,8 @@ def peer_of(connection: socket.socket) -> ProcessId | None:
 def note_holder(folder: Path, holder: ProcessId | None) -> None:
     """Write down which process holds this seat, for an agent that comes later."""
     if holder:
-        write_private(_file(folder), msgspec.json.encode(holder))
+        # No process outlives the machine.
+        write_private(_file(folder), msgspec.json.encode(holder), is_durable=False)
     else:
         _file(folder).unlink(missing_ok=True)
 

@@ -241,7 +241,7 @@ class NodeSeat:
             phase=self.wellbeing.pulse.phase,
             created=self._registration.created,
         )
-        write_private(self.folder / "seat.json", msgspec.json.encode(record))
+        write_private(self.folder / "seat.json", msgspec.json.encode(record), is_durable=False)
 
     def command_started(self, pid: int) -> None:
         """The command runs: from now on it is probed."""

@@ -173,7 +173,7 @@ class Program:
         record = Record(
             claim=self.claim, seat=self.seat, phase=self.wellbeing.pulse.phase, created=self._registration.created
         )
-        write_private(self.folder / "seat.json", msgspec.json.encode(record))
+        write_private(self.folder / "seat.json", msgspec.json.encode(record), is_durable=False)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 

@@ -287,7 +287,7 @@ class Sidecar:
                 phase=self.wellbeing.pulse.phase,
                 created=self._registration.created,
             )
-            write_private(self._folder / "seat.json", msgspec.json.encode(record))
+            write_private(self._folder / "seat.json", msgspec.json.encode(record), is_durable=False)
 
     def _on_scope(self, services: tuple[ScopeService, ...], is_first: bool) -> None:
         before = self.seat

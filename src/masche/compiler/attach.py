@@ -1,8 +1,8 @@
 """Which routes attach to which port of which Service, and which of them a caller of some namespace meets.
 
 GAMMA (GEP-1294): a route in the Service's namespace is a producer's and is for all callers; a route elsewhere is a
-consumer's, for the callers of its own namespace alone, and where there is one the producer's are not asked. Of routes of
-several kinds at one port the most specific kind decides alone: GRPCRoutes before HTTPRoutes.
+consumer's, for the callers of its own namespace alone, and where there is one the producer's are not asked. Of routes
+of several kinds at one port the most specific kind decides alone: GRPCRoutes before HTTPRoutes.
 Invariant: a route of a third namespace changes nothing for anybody else.
 """
 
