@@ -1,7 +1,5 @@
 """What people write in any language is compared and sent as the same bytes in every placement."""
 
-
-
 from live.mesh import PROXIES, Live, here
 from masche.model.refs import Name
 from masche.testing.check_placement import Asked, check_placement

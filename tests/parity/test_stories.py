@@ -4,7 +4,6 @@ A story is carried out by real Envoys with mutual TLS, and beside them by server
 sidecar that calls a sidecar; the library calls sidecars, and it calls itself.
 """
 
-
 import pytest
 
 from live.mesh import PROXIES, Live, here
