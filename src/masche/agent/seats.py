@@ -107,7 +107,7 @@ class PortBook:
             self.let_go(key)
 
     def save(self) -> None:
-        """Write what is remembered to disk. No seat waits for a busy one: after a crash of the machine others will do."""
+        """Write what is remembered to disk, and wait for none: after a crash of the machine other ports will do."""
         write_private(self._file, msgspec.json.encode(self._ports), is_durable=False)
 
     def close(self) -> None:
