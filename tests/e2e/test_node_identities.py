@@ -130,3 +130,9 @@ def test_a_user_of_a_workload_reaches_no_socket_and_no_key_of_the_agent(mesh: Me
     as_root = subprocess.run([*inside, *python], capture_output=True, text=True, check=True)
     as_user = subprocess.run([*inside, *user, *python], capture_output=True, text=True, check=True)
     assert (len(json.loads(as_root.stdout)), json.loads(as_user.stdout)) == (len(targets), [])
+
+
+def test_a_check_has_every_workload_make_a_call_and_sees_as_whom(mesh: Mesh, callers: list[Instance]) -> None:
+    told = json.loads(mesh.masche("check", "--identities", "-o", "json").stdout)["findings"]
+    [finding] = [each for each in told if each["code"] == "identities"]
+    assert (finding["level"], finding["message"]) == ("ok", f"{len(callers) + 2} asked")

@@ -20,6 +20,7 @@ from masche.agent.local import Claim
 from masche.agent.occupancy import ClaimError
 from masche.agent.seats import NoPortError, PortBook
 from masche.agent.whereabouts import Whereabouts
+from masche.agent.witness import asked
 from masche.link.messages import ScopeService
 from masche.link.probe import Probe, parse
 from masche.model.refs import Name
@@ -133,6 +134,10 @@ class Captured:
             return
         async with door.opened(way, connect, self.app_address, port) as target:
             yield parse(self._claim.health, self.app_address, port, connect=connect, channel=target)
+
+    async def witnessed(self) -> str:
+        """As whom a call from here arrives. Raises NoAnswerError."""
+        return await asked(door.into(self.place.namespace_path))
 
     async def release(self) -> None:
         """Take the place away, or leave an adopted one as it was. Raises CaptureError."""

@@ -78,6 +78,25 @@ class Upgrade(Struct, frozen=True, kw_only=True, tag="upgrade"):
     """Replace the Envoy that serves several workloads by one of the binary and the bootstrap of now."""
 
 
+class Prove(Struct, frozen=True, kw_only=True, tag="prove"):
+    """As whom do the calls of each workload arrive that shares a proxy here?"""
+
+
+class Proof(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """As whom a workload's calls are to arrive, and do; ``error`` says why that is not known."""
+
+    workload: str
+    expected: str
+    found: str = ""
+    error: str = ""
+
+
+class Proved(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="proved"):
+    """The answer to Prove."""
+
+    proofs: tuple[Proof, ...] = ()
+
+
 class Upgraded(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="upgraded"):
     """The answer to Upgrade: ``pid`` of the Envoy that serves now, 0 where there was none to replace."""
 
@@ -166,8 +185,8 @@ class AgentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="ag
     seats: tuple[SeatStatus, ...] = ()
 
 
-ToAgent = Claim | Started | Leave | Release | AskStatus | Upgrade
-FromAgent = Progress | Ready | Denied | Exposed | Phase | Drained | Released | AgentStatus | Upgraded
+ToAgent = Claim | Started | Leave | Release | AskStatus | Upgrade | Prove
+FromAgent = Progress | Ready | Denied | Exposed | Phase | Drained | Released | AgentStatus | Upgraded | Proved
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from masche.agent import admin
+from masche.agent import admin, witness
 from masche.agent.envoy import EnvoyError, Place, runs
 from masche.agent.folders import private_folder
 from masche.agent.last_good import LastGood
@@ -61,6 +61,7 @@ class Node:
     def __init__(self, host: Host, *, part: "Callable[[Node], Awaitable[None]] | None" = None) -> None:
         self.proxy = node_proxy_id(host.machine)
         self.shelf = Shelf()
+        self.shelf.put(witness.certificate())
         self.failure = ""
         self._part = part or in_silence
         self._host = host

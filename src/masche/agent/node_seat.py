@@ -10,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from masche.agent import admin, environment, local, occupancy
 from masche.agent.capture.apply import CaptureError
 from masche.agent.captured import Captured
 from masche.agent.folders import private_folder
-from masche.agent.local import Claim, SeatStatus
+from masche.agent.local import Claim, Proof, SeatStatus
 from masche.agent.node import Node
 from masche.agent.occupancy import ClaimError, Record
 from masche.agent.registration import Registration, Tell
@@ -24,7 +25,9 @@ from masche.agent.secrets import Identity
 from masche.agent.sidecar import OPEN_REQUESTS_WITHIN, Host
 from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
+from masche.agent.witness import NoAnswerError
 from masche.identity.files import write_private
+from masche.identity.spiffe import SpiffeId
 from masche.link.messages import CertificateReport, Occupant, ScopeService
 from masche.link.probe import Pulse
 from masche.model.refs import Name
@@ -242,6 +245,17 @@ class NodeSeat:
             created=self._registration.created,
         )
         write_private(self.folder / "seat.json", msgspec.json.encode(record), is_durable=False)
+
+    async def prove(self) -> Proof:
+        """Say as whom its calls are to arrive, and have one arrive."""
+        account = SpiffeId.of_workload(self.identity.trust_domain, self.claim.namespace, self.claim.service_account)
+        proof = Proof(workload=str(self.name), expected=str(account))
+        if not self._captured.place.namespace_path:
+            return replace(proof, error="it has no network namespace from which to call")
+        try:
+            return replace(proof, found=await self._captured.witnessed())
+        except NoAnswerError as error:
+            return replace(proof, error=str(error))
 
     def command_started(self, pid: int) -> None:
         """The command runs: from now on it is probed."""

@@ -25,6 +25,7 @@ from masche.agent.local import (
     Leave,
     Phase,
     Progress,
+    Proved,
     Ready,
     Release,
     Released,
@@ -217,7 +218,7 @@ class _Run:
                 self.say(phase)
             case Progress(text=text):
                 self.say(text)
-            case Ready() | AgentStatus() | Upgraded():
+            case Ready() | AgentStatus() | Upgraded() | Proved():
                 pass
             case _ as unreachable:
                 assert_never(unreachable)

@@ -67,6 +67,11 @@ class Identity:
         return self._renewal.not_after
 
     @property
+    def trust_domain(self) -> str:
+        """The trust domain of the mesh, "" before there is a certificate."""
+        return self._renewal.trust_domain
+
+    @property
     def is_valid(self) -> bool:
         """Whether there is a certificate that peers will accept now."""
         return self._renewal.is_valid

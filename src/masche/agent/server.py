@@ -23,7 +23,10 @@ from masche.agent.local import (
     Claim,
     Denied,
     Leave,
+    Proof,
     ProtocolError,
+    Prove,
+    Proved,
     Release,
     Started,
     Upgrade,
@@ -96,6 +99,8 @@ class Server:
             match await local.read_request(reader):
                 case AskStatus():
                     writer.write(local.line(self.status()))
+                case Prove():
+                    writer.write(local.line(Proved(proofs=await self._proofs())))
                 case Upgrade():
                     writer.write(local.line(await self._upgrade()))
                 case Claim() as claim:
@@ -110,6 +115,11 @@ class Server:
             writer.write(local.line(Denied(why=str(error), fix="use the same version of masche on both sides")))
         finally:
             writer.close()
+
+    async def _proofs(self) -> tuple[Proof, ...]:
+        """One after the other: there is no hurry, and a hundred at once would be a load."""
+        seats = [each for each in self.seated.values() if isinstance(each, NodeSeat)]
+        return tuple([await each.prove() for each in seats])
 
     async def _upgrade(self) -> Upgraded | Denied:
         try:
@@ -258,7 +268,7 @@ async def _hear(seated: Seated, reader: asyncio.StreamReader, tell: Tell) -> Non
                 seated.command_started(pid)
             case Leave(is_ended=False):
                 tell(local.Drained(is_confirmed=await seated.drain()))
-            case Leave() | Claim() | AskStatus() | Upgrade():
+            case Leave() | Claim() | AskStatus() | Upgrade() | Prove():
                 continue
 
 

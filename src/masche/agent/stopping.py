@@ -14,7 +14,7 @@ import msgspec
 
 from masche.agent import local
 from masche.agent.folders import Folders
-from masche.agent.local import AgentStatus, AskStatus, Denied, Upgrade, Upgraded
+from masche.agent.local import AgentStatus, AskStatus, Denied, Prove, Proved, Upgrade, Upgraded
 
 
 def ask_status(folders: Folders, *, within: float = 2.0) -> AgentStatus | None:
@@ -29,6 +29,14 @@ def upgrade(folders: Folders, *, within: float = 120.0) -> Upgraded | Denied | N
     """Have the agent replace the Envoy that serves several workloads; None when there is no agent, or no answer."""
     try:
         return msgspec.json.decode(_ask(folders, local.line(Upgrade()), within=within), type=Upgraded | Denied)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def prove(folders: Folders, *, within: float = 30.0) -> Proved | None:
+    """As whom the calls of the workloads arrive that share a proxy; None when there is no agent, or no answer."""
+    try:
+        return msgspec.json.decode(_ask(folders, local.line(Prove()), within=within), type=Proved)
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -16,17 +16,23 @@ MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "r
 
 
 @click.command()
+@click.option(
+    "--identities", is_flag=True, help="Have every workload of this machine's one proxy make a call, and see as whom."
+)
 @output_option
 @data_option
-def check(*, form: Form | None, data: Path) -> None:
+def check(*, identities: bool, form: Form | None, data: Path) -> None:
     """Look for what is wrong or risky: this machine, the control plane, every proxy. Each finding has its cure.
+
+    With --identities each workload that the machine's one proxy serves makes a call, which must arrive under its own
+    identity.
 
     Exits with 0 when there is no error (warnings are no errors), with 9 when there is one, with 5 when no control
     plane answers.
     """
     from masche.api.access import CheckReport
 
-    findings, is_reachable = _look(data)
+    findings, is_reachable = _look(data, identities=identities)
     if form is not None:
         emit(CheckReport(findings=tuple(findings)), form)
     else:
@@ -38,13 +44,15 @@ def check(*, form: Form | None, data: Path) -> None:
         raise click.exceptions.Exit(Exit.NO)
 
 
-def _look(data: Path) -> "tuple[list[Finding], bool]":
+def _look(data: Path, *, identities: bool) -> "tuple[list[Finding], bool]":
     from masche.api.access import Finding, Level
     from masche.api.client import Client, UnreachableError
-    from masche.cli.checks import merged, of_machine, of_versions
+    from masche.cli.checks import merged, of_identities, of_machine, of_versions
     from masche.version import VERSION
 
     own = of_machine(data)
+    if identities:
+        own.append(of_identities(data))
     try:
         client = Client.of(data)
         found, told = client.status(), client.check().findings

@@ -38,6 +38,30 @@ def _envoy() -> Finding:
         return Finding(code="envoy", title="Envoy binary", level=Level.ERROR, message=str(error), fix=fix)
 
 
+def of_identities(data: Path) -> Finding:
+    """Whether the calls of all that share a proxy on this machine arrive under their own identities."""
+    from masche.agent.folders import Folders
+    from masche.agent.stopping import prove
+
+    code, title = "identities", "Every workload's calls arrive under its own identity"
+    told = prove(Folders(data))
+    if told is None:
+        message, fix = f"no agent of {data} answers", "start a workload with `masche run --placement node`"
+        return Finding(code=code, title=title, level=Level.WARNING, message=message, fix=fix)
+    wrong = [
+        f"{each.workload} arrives as {each.found}" for each in told.proofs if each.found not in {"", each.expected}
+    ]
+    failed = [f"{each.workload} could not be asked: {each.error}" for each in told.proofs if each.error]
+    if wrong:
+        fix = "stop these workloads and report a defect: calls go out under certificates that are not theirs"
+        return Finding(code=code, title=title, level=Level.ERROR, message="; ".join(wrong), fix=fix)
+    if failed:
+        fix = "`masche status` shows whether its proxy has its configuration and its certificate"
+        return Finding(code=code, title=title, level=Level.WARNING, message="; ".join(failed), fix=fix)
+    message = f"{len(told.proofs)} asked" if told.proofs else "no workload of this machine shares a proxy"
+    return Finding(code=code, title=title, level=Level.OK, message=message)
+
+
 def of_versions(client: str, plane: str) -> Finding:
     """Whether both are the same release."""
     title = "versions"

@@ -88,6 +88,11 @@ class Renewal:
         return self._kept.not_after if self._kept else 0.0
 
     @property
+    def trust_domain(self) -> str:
+        """The trust domain of the mesh, "" before there is a certificate."""
+        return self._kept.bundle.trust_domain if self._kept else ""
+
+    @property
     def is_valid(self) -> bool:
         """Whether there is a certificate that peers will accept now."""
         return self._kept is not None and self._kept.is_valid

@@ -9,6 +9,7 @@ over before a route is looked for, and taken away before a request leaves.
 from functools import lru_cache
 from hashlib import blake2b
 
+from masche.compiler.envoy import witness
 from masche.compiler.envoy.parts import early, header
 from masche.compiler.envoy.route_tables import answer, configuration, refs_of_outbound, table_of, virtual_host
 from masche.compiler.envoy.seated import is_shared
@@ -52,7 +53,12 @@ def _made(_outbounds: tuple[Outbound, ...]) -> dict[tuple[str, bool], Blob]:
 @lru_cache(maxsize=256)
 def _table(named: str, outbounds: tuple[Outbound, ...], *, is_node: bool) -> Blob:
     called = [each for each in outbounds if each.protocol.is_http and each.addresses]
-    hosts = [*(_host(each, is_node=is_node) for each in called), virtual_host("nobody", ("*",), answer(404, _NOBODY))]
+    own = (witness.HOST,) if is_node else ()
+    hosts = [
+        *own,
+        *(_host(each, is_node=is_node) for each in called),
+        virtual_host("nobody", ("*",), answer(404, _NOBODY)),
+    ]
     refs = frozenset(ref for each in called for ref in refs_of_outbound(each))
     return configuration(named, hosts, refs, _CHOOSING)
 

@@ -5,7 +5,7 @@ Invariant: an equal part of two Views is the same Blob, encoded once.
 
 from functools import lru_cache
 
-from masche.compiler.envoy import copies, detours, tunnels
+from masche.compiler.envoy import copies, detours, tunnels, witness
 from masche.compiler.envoy.clusters import cluster
 from masche.compiler.envoy.route_tables import gateway_table, narrowed_proxy_table, proxy_table, service_table
 from masche.compiler.envoy.seated import is_shared
@@ -28,7 +28,7 @@ def blobs(view: View) -> tuple[Blob, ...]:
     clusters = made[is_carried, is_node] + detours.blobs(view.east_west, is_shared=is_node)
     if is_node:
         # What is called is chosen by its virtual address alone, in a table that comes with the listeners.
-        return clusters + copies.blobs(view.outbound)
+        return clusters + copies.blobs(view.outbound) + witness.BLOBS
     if view.vantage.placement is Placement.GATEWAY:
         return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
