@@ -30,6 +30,7 @@ class Calls:
         self._kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._streams: _Http2 | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._opened: list[asyncio.StreamWriter] = []
 
     def each(self, count: int) -> bool:
         """Whether so many calls of every kind were made."""
@@ -46,10 +47,8 @@ class Calls:
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
         await asyncio.gather(*self._calls, return_exceptions=True)
-        for _, writer in self._kept:
+        for writer in self._opened:
             writer.close()
-        if self._streams:
-            self._streams.writer.close()
 
     async def _run(self) -> None:
         kinds = (self._new, self._alive, self._http2, self._echo)
@@ -78,7 +77,9 @@ class Calls:
         except OSError:
             made.close()
             raise
-        return await asyncio.open_connection(sock=made)
+        reader, writer = await asyncio.open_connection(sock=made)
+        self._opened.append(writer)
+        return reader, writer
 
     async def _new(self) -> str:
         reader, writer = await self._open(self._http)

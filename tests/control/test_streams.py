@@ -63,7 +63,7 @@ async def test_a_stream_is_served_as_soon_as_an_agent_that_changes_nothing_is_ba
 async def test_a_proxy_that_nobody_registers_is_refused(mesh: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REGISTRATION_PATIENCE", 0.05)
     async with FakeProxy(mesh.channel(), "nobody") as proxy:
-        await subscribed(proxy)
+        await proxy.subscribe(CLUSTER)
         await proxy.until(lambda: proxy.code)
     assert proxy.code is grpc.StatusCode.PERMISSION_DENIED
     assert "no agent has registered a proxy nobody" in proxy.details
@@ -82,7 +82,7 @@ async def test_our_own_socket_opens_no_other_machines_proxy(mesh: Plant) -> None
     async with mesh.agent("m9", local=False) as agent:
         await agent.enrols(sidecar("web"))
         async with FakeProxy(mesh.channel(), "web-proxy") as proxy:
-            await subscribed(proxy)
+            await proxy.subscribe(CLUSTER)  # one word alone: another might meet a stream that has ended
             await proxy.until(lambda: proxy.code)
         assert proxy.code is grpc.StatusCode.PERMISSION_DENIED
         stream = await admit(mesh, "web-proxy", machine="m9")

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,6 @@ WAYS = {"sidecar": ("--capture",), "node": ("--placement", "node")}
 """The placements that capture, as they are asked for."""
 
 APP = (SYSTEM_PYTHON, str(SERVERS / "app.py"))
-GREETS = (SYSTEM_PYTHON, str(SERVERS / "greets.py"))
 
 TCP = """
 apiVersion: v1
@@ -107,9 +107,12 @@ def netns() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """Three applications that ordinary users run, captured in one way or the other."""
-    with living(tmp_path_factory.mktemp("m")) as mesh:
+def town(request: pytest.FixtureRequest) -> Iterator[Mesh]:
+    """Three applications that ordinary users run, captured in one way or the other.
+
+    They write beside the data folder, in a place to which they have a way; those of pytest are closed to them.
+    """
+    with tempfile.TemporaryDirectory(prefix="masche-town-") as folder, living(Path(folder)) as mesh:
         _settle(mesh, (*WAYS[request.param], "--user", "nobody"))
         yield mesh
 
@@ -117,11 +120,20 @@ def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def _settle(mesh: Mesh, options: tuple[str, ...]) -> None:
     _open_to_ordinary_users(mesh)
     mesh.apply(service("orders") + service("payment") + TCP)
-    orders = mesh.run("orders", APP, options=options, is_recorded=True)
-    payment = mesh.run("payment", APP, options=options, is_recorded=True)
-    db = mesh.run("db", GREETS, options=options, protocol="tcp")
+    app, greets = (_readable(mesh, one) for one in ("app.py", "greets.py"))
+    orders = mesh.run("orders", app, options=options, is_recorded=True)
+    payment = mesh.run("payment", app, options=options, is_recorded=True)
+    db = mesh.run("db", greets, options=options, protocol="tcp")
     mesh.await_ready(orders, payment, db)
     mesh.apply(RULES)
+
+
+def _readable(mesh: Mesh, program: str) -> tuple[str, ...]:
+    """How anybody starts a copy of a program, wherever the tests themselves are kept."""
+    copy = mesh.folder / program
+    copy.write_bytes((SERVERS / program).read_bytes())
+    copy.chmod(0o644)
+    return (SYSTEM_PYTHON, str(copy))
 
 
 @pytest.fixture(params=WAYS.values(), ids=list(WAYS))
@@ -133,9 +145,6 @@ def captured(request: pytest.FixtureRequest) -> tuple[str, ...]:
 def _open_to_ordinary_users(mesh: Mesh) -> None:
     """Let anybody write beside the data folder, which stays closed, what an application remembers for the test."""
     mesh.folder.chmod(0o1777)
-    for parent in mesh.folder.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
 
 
 def of(mesh: Mesh, name: str) -> Instance:

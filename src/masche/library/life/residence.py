@@ -28,7 +28,7 @@ from masche.library.life.measures import Measures
 from masche.library.life.memory import Folder, Memory
 from masche.library.life.options import Options, OptionsError, port
 from masche.library.life.presence import Presence, Serving
-from masche.library.life.rest import until_grpc_rests
+from masche.library.life.rest import until_gone, until_grpc_rests
 from masche.link import probe
 from masche.link.probe import Probe
 from masche.model.port import Port
@@ -305,6 +305,8 @@ class Resident:
         thread.join(STANDSTILL_WITHIN)
         if thread.is_alive():
             say(_log, logging.ERROR, "the resident of the mesh did not stand still; a fork now may break its gRPC")
+        else:
+            until_gone(thread)
         self._life = self._loop = None
 
     def _on_change(self) -> None:

@@ -1,4 +1,8 @@
-"""When gRPC rests in this process: no thread of it is left, so that a fork does it no harm."""
+"""When this process rests: no thread of gRPC is left, nor anything of our own, so that a fork does no harm.
+
+A thread that Python has joined goes on for moments: OpenSSL tidies up behind it, with a lock held for which a child, in
+which there is no such thread, would wait for ever.
+"""
 
 import asyncio
 import gc
@@ -29,6 +33,13 @@ async def until_grpc_rests() -> None:
         if attempt % 20 == 10:
             gc.collect()  # what is part of a cycle is in use until then
         await asyncio.sleep(0.002)
+
+
+def until_gone(thread: threading.Thread) -> None:
+    """Wait until the system, too, knows nothing of a thread that has ended. Where it does not tell, return at once."""
+    began = time.monotonic()
+    while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() - began < NATIVE_WITHIN:  # noqa: PTH110 - no file
+        time.sleep(0.0002)
 
 
 def _has_native_threads() -> bool:
