@@ -109,6 +109,9 @@ def _envoy(wanted: str) -> tuple[Path, str, str]:
 _AGAIN = -1
 _LOOK_SECONDS = 1.0
 
+_SETTLED_SECONDS, _TIDY_SECONDS = 2.0, 300.0
+"""Memory is given back when nobody came or went for so long, and again after so long."""
+
 
 class _EndError(Exception):
     """The agent was asked to end, or nobody needs it."""
@@ -154,7 +157,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
             group.create_task(server.run())
             group.create_task(_until_asked(asked))
             group.create_task(_until_joined(folders, standing))
-            group.create_task(_tidy_memory())
+            group.create_task(_tidy_memory(server))
             if options.idle_exit is not None:
                 group.create_task(_until_idle(server, options.idle_exit))
     except* _EndError:
@@ -197,14 +200,17 @@ async def _until_idle(server: Server, seconds: float) -> None:
             raise _EndError
 
 
-async def _tidy_memory() -> None:
-    """Once what a start needs has been read, and now and then."""
-    for pause in (2.0, 10.0, 30.0):
-        await asyncio.sleep(pause)
-        memory.give_back()
+async def _tidy_memory(server: Server) -> None:
+    """Soon after workloads came or went, once none does any more, and now and then."""
+    tidied_at, settled_at, seats, is_tidy = time.monotonic(), time.monotonic(), -1, False
     while True:
-        await asyncio.sleep(300.0)
-        memory.give_back()
+        await asyncio.sleep(1.0)
+        if len(server.seated) != seats:
+            settled_at, seats, is_tidy = time.monotonic(), len(server.seated), False
+        is_settled = time.monotonic() - settled_at >= _SETTLED_SECONDS
+        if is_settled and (not is_tidy or time.monotonic() - tidied_at >= _TIDY_SECONDS):
+            memory.give_back()
+            tidied_at, is_tidy = time.monotonic(), True
 
 
 def _parse(words: list[str]) -> AgentOptions:

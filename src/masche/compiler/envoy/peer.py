@@ -98,10 +98,16 @@ def served_certificate(seated: Seated) -> Body:
     Where several share a proxy it is fetched in the very way in which the clusters fetch it. Envoy keeps a second
     subscription for what is fetched in another way, asks for a name once only, and so the second would wait for ever.
     """
-    if not seated.is_shared:
-        return OWN_CERTIFICATE
-    mapper = extension("envoy.tls.certificate_mappers.static_name", _BY_NAME, {"name": seated.certificate})
-    return _chosen(mapper, seated.certificate)
+    return _fetched(seated.certificate, seated.certificate) if seated.is_shared else OWN_CERTIFICATE
+
+
+def fetched_certificate(name: str) -> Body:
+    """Return the same for the certificate of this name; it is fetched at the first handshake, so nobody waits for it."""
+    return _fetched(name)
+
+
+def _fetched(name: str, *prefetched: str) -> Body:
+    return _chosen(extension("envoy.tls.certificate_mappers.static_name", _BY_NAME, {"name": name}), *prefetched)
 
 
 NO_TICKETS: Body = {"disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True}

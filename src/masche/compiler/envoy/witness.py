@@ -53,10 +53,10 @@ def _listener() -> Blob:
     context: Body = {
         "tls_params": TLS_1_3,
         "alpn_protocols": ["http/1.1"],
-        "tls_certificate_sds_secret_configs": [{"name": witness.SECRET, "sds_config": ADS_WAIT}],
+        **peer.fetched_certificate(witness.SECRET),
         "validation_context_sds_secret_config": {"name": secret.ROOTS, "sds_config": ADS_WAIT},
     }
-    tls: Body = {"require_client_certificate": True, "common_tls_context": context}
+    tls: Body = {"require_client_certificate": True, "common_tls_context": context, **peer.NO_TICKETS}
     answer: Body = {"match": {"prefix": "/"}, "direct_response": {"status": 204}}
     said = header(witness.PEER_HEADER, "%DOWNSTREAM_PEER_URI_SAN%", "OVERWRITE_IF_EXISTS_OR_ADD")
     table: Body = {
