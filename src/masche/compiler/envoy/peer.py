@@ -102,7 +102,7 @@ def served_certificate(seated: Seated) -> Body:
 
 
 def fetched_certificate(name: str) -> Body:
-    """Return the same for the certificate of this name; it is fetched at the first handshake, so nobody waits for it."""
+    """Return the same for the certificate of this name, fetched at the first handshake: nobody waits for it."""
     return _fetched(name)
 
 
