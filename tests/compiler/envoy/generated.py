@@ -96,7 +96,7 @@ BACKENDS = st.builds(
     host_rewrite=NAMES | st.just(""),
     path_rewrite=FULL_OR_PREFIX,
 )
-RETRIES = st.builds(Retry, attempts=st.integers(0, 5), codes=some(st.integers(400, 599)), backoff=SECONDS)
+RETRIES = st.builds(Retry, attempts=st.integers(1, 5), codes=some(st.integers(400, 599)), backoff=SECONDS)
 FORWARDS = st.builds(
     Forward,
     backends=some(BACKENDS),
