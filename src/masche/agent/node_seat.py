@@ -9,7 +9,6 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 from msgspec.structs import replace
 
 from masche.agent import admin, environment, local, occupancy
@@ -26,7 +25,6 @@ from masche.agent.sidecar import OPEN_REQUESTS_WITHIN, Host
 from masche.agent.wellbeing import Wellbeing
 from masche.agent.whereabouts import whereabouts
 from masche.agent.witness import NoAnswerError
-from masche.identity.files import write_private
 from masche.identity.spiffe import SpiffeId
 from masche.link.messages import CertificateReport, Occupant, ScopeService
 from masche.link.probe import Pulse
@@ -244,7 +242,7 @@ class NodeSeat:
             phase=self.wellbeing.pulse.phase,
             created=self._registration.created,
         )
-        write_private(self.folder / "seat.json", msgspec.json.encode(record), is_durable=False)
+        occupancy.write_record(self.folder, record)
 
     async def prove(self) -> Proof:
         """Say as whom its calls are to arrive, and have one arrive."""

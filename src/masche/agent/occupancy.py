@@ -13,6 +13,7 @@ import msgspec
 
 from masche.agent.listen import parse_listen
 from masche.agent.local import Claim
+from masche.identity.files import write_private
 from masche.link.messages import Occupant, ProxyState, ScopeService, ServiceWish, State, WorkloadPort
 from masche.link.workloads import LABEL, NAME, UnfitError, names, port_names, protocol_of, proxy_id
 from masche.model.refs import Name, PortRef
@@ -24,6 +25,9 @@ EAST_WEST_LABEL, EAST_WEST = "masche.dev/gateway", "east-west"
 
 ClaimError = UnfitError
 """The claim cannot be a workload; ``fix`` says what to change."""
+
+
+_RECORD = "seat.json"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,9 +43,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def read_record(folder: Path) -> Record | None:
     """Return what an earlier run left in the folder of a seat."""
     try:
-        return msgspec.json.decode((folder / "seat.json").read_bytes(), type=Record)
+        return msgspec.json.decode((folder / _RECORD).read_bytes(), type=Record)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Leave it there for a later one. Nobody waits for a disk: after a crash of the machine a run starts anew."""
+    write_private(folder / _RECORD, msgspec.json.encode(record), is_durable=False)
 
 
 def check(claim: Claim, zone: str) -> None:

@@ -9,8 +9,6 @@ user's alone, and go when the seat does.
 import asyncio
 from pathlib import Path
 
-import msgspec
-
 from masche.agent import local, occupancy
 from masche.agent.folders import private_folder
 from masche.agent.last_good import LastGood
@@ -173,7 +171,7 @@ class Program:
         record = Record(
             claim=self.claim, seat=self.seat, phase=self.wellbeing.pulse.phase, created=self._registration.created
         )
-        write_private(self.folder / "seat.json", msgspec.json.encode(record), is_durable=False)
+        occupancy.write_record(self.folder, record)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import msgspec
-
 from masche.agent import admin, certificates, environment, local, occupancy
 from masche.agent.berth import Berth
 from masche.agent.capture.apply import CaptureError
@@ -35,7 +33,6 @@ from masche.agent.supervisor import Supervisor
 from masche.agent.uplink import Uplink
 from masche.agent.wellbeing import Asking, Wellbeing
 from masche.agent.whereabouts import Whereabouts, whereabouts
-from masche.identity.files import write_private
 from masche.link.messages import CertificateReport, ScopeService
 from masche.link.probe import Pulse
 from masche.link.workloads import proxy_id
@@ -287,7 +284,7 @@ class Sidecar:
                 phase=self.wellbeing.pulse.phase,
                 created=self._registration.created,
             )
-            write_private(self._folder / "seat.json", msgspec.json.encode(record), is_durable=False)
+            occupancy.write_record(self._folder, record)
 
     def _on_scope(self, services: tuple[ScopeService, ...], is_first: bool) -> None:
         before = self.seat

@@ -20,6 +20,7 @@ from masche.agent import admin
 from masche.agent.folders import Folders
 from masche.cli.act import Act, none_failed, promise
 from masche.cli.machines import HOME, Machine, Machines
+from masche.cli.slow_link import REVIEWS
 from masche.cli.stage import NAMESPACE, Stage, shown_certificate
 
 ZONES: Final = ("vienna", "milan", "zurich")
@@ -39,15 +40,6 @@ WITHIN = 30.0
 
 _PLAIN: Final = re.compile(rb"needle|reviews|HTTP/1\.1|content-type")
 """What stands in what the shop says, and would be seen if it were not encrypted."""
-
-REVIEWS = f"""
-apiVersion: v1
-kind: Service
-metadata: {{name: reviews, namespace: {NAMESPACE}}}
-spec:
-  selector: {{app: reviews}}
-  ports: [{{name: http, port: 80, targetPort: http, appProtocol: http}}]
-"""
 
 
 class Wire:
