@@ -6,13 +6,16 @@
 
 aiohttp asks a resolver once for each connection, so the instance is chosen in a client middleware, which sees each
 request. The middleware sends a copy of the request to the address of the instance, with a TLS context that belongs to
-the identities expected there; as aiohttp's pool is keyed by address *and* context, no connection crosses identities.
+the identities expected there; as aiohttp's pool is keyed by address *and* context, no connection crosses identities,
+and a detour is another key, for aiohttp keys by the proxy, too.
 Invariant: the session's connector carries only what went through the middleware, so nothing bypasses the mesh unseen.
 """
 
 import asyncio
 import inspect
-from functools import partial
+import ssl
+from collections.abc import Callable
+from functools import lru_cache, partial
 from math import inf
 from types import CoroutineType
 from typing import Any, cast
@@ -37,6 +40,8 @@ from masche.library.core.facade import Facade
 from masche.library.core.opening import FacadeOf
 from masche.library.core.ports import MeshError
 from masche.library.core.tls import Context
+from masche.library.core.ways import Way
+from masche.library.core.ways_async import connected
 from masche.library.resident import facade as resident
 from masche.traffic.request import Headers, Request
 
@@ -128,7 +133,38 @@ class Connector(aiohttp.TCPConnector):
                 sock_connect=target.connect_timeout if own is None else min(own, target.connect_timeout),
                 ceil_threshold=timeout.ceil_threshold,
             )
+            if target.way is not None:
+                return await self._carried(req, target, target.way, timeout)
         return await super()._create_connection(req, traces, timeout)
+
+    async def _carried(
+        self,
+        req: ClientRequest,
+        target: Target,
+        way: Way,
+        timeout: ClientTimeout,  # noqa: ASYNC109 # as aiohttp calls it
+    ) -> ResponseHandler:
+        """A connection by a detour. Raises what aiohttp raises of a connection that cannot be made."""
+        gateway, context = self.facade_of().identity.client_context(way.identities), cast("Context", req.ssl)
+        made = cast("Callable[[], ResponseHandler]", self._factory)
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                _, protocol = await connected(made, way, target.endpoint, gateway=gateway, context=context)
+        except ssl.CertificateError as error:
+            raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
+        except ssl.SSLError as error:
+            raise aiohttp.ClientConnectorSSLError(req.connection_key, error) from error
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+        return protocol
+
+
+@lru_cache(maxsize=1024)
+def _proxy(way: Way) -> URL:
+    """The name of a way in the key by which aiohttp's pool keeps connections apart; nothing is looked up by it."""
+    return URL.build(scheme="detour", host=way.address[0], port=way.address[1], query_string=" ".join(way.identities))
 
 
 _UNSEEN = cast("Target", object())
@@ -184,7 +220,8 @@ class _Exchange:
         else:
             fields["url"] = URL(f"http://{target.endpoint}{asked.target}", encoded=True)
             fields["_ssl"] = True
-        fields["proxy"] = fields["proxy_auth"] = fields["proxy_headers"] = fields["server_hostname"] = None
+        fields["proxy"] = None if target.way is None else _proxy(target.way)
+        fields["proxy_auth"] = fields["proxy_headers"] = fields["server_hostname"] = None
         if fields.get("_continue") is not None:  # each copy waits for its own "100 Continue"
             fields["_continue"] = request.loop.create_future()
         fields[_WAY] = target

@@ -12,8 +12,10 @@ of the mesh, as ever; within the mesh the identity decides. Invariant: nothing t
 """
 
 import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from math import inf
 from time import monotonic
@@ -25,7 +27,8 @@ from requests import PreparedRequest, Response
 from requests.adapters import DEFAULT_POOLBLOCK, HTTPAdapter
 from requests.cookies import extract_cookies_to_jar
 from requests.structures import CaseInsensitiveDict
-from urllib3.exceptions import NewConnectionError
+from urllib3.connection import HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
@@ -33,6 +36,8 @@ from masche.library.core.opening import FacadeOf
 from masche.library.core.pool import Pools
 from masche.library.core.ports import MeshError
 from masche.library.core.sync_driver import SyncDriver
+from masche.library.core.ways import Way
+from masche.library.core.ways_sync import tunnel
 from masche.library.resident import facade as resident
 from masche.traffic.request import Headers, Request, characters, octets
 
@@ -118,7 +123,7 @@ class _Carrier(HTTPAdapter):
     ) -> None:
         super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
         self._size: dict[str, Any] = {"maxsize": maxsize, "block": block}
-        self.pools = Pools(self._pool, close=_forget, now=monotonic)
+        self.pools: Pools[tuple[str, Way | None], _Pool] = Pools(self._pool, close=_forget, now=monotonic)
 
     def close(self) -> None:
         super().close()
@@ -129,11 +134,18 @@ class _Carrier(HTTPAdapter):
         if not target.is_tls:
             return self.poolmanager.connection_from_host(target.address, target.port, "http")
         context = self._facade_of().identity.client_context(target.identities)
-        return self.pools.pool(target.identities, target.endpoint, context)
+        return self.pools.pool(target.identities, (target.endpoint, target.way), context)
 
-    def _pool(self, context: ssl.SSLContext, endpoint: str) -> "_Pool":
+    def _pool(self, context: ssl.SSLContext, place: tuple[str, Way | None]) -> "_Pool":
+        endpoint, way = place
         host, _, port = endpoint.rpartition(":")
-        return _Pool(host, int(port), ssl_context=context, assert_hostname=False, **self._size)
+        made = _Pool(host, int(port), ssl_context=context, assert_hostname=False, **self._size)
+        if way is not None:
+            made.by = partial(self._tunnel, way, endpoint)
+        return made
+
+    def _tunnel(self, way: Way, endpoint: str, timeout: float | None) -> ssl.SSLSocket:
+        return tunnel(way, endpoint, gateway=self._facade_of().identity.client_context(way.identities), timeout=timeout)
 
     # What requests asks of an adapter, told by the copy of the request alone
 
@@ -154,8 +166,32 @@ def _forget(pool: "_Pool") -> None:
     """urllib3 closes what is in a pool when nobody refers to it any more: so do requests that are still under way."""
 
 
+class _Connection(HTTPSConnection):
+    """A connection that may begin at a gateway between zones, ``by`` which it is tunnelled."""
+
+    by: Callable[[float | None], ssl.SSLSocket] | None = None
+
+    def _new_conn(self) -> socket.socket:
+        if self.by is None:
+            return super()._new_conn()
+        try:
+            return self.by(self.timeout)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"the way to {self.host} took too long: {error}") from error
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+
 class _Pool(urllib3.HTTPSConnectionPool):
-    """Connections to one instance, which tell when nothing was sent."""
+    """Connections to one instance by one way, which tell when nothing was sent."""
+
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType] # urllib3's own class does not fit either
+    by: Callable[[float | None], ssl.SSLSocket] | None = None
+
+    def _new_conn(self) -> Any:
+        made = cast("_Connection", super()._new_conn())
+        made.by = self.by
+        return made
 
     def _validate_conn(self, conn: Any) -> None:
         try:

@@ -40,7 +40,8 @@ class Destination:
 
     ``assignment`` names the endpoints to ask for (EDS), ``members`` the clusters that are tried in order (AGGREGATE),
     ``host`` and ``port`` are to be resolved (LOGICAL_DNS), ``endpoints`` came with it (STATIC). ``is_tls`` False: the
-    control plane asks for plaintext.
+    control plane asks for plaintext. ``east_west`` are the SPIFFE IDs of the gateways that may carry us by a detour;
+    with none there is no detour, whatever an endpoint says.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Destination:
     port: int = 0
     endpoints: Endpoints | None = None
     is_tls: bool = True
+    east_west: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

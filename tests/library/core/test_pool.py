@@ -126,7 +126,7 @@ class Double:
     address: str
 
 
-def doubles(clock: Clock) -> tuple[Pools[Double], list[str]]:
+def doubles(clock: Clock) -> tuple[Pools[str, Double], list[str]]:
     closed: list[str] = []
     return Pools(Double, close=lambda each: closed.append(each.address), now=clock), closed
 

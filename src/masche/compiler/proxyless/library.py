@@ -24,7 +24,8 @@ from masche.wire.messages import any_of, encode
 
 def blobs(view: View) -> tuple[Blob, ...]:
     """Return all that depends on a View alone: clusters, the table of routes, and the client's Listener."""
-    return (*map(cluster, view.clusters), shared.proxy(view), _client())
+    clusters = (cluster(each, view.east_west) for each in view.clusters)
+    return (*clusters, shared.proxy(view), _client())
 
 
 @lru_cache(maxsize=1)

@@ -27,8 +27,10 @@ _SPOKEN: dict[Protocol, Body] = {
 
 
 @lru_cache(maxsize=65_536)
-def cluster(source: Cluster) -> Blob:
-    """Return the encoded cluster; its endpoints come by EDS under the same name."""
+def cluster(source: Cluster, east_west: tuple[str, ...] = ()) -> Blob:
+    """Return the encoded cluster; its endpoints come by EDS under the same name. Gateways between zones that show one
+    of ``east_west`` may carry a call there.
+    """
     name, traffic = source.service.path, source.traffic
     body: Body = {
         "name": name,
@@ -36,7 +38,7 @@ def cluster(source: Cluster) -> Blob:
         "eds_cluster_config": {"eds_config": ADS, "service_name": name},
         **balancing(traffic),
         **limits(traffic),
-        "typed_extension_protocol_options": _extensions(source),
+        "typed_extension_protocol_options": _extensions(source, east_west),
         "transport_socket": extension(TLS, _TLS, {"common_tls_context": _tls(source)}),
         **(_SOME_PLAINTEXT if source.has_plaintext else {}),
     }
@@ -49,8 +51,8 @@ _SOME_PLAINTEXT: Body = {
 }
 
 
-def _extensions(source: Cluster) -> Body:
-    ours: Body = {words.EXTENSION: words.extension(source)}
+def _extensions(source: Cluster, east_west: tuple[str, ...]) -> Body:
+    ours: Body = {words.EXTENSION: words.extension(source, east_west)}
     spoken = _SPOKEN.get(source.protocol)
     return {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, spoken), **ours} if spoken else ours
 

@@ -74,6 +74,8 @@ class Channel:
         standing = [(each.id, breaker.state(each.id)) for each in self.callee.balancer.membership.endpoints]
         until = [breaker.until(name) for name, state in standing if state is State.EJECTED]
         parts = [f"{sum(state is State.ADMITTED for _, state in standing)} admitted"]
+        if detours := sum(place.way is not None for place in self.places.values()):
+            parts.append(f"{detours} by a detour")
         if until:
             parts.append(f"{len(until)} ejected until {max(until):.1f}")
         if probing := sum(state is State.PROBING for _, state in standing):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Protocol, TypeVar
 
+from masche.library.core.ways import Way
 from masche.traffic.request import Headers, Request
 
 Raw = TypeVar("Raw")
@@ -40,11 +41,11 @@ class Target:
     """One attempt: where it goes and what is sent. Never changed; not frozen because one is made for every attempt.
 
     ``identities``: the SPIFFE IDs of which the peer must show one, checked inside the handshake (``is_tls``);
-    plaintext only when the mesh itself says so. ``via``: ``host:port`` of the gateway between zones through which it is
-    reached, "" for the direct way. ``request`` is what goes out, with ``headers`` in place of its own: ``authority`` is
-    the Host header, ``target`` the path with its query, ``headers`` all others but those of the connection and of the
-    body's framing. ``timeout``: seconds until the answer must have begun (infinite: none), ``connect_timeout`` for a
-    new connection, ``idle_timeout`` how long nothing may move (0: for ever). ``is_copy``: nobody waits for the answer.
+    plaintext only when the mesh itself says so. ``way``: the detour by which it is reached, None for the direct way.
+    ``request`` is what goes out, with ``headers`` in place of its own: ``authority`` is the Host header, ``target`` the
+    path with its query, ``headers`` all others but those of the connection and of the body's framing. ``timeout``:
+    seconds until the answer must have begun (infinite: none), ``connect_timeout`` for a new connection,
+    ``idle_timeout`` how long nothing may move (0: for ever). ``is_copy``: nobody waits for the answer.
     """
 
     cluster: str
@@ -52,7 +53,7 @@ class Target:
     port: int
     identities: tuple[str, ...]
     is_tls: bool
-    via: str
+    way: Way | None
     request: Request
     headers: Headers
     timeout: float

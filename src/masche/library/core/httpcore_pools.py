@@ -1,8 +1,8 @@
 """The connections of an httpx client into the mesh: a pool of httpcore's for each set of expected identities.
 
 httpcore keeps connections apart by address, and makes all of a pool with one TLS context; so there is a pool for each
-context, and one for instances that the mesh itself says to take plaintext. Invariant: a pool that was replaced is
-closed once its last answer has ended, for closing a pool of httpcore's breaks what it carries.
+context and way there, and one for instances that the mesh itself says to take plaintext. Invariant: a pool that was
+replaced is closed once its last answer has ended, for closing a pool of httpcore's breaks what it carries.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from typing import Any
 from masche.library.core.exchange import Target
 from masche.library.core.facade import Facade
 from masche.library.core.pool import Pools
+from masche.library.core.ways import Way
+from masche.library.core.ways_httpcore import AsyncBackend, SyncBackend
 
 KEPT_ALIVE = 55.0
 """Seconds for which an idle connection to a proxy, or to a server of ours, is kept: theirs last for minutes."""
@@ -61,7 +63,7 @@ class AsyncPools:
 
     def __init__(self, core: Any, facade: Facade) -> None:
         self._core, self._facade = core, facade
-        self._tls: Pools[Kept] = Pools(self._make, close=self._retire, now=facade.now)
+        self._tls: Pools[Way | None, Kept] = Pools(self._make, close=self._retire, now=facade.now)
         self._plain = Kept(core.AsyncConnectionPool(keepalive_expiry=KEPT_ALIVE_PLAIN, **_OPTIONS))
         self._live: set[Kept] = {self._plain}
         self._closing: set[asyncio.Task[None]] = set()
@@ -74,7 +76,7 @@ class AsyncPools:
         if not target.is_tls:
             return self._plain
         context = self._facade.identity.client_context(target.identities)
-        return self._tls.pool(target.identities, "", context)
+        return self._tls.pool(target.identities, target.way, context)
 
     async def send(self, kept: Kept, request: Any) -> Any:
         """Send a request of httpcore's; ``ended`` is to be called when its answer has ended, if there is one."""
@@ -99,8 +101,11 @@ class AsyncPools:
             await kept.pool.aclose()
         self._live.clear()
 
-    def _make(self, context: ssl.SSLContext, address: str) -> Kept:  # noqa: ARG002 - httpcore keeps addresses apart
-        made = Kept(self._core.AsyncConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS))
+    def _make(self, context: ssl.SSLContext, way: Way | None) -> Kept:
+        more = {"network_backend": AsyncBackend(self._core, way, self._facade.identity)} if way is not None else {}
+        made = Kept(
+            self._core.AsyncConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS, **more)
+        )
         self._live.add(made)
         return made
 
@@ -122,7 +127,7 @@ class SyncPools:
 
     def __init__(self, core: Any, facade: Facade) -> None:
         self._core, self._facade = core, facade
-        self._tls: Pools[Kept] = Pools(self._make, close=self._retire, now=facade.now)
+        self._tls: Pools[Way | None, Kept] = Pools(self._make, close=self._retire, now=facade.now)
         self._plain = Kept(core.ConnectionPool(keepalive_expiry=KEPT_ALIVE_PLAIN, **_OPTIONS))
         self._live: set[Kept] = {self._plain}
 
@@ -134,7 +139,7 @@ class SyncPools:
         if not target.is_tls:
             return self._plain
         context = self._facade.identity.client_context(target.identities)
-        return self._tls.pool(target.identities, "", context)
+        return self._tls.pool(target.identities, target.way, context)
 
     def send(self, kept: Kept, request: Any) -> Any:
         """Send a request of httpcore's; ``ended`` is to be called when its answer has ended, if there is one."""
@@ -156,8 +161,9 @@ class SyncPools:
         for kept in list(self._live):
             self._close(kept)
 
-    def _make(self, context: ssl.SSLContext, address: str) -> Kept:  # noqa: ARG002 - httpcore keeps addresses apart
-        made = Kept(self._core.ConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS))
+    def _make(self, context: ssl.SSLContext, way: Way | None) -> Kept:
+        more = {"network_backend": SyncBackend(self._core, way, self._facade.identity)} if way is not None else {}
+        made = Kept(self._core.ConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS, **more))
         self._live.add(made)
         return made
 

@@ -81,7 +81,7 @@ class Lone(Generic[Raw, Final_co]):
             view.port,
             destination.cluster.identities,
             is_tls,
-            view.via,
+            place.way,
             opened.request,
             onward(opened, self._deadline, now=now, is_tls=is_tls),
             self._deadline.per_try(send.rules.per_try_timeout, now=now),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
+from masche.library.core.ways import Way
 from masche.model.told import Destination, Discovery
 from masche.model.view import Endpoints, EndpointView, Health, Locality
 from masche.traffic import membership
@@ -26,25 +27,50 @@ _HEALTH = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one instance is, and of which cluster it is: who may answer there. ``is_tls``: by mutual TLS."""
+    """Where one instance is, and of which cluster it is: who may answer there. ``is_tls``: by mutual TLS. ``way``: the
+    detour by which it is reached, None for the direct way.
+    """
 
     view: EndpointView
     destination: Destination
     is_tls: bool
+    way: Way | None = None
 
     @classmethod
     def of(cls, view: EndpointView, destination: Destination) -> "Place":
         """Say whether it is called by mutual TLS; by plaintext only where the control plane itself says so.
 
-        What an instance's metadata say holds only in a cluster that knows of such instances, as with Envoy.
+        What an instance's metadata say holds only in a cluster that knows of such instances, as with Envoy. Nobody is
+        carried in plaintext, nor by whom nobody vouches for.
         """
-        return cls(view, destination, destination.is_tls and (view.is_mtls or not destination.cluster.has_plaintext))
+        is_tls = destination.is_tls and (view.is_mtls or not destination.cluster.has_plaintext)
+        return cls(view, destination, is_tls, Way(view.via, destination.east_west) if view.via else None)
+
+
+def can_be_reached(view: EndpointView, destination: Destination) -> bool:
+    """Say whether there is a way to it: a detour needs gateways that are known, and mutual TLS to the instance."""
+    return not view.via or (destination.is_tls and view.is_mtls and bool(destination.east_west))
+
+
+def instance_of(view: EndpointView) -> str:
+    """Return the name of an instance, ``host:port``, whatever the way."""
+    host = f"[{view.address}]" if ":" in view.address else view.address
+    return f"{host}:{view.port}"
 
 
 def id_of(view: EndpointView) -> str:
-    """Return the name of an instance, ``host:port``, by which callers tell each other of it, whatever the way."""
-    host = f"[{view.address}]" if ":" in view.address else view.address
-    return f"{host}:{view.port}"
+    """Return the name of an instance and the way to it: ``host:port``, or ``host:port@gateway`` for a detour.
+
+    Two ways to one instance are two endpoints, as for Envoy: each has its weight, and a gateway that carries badly is
+    ejected like an instance that answers badly, while the direct way is not.
+    """
+    return f"{instance_of(view)}@{view.via}" if view.via else instance_of(view)
+
+
+def parted(name: str) -> tuple[str, str]:
+    """Return instance (``host:port``) and gateway ("" for the direct way) of an ``id_of``."""
+    instance, _, via = name.partition("@")
+    return instance, via
 
 
 def places(
@@ -92,7 +118,7 @@ def members(
         total = total or sum(each.weight for each in locality.endpoints)
         for view in locality.endpoints if share > 0 else ():
             name = id_of(view)
-            if name not in chosen:
+            if name not in chosen and can_be_reached(view, destination):
                 weight = share * (view.weight or 1) / (total or 1)
                 chosen[name] = _Chosen(name, locality.zone, weight, _HEALTH[view.health])
                 where[name] = Place.of(view, destination)
@@ -165,10 +191,14 @@ def _well(localities: Iterable[Locality]) -> float:
 
 def _subset(chosen: Mapping[str, _Chosen], size: int, caller: str) -> list[_Chosen]:
     """So many of them, those with which this caller's name hashes lowest: rendezvous hashing (Thaler and Ravishankar
-    1998), so that a change of instances moves few callers, and callers spread evenly without knowing each other.
+    1998), so that a change of instances moves few callers, and callers spread evenly without knowing each other. All
+    ways to an instance are kept with it.
     """
     everyone = list(chosen.values())
     if not 0 < size < len(everyone):
         return everyone
     well = [each for each in everyone if each.health is membership.Health.ADMITTED] or everyone
-    return sorted(well, key=lambda each: blake2b(f"{caller} {each.name}".encode(), digest_size=8).digest())[:size]
+    instances = {parted(each.name)[0] for each in well}
+    near = sorted(instances, key=lambda name: blake2b(f"{caller} {name}".encode(), digest_size=8).digest())
+    kept = frozenset(near[:size])
+    return [each for each in well if parted(each.name)[0] in kept]

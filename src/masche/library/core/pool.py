@@ -3,18 +3,20 @@
 Such a client uses a connection again for whatever has the same scheme, host and port. In a mesh that is not enough: an
 address that was one service's may be another's a minute later, and one address may be called as two services. A
 connection is made for one set of expected identities, checked once in its handshake, so it may only carry requests that
-expect the same: there is a pool for each (identities, address). It also ends with the certificate that it was made
-with: who asks with a newer TLS context is given a new pool, and the old one is closed once nobody uses it.
+expect the same: there is a pool for each (identities, place), where a place says the way, too, by which somebody is
+reached. It also ends with the certificate that it was made with: who asks with a newer TLS context is given a new pool,
+and the old one is closed once nobody uses it.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
 from masche.library.core.ports import Now
 
 P = TypeVar("P")
+K = TypeVar("K", bound=Hashable)
 
 MAX_IDLE = 300.0
 """Seconds after which a pool that nobody asked for is closed; instances come and go, and their addresses with them."""
@@ -30,31 +32,31 @@ class _Kept(Generic[P]):
         self.pool, self.context, self.used_at = pool, context, used_at
 
 
-class Pools(Generic[P]):
-    """The pools of one client. ``make`` a pool for a context and an address; ``close`` lets requests under way end.
+class Pools(Generic[K, P]):
+    """The pools of one client. ``make`` a pool for a context and a place; ``close`` lets requests under way end.
 
     May be asked from any thread; ``make`` and ``close`` are called one at a time.
     """
 
     __slots__ = ("_by_key", "_close", "_lock", "_make", "_now")
 
-    def __init__(self, make: Callable[[ssl.SSLContext, str], P], *, close: Callable[[P], None], now: Now) -> None:
+    def __init__(self, make: Callable[[ssl.SSLContext, K], P], *, close: Callable[[P], None], now: Now) -> None:
         self._make, self._close, self._now = make, close, now
-        self._by_key: dict[tuple[tuple[str, ...], str], _Kept[P]] = {}
+        self._by_key: dict[tuple[tuple[str, ...], K], _Kept[P]] = {}
         self._lock = Lock()
 
     def __repr__(self) -> str:
         who = {identities for identities, _ in self._by_key}
         return f"<Pools: {len(self._by_key)} of {len(who)} sets of identities>"
 
-    def pool(self, identities: tuple[str, ...], address: str, context: ssl.SSLContext) -> P:
-        """Return the pool for ``address`` (``host:port``, or "" where a pool keeps addresses apart by itself).
+    def pool(self, identities: tuple[str, ...], place: K, context: ssl.SSLContext) -> P:
+        """Return the pool for ``place``: the way there, and the address unless a pool keeps addresses apart by itself.
 
         ``context`` is what the connections are made with now; it must be of the same ``identities``.
         """
-        kept = self._by_key.get((identities, address))
+        kept = self._by_key.get((identities, place))
         if kept is None or kept.context is not context:
-            kept = self._another(identities, address, context)
+            kept = self._another(identities, place, context)
         kept.used_at = self._now()
         return kept.pool
 
@@ -65,14 +67,14 @@ class Pools(Generic[P]):
             for each in gone:
                 self._close(each.pool)
 
-    def _another(self, identities: tuple[str, ...], address: str, context: ssl.SSLContext) -> _Kept[P]:
-        key, now = (identities, address), self._now()
+    def _another(self, identities: tuple[str, ...], place: K, context: ssl.SSLContext) -> _Kept[P]:
+        key, now = (identities, place), self._now()
         with self._lock:
             kept = self._by_key.get(key)
             if kept is not None and kept.context is context:  # another thread was first
                 return kept
             self._forget(now)
-            made = self._by_key[key] = _Kept(self._make(context, address), context, now)
+            made = self._by_key[key] = _Kept(self._make(context, place), context, now)
             if kept is not None:
                 self._close(kept.pool)
             return made

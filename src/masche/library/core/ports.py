@@ -80,7 +80,7 @@ class Identity(Protocol):
 class Tried:
     """One attempt that ended. Never changed; not frozen because one is made for every attempt.
 
-    ``address`` is ``host:port``; ``seconds`` until the first byte of the answer.
+    ``address`` is ``host:port``, of a detour ``host:port@gateway``; ``seconds`` until the first byte of the answer.
 
     ``service_seconds`` is what the callee said of its own part, negative when it said nothing.
     """

@@ -221,7 +221,7 @@ class Run(Generic[Raw, Final_co]):
             view.port,
             destination.cluster.identities,
             place.is_tls,
-            view.via,
+            place.way,
             self._opened.request,
             onward(self._opened, self._call.deadline, now=now, is_tls=place.is_tls),
             start.timeout,

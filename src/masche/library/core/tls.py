@@ -22,6 +22,7 @@ from masche.identity.malformed import MALFORMED
 from masche.identity.svid import SvidError
 from masche.library.core.ports import MeshError, NotReadyError
 from masche.library.core.tls_files import as_file
+from masche.library.core.ways_sync import Carried, carried
 
 if TYPE_CHECKING:
     from masche.identity.tls import Presented
@@ -210,10 +211,18 @@ class _Expecting(Context):
         server_hostname: str | bytes | None = None,  # noqa: ARG002 # see above
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLSocket:
-        """Begin a connection over a socket that is connected; the handshake is over when this returns, if asked for."""
+        """Begin a connection over a socket that is connected; the handshake is over when this returns, if asked for.
+
+        Within a connection that is TLS already (the tunnel of a detour) it is TLS over memory.
+        """
         _check_use(server_side, session)
-        made = self.shown.wrap_socket(sock, do_handshake_on_connect=False, suppress_ragged_eofs=suppress_ragged_eofs)
-        cast("_Socket", made).expected = self.expected
+        if isinstance(sock, ssl.SSLSocket):
+            made = cast("ssl.SSLSocket", carried(sock, self))
+        else:
+            made = self.shown.wrap_socket(
+                sock, do_handshake_on_connect=False, suppress_ragged_eofs=suppress_ragged_eofs
+            )
+            cast("_Socket", made).expected = self.expected
         if do_handshake_on_connect:
             try:
                 made.do_handshake(block=True)
@@ -326,7 +335,8 @@ class _Socket(ssl.SSLSocket):
 
 def peer_id(connection: object) -> str:
     """The SPIFFE ID of the other side of a connection that one of our contexts made; empty for any other object."""
-    return connection.peer_id if isinstance(connection, _Buffered | _Socket) else ""
+    found = connection.inner if isinstance(connection, Carried) else connection
+    return found.peer_id if isinstance(found, _Buffered | _Socket) else ""
 
 
 def _judge(connection: ssl.SSLObject | ssl.SSLSocket, expected: frozenset[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from masche.library.core.members import parted
 from masche.library.core.ports import Called, Received, Tried
 from masche.link.messages import EdgeReport, EndpointReport, Histogram
 from masche.link.tallies import Edge
@@ -22,7 +23,7 @@ MOST: Final = 200_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How one instance of a cluster stands now: ``address`` is ``host:port``."""
+    """How one instance of a cluster stands now: ``address`` is ``host:port``, of a detour ``host:port@gateway``."""
 
     cluster: str
     address: str
@@ -148,7 +149,8 @@ class Sums:
         return tuple(
             EndpointReport(
                 service=service,
-                endpoint=key[1],
+                endpoint=parted(key[1])[0],
+                via=parted(key[1])[1],
                 requests=(seen := self._tries.get(key, nothing)).requests,
                 errors=seen.errors,
                 timeouts=seen.timeouts,

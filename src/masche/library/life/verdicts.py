@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from masche.library.core.channel import Channels
+from masche.library.core.members import parted
 from masche.library.core.ports import Now
 from masche.library.life.measures import Standing
 from masche.link.messages import Verdict
@@ -41,8 +42,14 @@ def news(proxy: str, before: Ejected, after: Ejected) -> Iterator[Verdict]:
     for key in sorted(before.keys() ^ after.keys()):
         if (service := PortRef.parse(key[0])) is not None:
             cause = after.get(key, "its time is served")
+            endpoint, via = parted(key[1])
             yield Verdict(
-                proxy=proxy, service=service, endpoint=key[1], is_ejected=key in after, cause=cause[:MAX_CAUSE]
+                proxy=proxy,
+                service=service,
+                endpoint=endpoint,
+                via=via,
+                is_ejected=key in after,
+                cause=cause[:MAX_CAUSE],
             )
 
 

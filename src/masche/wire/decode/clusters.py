@@ -55,7 +55,13 @@ def destination(name: str, data: bytes) -> Destination:
         has_plaintext=_has_plaintext(message, where),
         has_library=how.has_library,
     )
-    return Destination(name=where, cluster=cluster, is_tls=identities is not None, **_found(message, where))
+    return Destination(
+        name=where,
+        cluster=cluster,
+        is_tls=identities is not None,
+        east_west=how.east_west,
+        **_found(message, where),
+    )
 
 
 def _has_plaintext(message: Any, where: str) -> bool:

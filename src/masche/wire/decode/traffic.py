@@ -27,19 +27,21 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 class Used(NamedTuple):
-    """How a cluster is used, and what its instances speak."""
+    """How a cluster is used, what its instances speak, and who may carry us to them by a detour (SPIFFE IDs)."""
 
     traffic: Traffic
     protocol: Protocol
     has_library: bool = False
+    east_west: tuple[str, ...] = ()
 
 
-def extension(source: Cluster) -> Body:
+def extension(source: Cluster, east_west: tuple[str, ...] = ()) -> Body:
     """Return the body of the extension's Any."""
     value = {
         "protocol": source.protocol.value,
         "has_library": source.has_library,
         "traffic": msgspec.to_builtins(source.traffic),
+        **({"east_west": list(east_west)} if east_west else {}),
     }
     return {"@type": f"type.googleapis.com/{_TYPED_STRUCT}", "type_url": TYPE_URL, "value": value}
 
@@ -63,7 +65,8 @@ def _extended(packed: Any, where: str) -> Used:
         traffic, protocol = body["traffic"], Protocol(body["protocol"])
         if missing := frozenset(Traffic.__dataclass_fields__) - traffic.keys():
             raise WireError(f"{where} says nothing of {min(missing)}")
-        return Used(msgspec.convert(traffic, Traffic), protocol, bool(body.get("has_library")))
+        carriers = msgspec.convert(body.get("east_west", []), tuple[str, ...])
+        return Used(msgspec.convert(traffic, Traffic), protocol, bool(body.get("has_library")), carriers)
     except (KeyError, TypeError, AttributeError, ValueError, UnreadableError) as error:
         raise WireError(f"{where} is not understood: {error}") from error
 
