@@ -13,6 +13,7 @@ import pytest
 from e2e.calling import status_of
 from e2e.conftest import StartMesh
 from e2e.load import Load
+from e2e.lookups import Lookups
 from e2e.mesh import ON_THE_NODE, Instance, Mesh, service
 from e2e.waiting import holds, until
 from masche.agent.capture.sockets import in_namespace
@@ -89,7 +90,7 @@ def _answered(host: str, port: int, request: bytes) -> bytes | None:
 
 
 def test_a_killed_agent_is_back_with_all_seats_and_no_call_failed(mesh: Mesh, instances: list[Instance]) -> None:
-    """Of whoever knows the address already: names are the agent's to answer, and wait for the next one."""
+    """Of whoever knows the address already; names are looked at below."""
     before = {each.name: each.seat for each in instances}
     agent = mesh.agent()
     assert agent
@@ -115,6 +116,28 @@ def test_a_killed_agent_is_back_with_all_seats_and_no_call_failed(mesh: Mesh, in
             seat.namespace_path,
         )
     until(lambda: all(_reaches(each) for each in instances[1:]), "names are answered as before")
+
+
+def test_while_the_agent_is_dead_names_wait_for_the_next_one_and_none_fails(
+    mesh: Mesh, instances: list[Instance]
+) -> None:
+    """Who asks waits as long as the next agent takes to come; a question that the dead one had read is asked again."""
+    took: list[float] = []
+    for _ in range(KILLS):
+        agent = mesh.agent()
+        assert agent
+        with Lookups(instances[1].netns, "orders") as lookups:
+            lookups.more()
+            os.kill(agent.pid, signal.SIGKILL)
+            until(
+                lambda pid=agent.pid: (found := mesh.agent()) and found.pid != pid and len(found.seats) == WORKLOADS,
+                "another agent has all the seats",
+            )
+            lookups.more()
+        assert set(lookups.found) == {lookups.found[0]}, "a name had no address, or another one"
+        took.append(lookups.slowest)
+        until(lambda: all(each.seat.phase == "READY" for each in instances), "all are ready")
+    assert statistics.median(took) < 15, took
 
 
 def test_a_killed_runner_takes_its_workload_and_its_namespace_with_it(mesh: Mesh, instances: list[Instance]) -> None:

@@ -108,7 +108,9 @@ class Captured:
         """Answer names there, until cancelled. Raises ClaimError: somebody else does."""
         place = self.place
         try:
-            desk = await self._dns.serve(place.namespace_path, place.dns_port, lambda: self._names)
+            desk = await self._dns.serve(
+                place.namespace_path, place.dns_port, lambda: self._names, owner=str(self._workload)
+            )
         except OSError as error:
             raise ClaimError(f"names cannot be answered in {place.namespace_path}: {error}") from error
         try:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import msgspec
 
 from masche.agent import launch, local
-from masche.agent.folders import FolderError
+from masche.agent.folders import FolderError, Folders
+from masche.agent.keeping import Keeper
 from masche.agent.launch import NoAgentError
-from masche.agent.local import Claim, Denied, Progress, ProtocolError, Ready
+from masche.agent.local import Claim, Denied, Progress, ProtocolError, Ready, Release
 from masche.agent.options import AgentOptions
 
 RECLAIM_PAUSE = 0.2
@@ -50,6 +51,7 @@ class Claimant:
         self._greeting = greeting
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._keeper = Keeper(Folders(options.data).names_socket)
 
     def __repr__(self) -> str:
         return f"<Claimant of {self._claim.workload or self._claim.service}>"
@@ -58,6 +60,11 @@ class Claimant:
         """Tell the agent something, if there is one."""
         if self._writer and not self._writer.is_closing():
             self._writer.write(local.line(message))
+
+    def release(self) -> None:
+        """Give the seat back: the command has ended."""
+        self._keeper.close()
+        self.send(Release())
 
     async def take(self, within: float, say: Say) -> Ready:
         """Get the seat in at most so many seconds. Raises NoSeatError, saying the last progress when time ran out."""
@@ -97,6 +104,7 @@ class Claimant:
 
     async def _ask(self, progress: Say) -> Ready:
         self._reader, self._writer = await launch.connect(self._options)
+        await self._keeper.bring(self._claim.workload)
         self.send(self._claim)
         while True:
             match await local.read_answer(self._reader):
@@ -106,6 +114,7 @@ class Claimant:
                     progress(text)
                 case Ready() as ready:
                     self._claim = msgspec.structs.replace(self._claim, workload=ready.workload)
+                    await self._keeper.fetch(ready.workload)
                     return ready
                 case Denied(why=why, fix=fix):
                     raise NoSeatError(f"{why}\n  fix: {fix}" if fix else why)
@@ -122,7 +131,10 @@ class Claimant:
             await asyncio.sleep(RECLAIM_PAUSE)
             try:
                 await self._ask(_silent)
-            except (_LostError, NoSeatError, NoAgentError, FolderError, ProtocolError, OSError):
+            except NoSeatError:
+                self._keeper.close()  # perhaps it was for their sake
+                continue
+            except (_LostError, NoAgentError, FolderError, ProtocolError, OSError):
                 continue
             if greeting := self._greeting():
                 self.send(greeting)

@@ -52,6 +52,11 @@ class Folders:
         return self.sockets / "relay.sock"
 
     @property
+    def names_socket(self) -> Path:
+        """Where runners fetch and bring the sockets at which names are answered."""
+        return self.sockets / "names.sock"
+
+    @property
     def control_socket(self) -> Path:
         """Where the control plane of this very machine listens."""
         return places.control_socket(self.data)

@@ -125,6 +125,8 @@ class NodeSeat:
         if caution := self._captured.place.caution:
             self._tell(local.Progress(text=caution))
         self.seat = self._made()
+        if self.claim.workload and self._record:
+            self._captured.know(self._record.services)  # a command asks already: names must not be unknown
         self.identity.load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.identity.run(self._registration.taken))

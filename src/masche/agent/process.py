@@ -155,6 +155,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
             group.create_task(Verdicts(proxies=server.proxies, tell=host.uplink.tell).run())
             group.create_task(server.host.uplink.run())
             group.create_task(server.run())
+            group.create_task(host.dns.lender.run(folders.names_socket))
             group.create_task(_until_asked(asked))
             group.create_task(_until_joined(folders, standing))
             group.create_task(_tidy_memory(server))

@@ -27,7 +27,6 @@ from masche.agent.local import (
     Progress,
     Proved,
     Ready,
-    Release,
     Released,
     Started,
     Upgraded,
@@ -168,7 +167,7 @@ class _Run:
             self.say(f"the command was ended by {signal.Signals(code - 128).name}")
         self._is_leaving = True
         self._claimant.send(Leave(is_ended=True))
-        self._claimant.send(Release())
+        self._claimant.release()
         await _within(RELEASE_SECONDS, self._released)
         listening.cancel()
         await asyncio.gather(listening, obeying, return_exceptions=True)

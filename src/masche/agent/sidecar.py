@@ -176,6 +176,8 @@ class Sidecar:
             await self._captured.prepare()
             if caution := self._captured.place.caution:
                 self._tell(local.Progress(text=caution))
+            if self.claim.workload and self._record:
+                self._captured.know(self._record.services)  # a command asks already: names must not be unknown
             self._berth.move(self._captured)
         self._host.relay.admit(self.tenant)
         self._registration.begin()

@@ -5,6 +5,7 @@ socket and ends. Invariant: no thread that does anything else ever leaves the pr
 """
 
 import ctypes
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from threading import Thread
 from typing import TypeVar
 
 _CLONE_NEWNET = 0x40000000
+_SIOCGSKNS = 0x894C
+"""Opens the network namespace of a socket (linux/sockios.h)."""
 
 T = TypeVar("T")
 
@@ -56,6 +59,19 @@ def in_namespace(namespace_path: str | Path, function: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return made[0]
+
+
+def lives_in(found: socket.socket, namespace_path: str | Path) -> bool:
+    """Whether a socket was opened in the namespace whose file this is ("": our own).
+
+    Raises:
+        OSError: there is no such namespace, or we may not ask.
+    """
+    descriptor = fcntl.ioctl(found, _SIOCGSKNS)
+    try:
+        return os.path.samestat(os.fstat(descriptor), Path(namespace_path or "/proc/self/ns/net").stat())
+    finally:
+        os.close(descriptor)
 
 
 def enter(namespace_path: str | Path) -> None:

@@ -54,6 +54,10 @@ class NameServer:
                 server = await asyncio.start_server(self._converse, sock=each, limit=LARGEST_QUERY + 2)
                 self._until_closed.callback(server.close)
 
+    def at_close(self, function: Callable[[], None]) -> None:
+        """Call this as well when it closes."""
+        self._until_closed.callback(function)
+
     async def close(self) -> None:
         """Answer nothing any more; nothing is left of it when this returns."""
         self._until_closed.close()

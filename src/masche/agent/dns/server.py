@@ -10,14 +10,20 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from masche.agent.capture.sockets import lives_in
 from masche.agent.dns.names import Names
 from masche.agent.dns.resolvers import HostResolvers
 from masche.agent.dns.upstream import PORT, Upstream
+from masche.agent.keeping import Lender
 
 if TYPE_CHECKING:
     from masche.agent.dns.name_server import NameServer
 
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+_BY_IPV4: Final = frozenset({(socket.AF_INET, socket.SOCK_DGRAM), (socket.AF_INET, socket.SOCK_STREAM)})
+
+_LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 OpenSocket = Callable[[str, socket.AddressFamily, socket.SocketKind], socket.socket]
 
@@ -31,16 +37,20 @@ class MeshDns:
         self._open_socket = open_socket
         self._resolvers = resolvers or HostResolvers()
         self._upstream = Upstream(self._resolvers, port=upstream_port)
+        self.lender = Lender()
 
     def __repr__(self) -> str:
         return f"<MeshDns {self._upstream}>"
 
-    async def serve(self, namespace_path: str, port: int, answers: Callable[[], Names]) -> "NameServer":
+    async def serve(
+        self, namespace_path: str, port: int, answers: Callable[[], Names], *, owner: str = ""
+    ) -> "NameServer":
         """Answer on ``port`` of the loopback addresses in a namespace ("" for our own) until the NameServer is closed.
 
         nftables' ``redirect`` leads there what a namespace sends itself, and what is bound there replies from there.
         ``answers`` is asked for each query and should return the same object for as long as nothing has changed;
-        ``names.names`` makes it of a Scope. A namespace without IPv6 is served by IPv4 alone.
+        ``names.names`` makes it of a Scope. A namespace without IPv6 is served by IPv4 alone. ``owner`` is the workload
+        whose runner keeps the sockets.
 
         Raises:
             OSError: there is no such namespace, or the port is taken.
@@ -49,16 +59,31 @@ class MeshDns:
 
         server = NameServer(answers, self._resolvers, self._upstream)
         try:
-            await server.listen(self._bound(namespace_path, port))
+            sockets = self._brought(owner, namespace_path, port) or self._bound(namespace_path, port)
+            await server.listen(sockets)
         except OSError:
             await server.close()
             raise
+        self.lender.lend(owner, sockets)
+        server.at_close(lambda: self.lender.withdraw(owner))
         return server
 
+    def _brought(self, owner: str, namespace_path: str, port: int) -> tuple[socket.socket, ...]:
+        """What the runner kept when an agent died, if all of it is what we would open now."""
+        brought = self.lender.brought(owner)
+        found = {(each.family, each.type) for each in brought if _fits(each, namespace_path, port)}
+        if len(found) == len(brought) and found >= _BY_IPV4:
+            for each in brought:
+                each.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+            return brought
+        for each in brought:
+            each.close()
+        return ()
+
     def _bound(self, namespace_path: str, port: int) -> tuple[socket.socket, ...]:
-        by_ipv4 = self._pair(namespace_path, socket.AF_INET, "127.0.0.1", port)
+        by_ipv4 = self._pair(namespace_path, socket.AF_INET, port)
         try:
-            return (*by_ipv4, *self._pair(namespace_path, socket.AF_INET6, "::1", port))
+            return (*by_ipv4, *self._pair(namespace_path, socket.AF_INET6, port))
         except OSError as error:
             if error.errno in _NO_IPV6:
                 return by_ipv4
@@ -66,9 +91,7 @@ class MeshDns:
                 each.close()
             raise
 
-    def _pair(
-        self, namespace_path: str, family: socket.AddressFamily, address: str, port: int
-    ) -> tuple[socket.socket, ...]:
+    def _pair(self, namespace_path: str, family: socket.AddressFamily, port: int) -> tuple[socket.socket, ...]:
         """A socket for datagrams and one for connections: bound both, or neither is left."""
         with contextlib.ExitStack() as opened:
             pair = tuple(
@@ -79,6 +102,14 @@ class MeshDns:
                 each.setblocking(False)  # noqa: FBT003 - the standard library's own signature
                 if each.type is socket.SOCK_STREAM:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                each.bind((address, port))
+                each.bind((_LOOPBACK[family], port))
             opened.pop_all()
             return pair
+
+
+def _fits(found: socket.socket, namespace_path: str, port: int) -> bool:
+    """Whether a socket is bound where one of ours would be."""
+    try:
+        return found.getsockname()[:2] == (_LOOPBACK.get(found.family), port) and lives_in(found, namespace_path)
+    except OSError:
+        return False
