@@ -4,7 +4,7 @@ Invariant: from the moment on at which there is such a place, whatever leaves it
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Captured:
             exclusions=self._claim.exclusions,
         )
 
-    def know(self, services: Sequence[ScopeService]) -> None:
+    def know(self, services: tuple[ScopeService, ...]) -> None:
         """From now on answer the names of these."""
         self._names = names(services, has_ipv6=self.place.has_ipv6)
 
@@ -121,10 +121,14 @@ class Captured:
     async def is_served(self) -> bool:
         """Whether something listens where its connections are led. Nothing is connected to."""
         wanted = {self.place.outbound_port, *({self.place.inbound_port} if self._claim.ports else ())}
+        return wanted <= await self.taken()
+
+    async def taken(self) -> set[int]:
+        """The TCP ports on which something listens there, the proxy among others."""
         try:
-            return wanted <= await asyncio.to_thread(in_namespace, self.place.namespace_path, _ports)
+            return await asyncio.to_thread(in_namespace, self.place.namespace_path, _ports)
         except OSError:
-            return False
+            return set()
 
     @asynccontextmanager
     async def probe(self, way: Path) -> AsyncGenerator[Probe | None]:

@@ -38,6 +38,9 @@ LOOKING_SECONDS = 0.02
 SAID_AFTER = 1.5
 """Seconds after which a start says what it still waits for."""
 
+ASK_AGAIN_SECONDS = 0.5
+"""How often it is looked whether what an Envoy refused can be had now."""
+
 DROPPED_WITHIN = 3.0
 """Seconds that an end waits for Envoy to listen there no more; then the host stays, for whoever tidies up."""
 
@@ -67,6 +70,7 @@ class NodeSeat:
         )
         self._captured = Captured(host.hosts, host.dns, host.ports, name, claim, where=self._where)
         self._services: tuple[ScopeService, ...] = ()
+        self._is_refused, self._ask_again_at = False, 0.0
         self._registration = Registration(
             node.desk(name), self.identity, node.proxy, on_scope=self._on_scope, tell=tell
         )
@@ -170,8 +174,22 @@ class NodeSeat:
                 if self._node.failure:
                     raise ClaimError(self._node.failure)
                 await asyncio.sleep(LOOKING_SECONDS)
+                await self._ask_again()
         finally:
             said.cancel()
+
+    async def _ask_again(self) -> None:
+        """Envoy does not try again what it refused: it is told once more when nobody has the ports that it lacks."""
+        now = asyncio.get_running_loop().time()
+        self._is_refused |= bool(self.status().rejections)
+        if not self._is_refused or now < self._ask_again_at:
+            return
+        place, there = self._captured.place, await self._node.listeners()
+        ways = {f"capture/{self.name}": place.outbound_port, f"capture-inbound/{self.name}": place.inbound_port}
+        self._ask_again_at = now + ASK_AGAIN_SECONDS
+        if not {port for name, port in ways.items() if name not in there} & await self._captured.taken():
+            self._is_refused = False
+            self._node.turn()
 
     def _say_waiting(self) -> None:
         why = "".join(f"; it rejects {each}" for each in self.status().rejections.values())

@@ -67,7 +67,8 @@ class Tenant:
     sessions: set["_Session | Courier"] = field(default_factory=lambda: set[_Session | Courier]())  # noqa: PLW0108 - defined below
 
     def turn(self) -> None:
-        """End its streams, so that Envoy returns and is told by whoever is there now."""
+        """End its streams, so that Envoy returns and is told by whoever is there now; what it refused, once more."""
+        self.rejections.clear()
         for session in self.sessions:
             session.over.set()
 

@@ -166,6 +166,7 @@ class Reading:
         proxy = self._world.proxy(state.proxy)
         for occupant in state.occupants:
             workload = occupant.seat.workload
+            rejections = tuple(_rejections(proxy, registration, workload))
             yield ProxyStatus(
                 proxy=state.proxy,
                 workload=str(workload),
@@ -177,14 +178,14 @@ class Reading:
                 certificate_expires_at=self._expiry(workload),
                 state=occupant.state.phase,
                 is_connected=proxy.is_connected,
-                is_in_sync=_is_in_sync(proxy, self._world.revision),
+                is_in_sync=_is_up_to_date(proxy, self._world.revision) and not rejections,
                 revision=max(0, proxy.progress.live),
                 address=occupant.address,
                 ports=tuple(
                     PortFact(name=each.name, app_port=each.port, mesh_port=each.mesh_port) for each in occupant.ports
                 ),
                 last_error=occupant.state.reason,
-                rejections=tuple(_rejections(proxy, registration, workload)),
+                rejections=rejections,
                 is_exposed=occupant.exposed or bool(report and report.exposed and not _is_node(registration)),
                 envoy_version=report.envoy_version if report and report.envoy_version else state.envoy_version,
                 connected_since_at=proxy.connected_at if proxy.is_connected else 0.0,
@@ -274,9 +275,9 @@ def _owner(resource: str) -> str:
     return "" if kind == "outbound" else "/".join(path[:2])
 
 
-def _is_in_sync(proxy: Proxy, revision: int) -> bool:
-    progress = proxy.progress
-    return proxy.is_connected and progress.live >= min(progress.target, revision) and not progress.refusals
+def _is_up_to_date(proxy: Proxy, revision: int) -> bool:
+    """Whether it serves all that it was given, but for what it refuses."""
+    return proxy.is_connected and proxy.progress.live >= min(proxy.progress.target, revision)
 
 
 def _said(rejection: verdict.Rejection) -> Rejection:
