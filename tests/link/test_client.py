@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import grpc.aio
+import msgspec
 import pytest
 
 from link.plane import DOMAIN, Mutual, Plane, connected, hello, proxy, scope, serve, until
@@ -276,4 +277,22 @@ async def test_what_was_retracted_is_not_said_again(plane: Plane, address: str, 
     server = await serve(plane, address)
     await until(lambda: any(isinstance(m, Synced) for _, m in plane.heard), "synced again")
     assert [m for _, m in plane.heard if isinstance(m, ProxyState | ProxyGone)] == [proxy("p2")]
+    await server.stop(0)
+
+
+async def test_workloads_that_may_call_the_same_share_what_is_known_of_it(
+    plane: Plane, address: str, link: Make
+) -> None:
+    """A hundred workloads that may call a hundred services would hold ten thousand of them."""
+    server = await serve(plane, address)
+    client = link(Target(address=address))
+    await connected(client)
+    first, second, other = (Name("shop", name) for name in ("orders", "carts", "stock"))
+    for workload in (first, second):
+        plane.outgoing.put_nowait(msgspec.structs.replace(scope("node"), workload=workload))
+    plane.outgoing.put_nowait(msgspec.structs.replace(scope("node"), workload=other, services=()))
+    await until(lambda: len(client.scopes) == 3, "scopes")
+    scopes = {workload: one.services for (_, workload), one in client.scopes.items()}
+    assert scopes[first] is scopes[second]
+    assert scopes[other] == ()
     await server.stop(0)

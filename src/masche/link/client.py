@@ -247,14 +247,14 @@ class LinkClient:
         async for data in call:
             self._failures = 0
             if (message := messages.from_control(data)) is not None:
-                self._take(message)
-                await self._events.put(message)
+                await self._events.put(self._take(message))
         return "the control plane ended the stream"
 
-    def _take(self, message: FromControl) -> None:
-        """Keep what stays in force while no control plane is there."""
+    def _take(self, message: FromControl) -> FromControl:
+        """Keep what stays in force while no control plane is there; return it as it is kept."""
         match message:
             case Scope():
+                message = self._sharing(message)
                 self._scopes[message.proxy, message.workload] = message
             case Roots():
                 self.roots = message
@@ -262,6 +262,13 @@ class LinkClient:
                 pass
             case _:
                 assert_never(message)
+        return message
+
+    def _sharing(self, scope: Scope) -> Scope:
+        """The same with the very services of another Scope that has equal ones: many on a machine may call the same."""
+        others = (each.services for each in self._scopes.values())
+        services = next((each for each in others if each == scope.services), None)
+        return scope if services is None else msgspec.structs.replace(scope, services=services)
 
     async def _call(self, method: str, request: msgspec.Struct, kind: type[T]) -> T:
         channel = self._channel

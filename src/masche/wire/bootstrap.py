@@ -59,6 +59,7 @@ def bootstrap(
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "layered_runtime": {"layers": [{"name": "mesh", "static_layer": _RUNTIME}]},
         "overload_manager": _overload_manager(max_connections, max_heap_bytes),
+        "memory_allocator_manager": _ALLOCATOR,
     }
     return json.dumps(body, separators=(",", ":")).encode()
 
@@ -72,6 +73,16 @@ _RUNTIME: dict[str, int] = {
     # A regular expression is judged where it is written. Envoy's own limit of 100 instructions would refuse the whole
     # table that it stands in, and with it the routes of everybody else; what RE2 compiles at all runs in linear time.
     "re2.max_program_size.error_level": 1_000_000,
+}
+
+
+_ALLOCATOR: dict[str, Any] = {
+    # Envoy keeps what it freed: a third of all, once it has taken in what came bit by bit. It goes back at this
+    # rate, so that a burst that comes again finds most of it, ...
+    "bytes_to_release": 4 * 1024 * 1024,
+    "memory_release_interval": "1s",
+    # ... and at once after a change of the configuration, which leaves most of it behind.
+    "max_unfreed_memory_bytes": 8 * 1024 * 1024,
 }
 
 

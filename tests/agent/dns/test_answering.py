@@ -8,6 +8,7 @@ import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from masche.agent.dns.answering import Answering, Elsewhere, failure, truncated
 from masche.agent.dns.names import names
@@ -180,3 +181,11 @@ def test_altered_queries_are_decided(query: bytes, changes: list[tuple[int, int]
     for at, value in changes:
         altered[at % len(altered)] = value
     sane(bytes(altered))
+
+
+def test_workloads_with_equal_scopes_share_one_table() -> None:
+    """A machine's workloads mostly call the same: a hundred of them would hold ten thousand entries."""
+    again = tuple(map(replace, SCOPE))
+    assert names(again) is names(SCOPE)
+    assert names(SCOPE, has_ipv6=False) is not names(SCOPE)
+    assert names(SCOPE[:1]) is not names(SCOPE)
