@@ -247,7 +247,6 @@ async def test_strangers_are_called_as_without_the_mesh(town: Town, module: Any)
 
 
 async def test_cancelling_at_any_moment_leaves_nothing_behind(town: Town) -> None:
-    """Not while connecting: there httpcore itself, with or without the mesh, may leave a socket to the collector."""
     town.serve("orders", town.instance("orders"), route=never_repeating("orders"))
     async with async_client(httpx, town.facade) as calling:
         for turns in range(30):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
-from masche.library.core.httpcore_pools import AsyncPools, Kept, SyncPools
+from masche.library.core.httpcore_pools import Kept, SyncPools
 from masche.library.core.httpx_modules import AsyncOnce, Module, SyncOnce, module
 from masche.library.core.ports import MeshError
 from masche.library.core.sync_driver import SyncDriver
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from httpx import AsyncBaseTransport, BaseTransport
     from httpx import Request as HttpxRequest
     from httpx import Response as HttpxResponse
+
+    from masche.library.core.h11_connection import Pairs
+    from masche.library.core.h11_pools import Answer as AsyncAnswer
+    from masche.library.core.h11_pools import AsyncPools
 else:
     # The clients ask a transport for its methods, never for its class, so neither module is imported for it.
     AsyncBaseTransport = BaseTransport = object
@@ -100,10 +104,12 @@ class AsyncTransport(AsyncBaseTransport):
         if self._outside is not None:
             await self._outside.aclose()
 
-    def pools(self, module: Module) -> AsyncPools:
+    def pools(self, module: Module) -> "AsyncPools":
         """Return the connections into the mesh."""
         if self._pools is None:
-            self._pools = AsyncPools(module.core, self._mesh())
+            from masche.library.core.h11_pools import AsyncPools  # it loads h11, which only a call needs
+
+            self._pools = AsyncPools(module.client, self._mesh())
         return self._pools
 
     def outside(self, module: Module) -> AsyncBaseTransport:
@@ -212,34 +218,41 @@ def _asked(module: Module, request: "HttpxRequest") -> Asked:
 
 
 class _Answer:
-    """An answer of the core's, and the pool that it is counted in until it has ended. ``limits``: the core's timeouts,
+    """An answer of httpcore's, and the pool that it is counted in until it has ended. ``limits``: the core's timeouts,
     which hold for its body from when that is begun.
     """
 
     __slots__ = ("_kept", "_pools", "core", "limits")
 
-    def __init__(self, core: Any, pools: AsyncPools | SyncPools, kept: Kept, limits: dict[str, float | None]) -> None:
+    def __init__(self, core: Any, pools: SyncPools, kept: Kept, limits: dict[str, float | None]) -> None:
         self.core, self._kept, self.limits = core, kept, limits
-        self._pools: AsyncPools | SyncPools | None = pools
+        self._pools: SyncPools | None = pools
 
-    async def aclose(self) -> None:
-        """Close it, where closing waits."""
-        try:
-            await self.core.aclose()
-        finally:
-            self._ended()
+    @property
+    def status(self) -> int:
+        """Its status."""
+        status: int = self.core.status
+        return status
+
+    @property
+    def headers(self) -> "Pairs":
+        """Its headers as they came."""
+        headers: Pairs = self.core.headers
+        return headers
+
+    @property
+    def extensions(self) -> Any:
+        """What the client shows besides."""
+        return self.core.extensions
 
     def close(self) -> None:
-        """Close it, where closing blocks."""
+        """Close it."""
         try:
             self.core.close()
         finally:
-            self._ended()
-
-    def _ended(self) -> None:
-        pools, self._pools = self._pools, None
-        if pools is not None:
-            pools.ended(self._kept)
+            pools, self._pools = self._pools, None
+            if pools is not None:
+                pools.ended(self._kept)
 
 
 class _Exchange:
@@ -252,10 +265,10 @@ class _Exchange:
         self.is_spent = False
         self._headers: Headers = ()
 
-    def head(self, raw: "_Answer") -> Head:
-        """Return the head of an answer of the core's."""
-        self._headers = tuple([(_name(name), characters(value)) for name, value in raw.core.headers])
-        return Head(raw.core.status, self._headers)
+    def head(self, raw: "_Answer | AsyncAnswer") -> Head:
+        """Return the head of an answer."""
+        self._headers = tuple([(_name(name), characters(value)) for name, value in raw.headers])
+        return Head(raw.status, self._headers)
 
     def blame(self, error: Exception) -> Blame:
         """Say what an exception means, by its name."""
@@ -273,27 +286,18 @@ class _Exchange:
         made: Exception = self.module.client.ReadTimeout(why)
         return made
 
-    def core_request(self, target: Target, body: Any, limits: dict[str, float | None]) -> Any:
-        """Make the request of the core's that goes to one instance."""
-        core, sent = self.module.core, target.request
+    def sent_headers(self, target: Target) -> "list[tuple[bytes, bytes]]":
+        """The headers that go to one instance."""
         framing = [each for each in self.request.headers.raw if each[0].lower() in _FRAMING]
-        headers = [(b"Host", sent.authority.encode("latin-1")), *_encoded(target.headers), *framing]
-        url = core.URL(
-            scheme=b"https" if target.is_tls else b"http",
-            host=target.address.encode("ascii"),
-            port=target.port,
-            target=sent.target.encode("ascii"),
-        )
-        extensions = {**self.request.extensions, "timeout": limits}
-        return core.Request(sent.method, url, headers=headers, content=body, extensions=extensions)
+        return [(b"Host", target.request.authority.encode("latin-1")), *_encoded(target.headers), *framing]
 
-    def response(self, raw: "_Answer", headers: Headers, body: Any) -> "HttpxResponse":
-        """Make the client's response of the core's."""
+    def response(self, raw: "_Answer | AsyncAnswer", headers: Headers, body: Any) -> "HttpxResponse":
+        """Make the client's response of an attempt's."""
         made: HttpxResponse = self.module.client.Response(
-            raw.core.status,
-            headers=raw.core.headers if headers is self._headers else _encoded(headers),
+            raw.status,
+            headers=raw.headers if headers is self._headers else _encoded(headers),
             stream=body,
-            extensions=raw.core.extensions,
+            extensions=raw.extensions,
         )
         return made
 
@@ -331,30 +335,22 @@ class _AsyncExchange(_Exchange):
         super().__init__(module, request)
         self._transport = transport
 
-    async def attempt(self, target: Target) -> "_Answer":
+    async def attempt(self, target: Target) -> "AsyncAnswer":
         """Send the request to one instance."""
-        pools = self._transport.pools(self.module)
-        kept = pools.pool(target)
-        body = self.request.stream
-        if not isinstance(body, self.module.client.ByteStream):
-            body = AsyncOnce(body, self)
-        try:
-            limits = _limits(self.request, target, blocks=False)
-            return _Answer(await pools.send(kept, self.core_request(target, body, limits)), pools, kept, limits)
-        except Exception as error:
-            if (theirs := self.module.error(error)) is not None:
-                raise theirs from error
-            raise
+        body: Any = self.request.stream
+        body = b"".join(body) if isinstance(body, self.module.client.ByteStream) else AsyncOnce(body, self)
+        limits = _limits(self.request, target, blocks=False)
+        return await self._transport.pools(self.module).send(target, self.sent_headers(target), body, limits)
 
     async def outside(self, request: Request) -> "HttpxResponse":  # noqa: ARG002 - the client's own goes out untouched
         """Send the request as if there were no mesh."""
         return await self._transport.outside(self.module).handle_async_request(self.request)
 
-    async def drop(self, raw: "_Answer") -> None:
+    async def drop(self, raw: "AsyncAnswer") -> None:
         """Close an answer."""
         await raw.aclose()
 
-    def finished(self, raw: "_Answer", headers: Headers, ending: Ending) -> "HttpxResponse":
+    def finished(self, raw: "AsyncAnswer", headers: Headers, ending: Ending) -> "HttpxResponse":
         """Make the user's answer."""
         return self.response(raw, headers, self.module.async_body(self.module, raw, ending))
 
@@ -377,11 +373,23 @@ class _SyncExchange(_Exchange):
             body = SyncOnce(body, self)
         try:
             limits = _limits(self.request, target, blocks=True)
-            return _Answer(pools.send(kept, self.core_request(target, body, limits)), pools, kept, limits)
+            return _Answer(pools.send(kept, self._core_request(target, body, limits)), pools, kept, limits)
         except Exception as error:
             if (theirs := self.module.error(error)) is not None:
                 raise theirs from error
             raise
+
+    def _core_request(self, target: Target, body: Any, limits: dict[str, float | None]) -> Any:
+        """Make the request of httpcore's that goes to one instance."""
+        core, sent = self.module.core, target.request
+        url = core.URL(
+            scheme=b"https" if target.is_tls else b"http",
+            host=target.address.encode("ascii"),
+            port=target.port,
+            target=sent.target.encode("ascii"),
+        )
+        extensions = {**self.request.extensions, "timeout": limits}
+        return core.Request(sent.method, url, headers=self.sent_headers(target), content=body, extensions=extensions)
 
     def outside(self, request: Request) -> "HttpxResponse":  # noqa: ARG002 - the client's own goes out untouched
         """Send the request as if there were no mesh."""

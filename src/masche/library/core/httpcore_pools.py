@@ -1,11 +1,10 @@
-"""The connections of an httpx client into the mesh: a pool of httpcore's for each set of expected identities.
+"""The connections of a blocking httpx client into the mesh: a pool of httpcore's for each set of expected identities.
 
 httpcore keeps connections apart by address, and makes all of a pool with one TLS context; so there is a pool for each
 context and way there, and one for instances that the mesh itself says to take plaintext. Invariant: a pool that was
 replaced is closed once its last answer has ended, for closing a pool of httpcore's breaks what it carries.
 """
 
-import asyncio
 import ssl
 from threading import Lock
 from typing import Any
@@ -14,7 +13,7 @@ from masche.library.core.exchange import Target
 from masche.library.core.facade import Facade
 from masche.library.core.pool import Pools
 from masche.library.core.ways import Way
-from masche.library.core.ways_httpcore import AsyncBackend, SyncBackend
+from masche.library.core.ways_httpcore import SyncBackend
 
 KEPT_ALIVE = 55.0
 """Seconds for which an idle connection to a proxy, or to a server of ours, is kept: theirs last for minutes."""
@@ -56,70 +55,6 @@ class Kept:
         with self._lock:
             self.is_retired = True
             return not self.active
-
-
-class AsyncPools:
-    """The pools of one AsyncClient."""
-
-    def __init__(self, core: Any, facade: Facade) -> None:
-        self._core, self._facade = core, facade
-        self._tls: Pools[Way | None, Kept] = Pools(self._make, close=self._retire, now=facade.now)
-        self._plain = Kept(core.AsyncConnectionPool(keepalive_expiry=KEPT_ALIVE_PLAIN, **_OPTIONS))
-        self._live: set[Kept] = {self._plain}
-        self._closing: set[asyncio.Task[None]] = set()
-
-    def __repr__(self) -> str:
-        return f"{self._tls!r}, {self._plain.active} active in plaintext"
-
-    def pool(self, target: Target) -> Kept:
-        """Return the pool for an attempt. Raises NotReadyError before our own certificate has come."""
-        if not target.is_tls:
-            return self._plain
-        context = self._facade.identity.client_context(target.identities)
-        return self._tls.pool(target.identities, target.way, context)
-
-    async def send(self, kept: Kept, request: Any) -> Any:
-        """Send a request of httpcore's; ``ended`` is to be called when its answer has ended, if there is one."""
-        kept.begin()
-        try:
-            return await kept.pool.handle_async_request(request)
-        except BaseException:
-            self.ended(kept)
-            raise
-
-    def ended(self, kept: Kept) -> None:
-        """An answer of this pool has ended."""
-        if kept.end():
-            self._close(kept)
-
-    async def close(self) -> None:
-        """Close all, at once, whatever they carry: the client is closed."""
-        self._tls.close()
-        while self._closing:
-            await asyncio.wait(self._closing)
-        for kept in list(self._live):
-            await kept.pool.aclose()
-        self._live.clear()
-
-    def _make(self, context: ssl.SSLContext, way: Way | None) -> Kept:
-        more = {"network_backend": AsyncBackend(self._core, way, self._facade.identity)} if way is not None else {}
-        made = Kept(
-            self._core.AsyncConnectionPool(ssl_context=context, keepalive_expiry=KEPT_ALIVE, **_OPTIONS, **more)
-        )
-        self._live.add(made)
-        return made
-
-    def _retire(self, kept: Kept) -> None:
-        if kept.retire():
-            self._close(kept)
-
-    def _close(self, kept: Kept) -> None:
-        if kept not in self._live:
-            return
-        self._live.discard(kept)
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(kept.pool.aclose())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
 
 class SyncPools:

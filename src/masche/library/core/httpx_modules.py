@@ -45,17 +45,30 @@ def module(name: str) -> Module:
 
 
 class Answered(Protocol):
-    """An answer of the core's, whose end is counted."""
+    """An answer whose body is to come; ``limits`` hold for it from when it is begun."""
 
-    core: Any
     limits: dict[str, float | None]
 
-    async def aclose(self) -> None:
-        """Close it, where closing waits."""
+
+class AsyncAnswered(Answered, Protocol):
+    """One that is awaited."""
+
+    async def part(self) -> bytes | None:
+        """Return the next part of its body; None at its end. Raises the client's exceptions."""
         ...
 
+    async def aclose(self) -> None:
+        """Close it, read or not."""
+        ...
+
+
+class SyncAnswered(Answered, Protocol):
+    """One that blocks."""
+
+    core: Any
+
     def close(self) -> None:
-        """Close it, where closing blocks."""
+        """Close it, read or not."""
         ...
 
 
@@ -98,7 +111,7 @@ class _Body:
     """
 
     def __init__(self, module: Module, raw: Answered, ending: Ending) -> None:
-        self._module, self._raw, self._ending = module, raw, ending
+        self._module, self._ending = module, ending
         self._received = 0
         if (left := ending.left()) != inf:
             given = raw.limits["read"]
@@ -118,9 +131,13 @@ class _Body:
 class AsyncBody(_Body):
     """A body that is awaited."""
 
+    def __init__(self, module: Module, raw: AsyncAnswered, ending: Ending) -> None:
+        super().__init__(module, raw, ending)
+        self._raw = raw
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for part in self._raw.core.stream:
+            while (part := await self._raw.part()) is not None:
                 self._count(part)
                 yield part
         except Exception as error:
@@ -138,6 +155,10 @@ class AsyncBody(_Body):
 
 class SyncBody(_Body):
     """A body that blocks."""
+
+    def __init__(self, module: Module, raw: SyncAnswered, ending: Ending) -> None:
+        super().__init__(module, raw, ending)
+        self._raw = raw
 
     def __iter__(self) -> Iterator[bytes]:
         try:

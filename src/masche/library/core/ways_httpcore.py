@@ -16,45 +16,8 @@ def _endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class AsyncBackend:
-    """For an AsyncConnectionPool of ``core``, which is httpcore or httpcore2."""
-
-    def __init__(self, core: Any, way: Way, identity: Identity) -> None:
-        self._core, self._way, self._identity = core, way, identity
-        self._direct = core.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 # as httpcore calls it
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> Any:
-        """Return a tunnel to the instance at ``host`` and ``port``. Raises httpcore's exceptions."""
-        context = self._identity.client_context(self._way.identities)
-        endpoint = _endpoint(host, port)
-        consent = Consent(self._way, endpoint)
-        stream = await self._direct.connect_tcp(*self._way.address, timeout, local_address, socket_options)
-        stream = await stream.start_tls(context, timeout=timeout)
-        try:
-            await stream.write(request(endpoint), timeout)
-            while not consent.read(await stream.read(_PIECE, timeout)):
-                pass
-        except BaseException as error:
-            await stream.aclose()
-            if (told := _unreached(self._core, error)) is not None:
-                raise told from error
-            raise
-        return stream
-
-    async def sleep(self, seconds: float) -> None:
-        """Between httpcore's own attempts, of which we ask for none."""
-        await self._direct.sleep(seconds)
-
-
 class SyncBackend:
-    """For a ConnectionPool of ``core``."""
+    """For a ConnectionPool of ``core``, which is httpcore or httpcore2."""
 
     def __init__(self, core: Any, way: Way, identity: Identity) -> None:
         self._core, self._way, self._identity = core, way, identity
