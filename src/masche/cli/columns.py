@@ -80,6 +80,10 @@ def _granted(item: Any) -> str:
     return f"{namespace}/{at(item, 'kind')}" if namespace else str(at(item, "kind"))
 
 
+def _limit(limit: Any) -> str:
+    return f"{at(limit, 'requests')}/{at(limit, 'per')}"
+
+
 def _yes(*path: str) -> Cell:
     return lambda manifest: "yes" if at(manifest, *path) is True else ""
 
@@ -133,6 +137,11 @@ COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
         ("selector", _pairs("spec", "selector", "matchLabels")),
     ),
     Kind.TRAFFIC_POLICY: (("targets", _each("spec", "targetRefs", of=_named("Service"))),),
+    Kind.RATE_LIMIT_POLICY: (
+        ("limits", _each("spec", "local", of=_limit)),
+        ("selector", _pairs("spec", "selector", "matchLabels")),
+        ("targets", _each("spec", "targetRefs", of=_named("Service"))),
+    ),
     Kind.MESH_CONFIG: (
         ("trust domain", _field("spec", "trustDomain")),
         ("mtls", _field("spec", "mtls")),

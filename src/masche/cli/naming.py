@@ -20,6 +20,7 @@ SHORT = {
     "authz": Kind.AUTHORIZATION_POLICY,
     "pa": Kind.PEER_AUTHENTICATION,
     "tp": Kind.TRAFFIC_POLICY,
+    "rl": Kind.RATE_LIMIT_POLICY,
     "mc": Kind.MESH_CONFIG,
 }
 

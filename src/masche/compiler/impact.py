@@ -53,6 +53,11 @@ def _sentences(old: View, new: View) -> Iterator[str]:
         {each.name: each for each in old.inbound.policies},
         {each.name: each for each in new.inbound.policies},
     )
+    yield from _changes(
+        "limit {}",
+        {each.name: each for each in old.inbound.limits},
+        {each.name: each for each in new.inbound.limits},
+    )
     yield from _inbound(old, new)
     yield from _changes(
         "gateway listener {}",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from masche.compiler.limits import limits
 from masche.compiler.peer import effective
 from masche.compiler.policy import policies
 from masche.compiler.protocol import ports, protocol
@@ -27,7 +28,12 @@ from masche.model.view import Inbound, InboundPort, Protocol
 def inbound(mesh: Mesh, vantage: Vantage) -> Inbound:
     """Return the receiving side of a vantage, on which who runs has no influence."""
     made = _made(
-        mesh.services, mesh.authorization_policies, mesh.peer_authentications, mesh.traffic_policies, mesh.config
+        mesh.services,
+        mesh.authorization_policies,
+        mesh.peer_authentications,
+        mesh.traffic_policies,
+        mesh.rate_limit_policies,
+        mesh.config,
     )
     if vantage not in made:
         made[vantage] = _make(mesh, vantage)
@@ -48,6 +54,7 @@ def _make(mesh: Mesh, vantage: Vantage) -> Inbound:
         port_mtls=authentication.ports,
         ports=spoken,
         policies=policies(mesh, vantage),
+        limits=limits(mesh, vantage),
         origins=(*authentication.origins, *_limiting(mesh, spoken)),
     )
 

@@ -11,6 +11,7 @@ from masche.compiler.conditions import UnknownAttributeError, needs_request_iden
 from masche.compiler.selection import matches
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name, Origin
+from masche.model.resources.rate_limit_policy import RateLimitPolicy
 from masche.model.resources.security import AuthorizationPolicy, AuthorizationRule
 from masche.model.vantage import Vantage
 from masche.model.view import Condition, Decision, Policy, Rule
@@ -27,7 +28,11 @@ def policies(mesh: Mesh, vantage: Vantage) -> tuple[Policy, ...]:
 _ORDER = {Decision.DENY: 0, Decision.ALLOW: 1, Decision.AUDIT: 2}
 
 
-def holds(mesh: Mesh, policy: AuthorizationPolicy, vantage: Vantage, labels: Mapping[str, str]) -> bool:
+Placed = AuthorizationPolicy | RateLimitPolicy
+"""What says by a selector, or by targetRefs, which workloads it is about."""
+
+
+def holds(mesh: Mesh, policy: Placed, vantage: Vantage, labels: Mapping[str, str]) -> bool:
     """Say whether a policy is about workloads that stand here."""
     namespace = policy.metadata.namespace
     if policy.spec.target_refs:
@@ -36,7 +41,7 @@ def holds(mesh: Mesh, policy: AuthorizationPolicy, vantage: Vantage, labels: Map
     return namespace in {vantage.namespace, mesh.config.spec.root_namespace} and matches(selector, labels)
 
 
-def _is_target(mesh: Mesh, policy: AuthorizationPolicy, vantage: Vantage, labels: Mapping[str, str]) -> bool:
+def _is_target(mesh: Mesh, policy: Placed, vantage: Vantage, labels: Mapping[str, str]) -> bool:
     for target in policy.spec.target_refs:
         name = Name(policy.metadata.namespace, target.name)
         if target.kind == Kind.GATEWAY and vantage.gateway == name:

@@ -1,4 +1,4 @@
-"""What is wrong with security and traffic policies that are valid on paper: no target, or no way to judge.
+"""What is wrong with policies that are valid on paper: no target, or no way to judge.
 
 Invariant: a policy that does less than it says is never silent about it.
 """
@@ -7,33 +7,43 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from masche.compiler.conditions import UnknownAttributeError, needs_request_identity, when
+from masche.compiler.policy import Placed
+from masche.compiler.protocol import ports, protocol
 from masche.compiler.selection import matches
 from masche.compiler.trafficpolicy import of_defaults
 from masche.compiler.unheeded import unheeded, unheeded_defaults
 from masche.model.diagnostic import Diagnostic, Severity, Status
+from masche.model.limits import KeyKind
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name
+from masche.model.resources.rate_limit_policy import RateLimitPolicy
 from masche.model.resources.security import AuthorizationPolicy, AuthorizationRule
 from masche.model.resources.traffic_policy import TrafficPolicy
 
 
 def policy_statuses(mesh: Mesh) -> Iterator[Status]:
-    """Yield a Status per AuthorizationPolicy and TrafficPolicy, and one for the defaults of the mesh."""
+    """Yield a Status per policy, and one for the defaults of the mesh."""
     for policy in mesh.authorization_policies.values():
         problems = tuple(chain(_missing_targets(mesh, policy), _selects_nobody(mesh, policy), _not_judged(policy)))
         yield _status(policy, problems)
     for policy in mesh.traffic_policies.values():
         yield _status(policy, (*_missing_targets(mesh, policy), *unheeded(mesh, policy)))
+    for policy in mesh.rate_limit_policies.values():
+        problems = (*_missing_targets(mesh, policy), *_selects_nobody(mesh, policy), *_counts_nothing(mesh, policy))
+        yield _status(policy, problems)
     defaults = of_defaults(mesh.config)
     yield Status(ref=mesh.config.ref, diagnostics=tuple(unheeded_defaults(mesh.config, defaults)))
 
 
-def _status(policy: AuthorizationPolicy | TrafficPolicy, problems: tuple[Diagnostic, ...]) -> Status:
+Policy = AuthorizationPolicy | TrafficPolicy | RateLimitPolicy
+
+
+def _status(policy: Policy, problems: tuple[Diagnostic, ...]) -> Status:
     reason = "TargetNotFound" if any(each.code == "target-missing" for each in problems) else "Accepted"
     return Status(ref=policy.ref, conditions=(("Accepted", reason == "Accepted", reason),), diagnostics=problems)
 
 
-def _missing_targets(mesh: Mesh, policy: AuthorizationPolicy | TrafficPolicy) -> Iterator[Diagnostic]:
+def _missing_targets(mesh: Mesh, policy: Policy) -> Iterator[Diagnostic]:
     for index, target in enumerate(policy.spec.target_refs):
         name = Name(policy.metadata.namespace, target.name)
         is_there = name in mesh.services if target.kind == Kind.SERVICE else name in mesh.gateways
@@ -42,7 +52,7 @@ def _missing_targets(mesh: Mesh, policy: AuthorizationPolicy | TrafficPolicy) ->
             yield _warning(policy, f"spec.targetRefs[{index}]", "target-missing", why, "create it, or correct the name")
 
 
-def _selects_nobody(mesh: Mesh, policy: AuthorizationPolicy) -> Iterator[Diagnostic]:
+def _selects_nobody(mesh: Mesh, policy: Placed) -> Iterator[Diagnostic]:
     selector: Mapping[str, str] = policy.spec.selector.match_labels if policy.spec.selector else {}
     namespace = policy.metadata.namespace
     is_everywhere = namespace == mesh.config.spec.root_namespace
@@ -50,8 +60,26 @@ def _selects_nobody(mesh: Mesh, policy: AuthorizationPolicy) -> Iterator[Diagnos
         (is_everywhere or name.namespace == namespace) and matches(selector, workload.metadata.labels)
         for name, workload in mesh.workloads.items()
     ):
-        why = "no Workload has these labels now, so the policy protects nobody yet"
+        why = f"no Workload has these labels now, so the policy {_DOES[policy.kind]} nobody yet"
         yield _warning(policy, "spec.selector", "selects-nobody", why, "correct the labels if this is not meant")
+
+
+_DOES = {Kind.AUTHORIZATION_POLICY: "protects", Kind.RATE_LIMIT_POLICY: "limits"}
+
+
+def _counts_nothing(mesh: Mesh, policy: RateLimitPolicy) -> Iterator[Diagnostic]:
+    """Say where a policy is about what has no requests, or no clients that could be told apart."""
+    by_client = [index for index, each in enumerate(policy.spec.local) if each.key and each.key.type is KeyKind.CLIENT]
+    for index, target in enumerate(policy.spec.target_refs):
+        name = Name(policy.metadata.namespace, target.name)
+        service = mesh.services.get(name) if target.kind == Kind.SERVICE else None
+        if service and not any(protocol(port).is_http for port in ports(service)):
+            place, fix = f"spec.targetRefs[{index}]", "name a Service that speaks HTTP"
+            why = f"no port of Service {name} carries requests that could be counted, only bytes"
+            yield _warning(policy, place, "counts-nothing", why, fix)
+        for number in by_client if target.kind == Kind.GATEWAY else ():
+            why = "to a Gateway nobody has an identity, so that all clients share one bucket"
+            yield _warning(policy, f"spec.local[{number}].key", "one-bucket", why, "use a key of type Header, or none")
 
 
 def _not_judged(policy: AuthorizationPolicy) -> Iterator[Diagnostic]:
@@ -72,6 +100,6 @@ def _unknown(policy: AuthorizationPolicy, rule: AuthorizationRule) -> Iterator[t
             yield f"when[{number}].key", each.key
 
 
-def _warning(policy: AuthorizationPolicy | TrafficPolicy, place: str, code: str, why: str, fix: str) -> Diagnostic:
+def _warning(policy: Policy, place: str, code: str, why: str, fix: str) -> Diagnostic:
     where = f"{policy.ref} {place}"
     return Diagnostic(code=code, where=where, why=why, fix=fix, severity=Severity.WARNING, ref=policy.ref)

@@ -11,6 +11,7 @@ from masche.compiler.remember import by_identity
 from masche.model.mesh import Mesh
 from masche.model.refs import Name
 from masche.model.resources.core import Service
+from masche.model.resources.rate_limit_policy import RateLimitPolicy
 from masche.model.resources.security import AuthorizationPolicy, PeerAuthentication
 from masche.model.resources.workload import Workload
 from masche.model.vantage import Dialect, Placement, Vantage
@@ -26,7 +27,9 @@ def stand(
 ) -> Vantage:
     """Return where the workload stands; ``gateway`` names the Gateway that a gateway placement carries out."""
     namespace, dependencies = workload.metadata.namespace, workload.spec.dependencies
-    by_namespace = _selecting_keys(mesh.services, mesh.authorization_policies, mesh.peer_authentications)
+    by_namespace = _selecting_keys(
+        mesh.services, mesh.authorization_policies, mesh.peer_authentications, mesh.rate_limit_policies
+    )
     nobody: frozenset[str] = frozenset()
     keys = by_namespace.get(namespace, nobody) | by_namespace.get(mesh.config.spec.root_namespace, nobody)
     labels = ((key, value) for key, value in workload.metadata.labels.items() if key in keys)
@@ -48,6 +51,7 @@ def _selecting_keys(
     services: Mapping[Name, Service],
     authorizations: Mapping[Name, AuthorizationPolicy],
     authentications: Mapping[Name, PeerAuthentication],
+    limits: Mapping[Name, RateLimitPolicy],
 ) -> Mapping[str, frozenset[str]]:
     """Return the label keys on which something selects, by the namespace in which it stands."""
     keys: dict[str, set[str]] = {}
@@ -56,7 +60,7 @@ def _selecting_keys(
     )
     by_policy: Iterable[tuple[str, Iterable[str]]] = (
         (name.namespace, policy.spec.selector.match_labels)
-        for name, policy in chain(authorizations.items(), authentications.items())
+        for name, policy in chain(authorizations.items(), authentications.items(), limits.items())
         if policy.spec.selector
     )
     for namespace, selector in chain(by_service, by_policy):

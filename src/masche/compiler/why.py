@@ -12,6 +12,7 @@ from typing import assert_never
 
 from masche.compiler.endpoints import FAIR
 from masche.compiler.hostnames import covers, specificity
+from masche.compiler.limits import counting
 from masche.model.refs import Origin, PortRef
 from masche.model.view import (
     Backend,
@@ -379,7 +380,10 @@ def _judged(trail: _Trail, endpoint: EndpointView, sent: Request | Connection) -
         sentence=f"{endpoint.workload}: {verdict.sentence}",
         rule=verdict.rule,
         origin=_origin(policies, verdict.rule),
-        details=tuple(f"{policy.decision} {policy.name}" for policy in policies),
+        details=(
+            *(f"{policy.decision} {policy.name}" for policy in policies),
+            *(counting(callee.view.inbound.limits, sent) if verdict.allowed else ()),
+        ),
     )
     outcome = Outcome.ALLOWED if verdict.allowed else Outcome.DENIED
     return trail.then(_mtls_step(trail, callee.view, endpoint, port)).end(last, outcome, verdict.status)

@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from masche.model import validate_core, validate_gateways, validate_mesh, validate_routes, validate_security
+from masche.model import (
+    validate_core,
+    validate_gateways,
+    validate_limits,
+    validate_mesh,
+    validate_routes,
+    validate_security,
+)
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from masche.model.resources.grpc_route import GRPCRoute
 from masche.model.resources.mesh_config import MeshConfig
 from masche.model.resources.meta import Manifest, Part
 from masche.model.resources.other_routes import TCPRoute, TLSRoute
+from masche.model.resources.rate_limit_policy import RateLimitPolicy
 from masche.model.resources.references import GROUP
 from masche.model.resources.security import AuthorizationPolicy, PeerAuthentication
 from masche.model.resources.traffic_policy import TrafficPolicy
@@ -90,6 +98,7 @@ ENTRIES = (
     _carried(AuthorizationPolicy, validate_security.authorization_policy, _SECURITY_BEYOND, "v1beta1"),
     _carried(PeerAuthentication, validate_security.peer_authentication, None, "v1beta1"),
     _carried(TrafficPolicy, validate_mesh.traffic_policy, validate_mesh.TRAFFIC_BEYOND),
+    _carried(RateLimitPolicy, validate_limits.rate_limit_policy, validate_limits.LIMITS_BEYOND),
     _carried(MeshConfig, validate_mesh.mesh_config),
     _checked("TCPRoute", TCPRoute, validate_routes.stream_route, "v1", "v1alpha2"),
     _checked("TLSRoute", TLSRoute, validate_routes.stream_route, "v1", "v1alpha3", "v1alpha2"),
@@ -118,7 +127,7 @@ _ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
             kind: (f"{kind} is not carried out yet", _LATER)
             for kind in (
                 "TCPRoute", "TLSRoute", "UDPRoute", "ListenerSet", "BackendTLSPolicy",
-                "RequestAuthentication", "Telemetry", "RateLimitPolicy", "FaultPolicy", "ExternalService",
+                "RequestAuthentication", "Telemetry", "FaultPolicy", "ExternalService",
             )
         },
         **{

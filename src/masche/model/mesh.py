@@ -14,6 +14,7 @@ from masche.model.resources.core import EndpointSlice, Namespace, Secret, Servic
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from masche.model.resources.grpc_route import GRPCRoute
 from masche.model.resources.mesh_config import MeshConfig
+from masche.model.resources.rate_limit_policy import RateLimitPolicy
 from masche.model.resources.security import AuthorizationPolicy, PeerAuthentication
 from masche.model.resources.traffic_policy import TrafficPolicy
 from masche.model.resources.workload import Workload
@@ -32,6 +33,7 @@ Resource = (
     | AuthorizationPolicy
     | PeerAuthentication
     | TrafficPolicy
+    | RateLimitPolicy
     | MeshConfig
 )
 
@@ -59,3 +61,4 @@ class Mesh:
     authorization_policies: Mapping[Name, AuthorizationPolicy] = field(default_factory=_empty)
     peer_authentications: Mapping[Name, PeerAuthentication] = field(default_factory=_empty)
     traffic_policies: Mapping[Name, TrafficPolicy] = field(default_factory=_empty)
+    rate_limit_policies: Mapping[Name, RateLimitPolicy] = field(default_factory=_empty)

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     AUTHORIZATION_POLICY = "AuthorizationPolicy"
     PEER_AUTHENTICATION = "PeerAuthentication"
     TRAFFIC_POLICY = "TrafficPolicy"
+    RATE_LIMIT_POLICY = "RateLimitPolicy"
     MESH_CONFIG = "MeshConfig"
 
 

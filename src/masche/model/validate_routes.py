@@ -132,7 +132,7 @@ def _rule_names(rules: Spot) -> Findings:
 
 def _http_rule(rule: Spot) -> Findings:
     for match in rule["matches"]:
-        yield from _http_match(match)
+        yield from http_match(match)
     yield from _filters(rule["filters"], HTTP_FILTERS)
     yield from _redirect_excludes_backends(rule)
     yield from _prefix_replacements(rule)
@@ -215,7 +215,8 @@ def _session(session: Spot) -> Findings:
 # --------------------------------------------------------------------------------------------------------- matches
 
 
-def _http_match(match: Spot) -> Findings:
+def http_match(match: Spot) -> Findings:
+    """Everything about one match of a request."""
     yield from _path(match["path"])
     if match["method"].text() == "CONNECT":
         yield match["method"].not_carried_out("matching the method CONNECT", "remove the match")

@@ -37,7 +37,7 @@ _HTTP_ONLY = (
 def authorization_policy(policy: Spot) -> Findings:
     """Everything about one AuthorizationPolicy."""
     spec = policy["spec"]
-    yield from _scope(spec)
+    yield from scope(spec)
     action = spec["action"].text("ALLOW")
     if action in {"AUDIT", "CUSTOM"}:
         yield spec["action"].not_carried_out(f"the action {action}", "use ALLOW or DENY")
@@ -68,7 +68,8 @@ def peer_authentication(peer: Spot) -> Findings:
 # ----------------------------------------------------------------------------------------------------------- scope
 
 
-def _scope(spec: Spot) -> Findings:
+def scope(spec: Spot) -> Findings:
+    """Which workloads a policy is about: those with some labels, or those behind its targets, never both."""
     yield from _selector(spec["selector"])
     if spec.has("selector") and spec["targetRefs"].length:
         why = '"only one of targetRefs or selector can be set"'

@@ -25,6 +25,8 @@ from masche.model.calling import (  # noqa: F401 # for the same reason
     Traffic,
     ZonePreference,
 )
+from masche.model.limits import Limit
+from masche.model.matching import PathKind, RequestMatch, ValueKind, ValueMatch  # noqa: F401 # parts of a View, too
 from masche.model.policies import (  # noqa: F401 # parts of a View, too
     Attribute,
     Condition,
@@ -50,68 +52,6 @@ class Protocol(StrEnum):
     def is_http(self) -> bool:
         """Whether requests, not only bytes, can be seen on such a port."""
         return self is not Protocol.TCP
-
-
-class PathKind(StrEnum):
-    """How a path is compared. PREFIX compares whole segments: ``/a`` matches ``/a`` and ``/a/b``, not ``/ab``.
-
-    STARTS compares characters, and CONNECT takes the requests of that method, which have no path; xDS alone has them.
-    """
-
-    EXACT = "Exact"
-    PREFIX = "PathPrefix"
-    REGEX = "RegularExpression"
-    STARTS = "StartsWith"
-    CONNECT = "Connect"
-
-
-class ValueKind(StrEnum):
-    """How the value of a header or a query parameter is compared; all but the first two are words of xDS alone.
-
-    RANGE wants an integer of a range written ``<first>:<end>``, without its end. PRESENT looks at no value.
-    """
-
-    EXACT = "Exact"
-    REGEX = "RegularExpression"
-    PREFIX = "Prefix"
-    SUFFIX = "Suffix"
-    CONTAINS = "Contains"
-    RANGE = "Range"
-    PRESENT = "Present"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueMatch:
-    """One header (``name`` in lower case) or query parameter and the value wanted.
-
-    ``is_inverted``: it must be there, and no value of it may be so. ``is_missing_empty``: one that is missing counts as
-    there, with an empty value.
-    """
-
-    name: str
-    kind: ValueKind
-    value: str
-    ignores_case: bool = False
-    is_inverted: bool = False
-    is_missing_empty: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestMatch:
-    """All parts must hold; ``method`` "" is any.
-
-    ``is_grpc`` takes gRPC alone. ``share`` (numerator, denominator) takes so many of the requests: one number is drawn
-    for each request, and every share of a table is compared with it, so shares of one match are cumulative.
-    """
-
-    path_kind: PathKind = PathKind.PREFIX
-    path: str = "/"
-    method: str = ""
-    headers: tuple[ValueMatch, ...] = ()
-    query: tuple[ValueMatch, ...] = ()
-    path_ignores_case: bool = False
-    is_grpc: bool = False
-    share: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,13 +328,15 @@ class InboundPort:
 class Inbound:
     """How calls to this workload are received. ``port_mtls`` overrides ``mtls`` for application ports.
 
-    Evaluation order of policies: DENY first, then ALLOW; with no ALLOW policy everything not denied is allowed.
+    Evaluation order of policies: DENY first, then ALLOW; with no ALLOW policy everything not denied is allowed. What is
+    allowed takes a token of each of the ``limits`` that count it, in their order.
     """
 
     mtls: MtlsMode = MtlsMode.STRICT
     port_mtls: tuple[tuple[int, MtlsMode], ...] = ()
     ports: tuple[InboundPort, ...] = ()
     policies: tuple[Policy, ...] = ()
+    limits: tuple[Limit, ...] = ()
     origins: tuple[Origin, ...] = ()
 
 

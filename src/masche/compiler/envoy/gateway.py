@@ -2,16 +2,18 @@
 
 Decided from the gateway listeners of a View and the ports of a Seat. Invariant: a gateway's table of routes is the same
 whichever certificate was shown; the name in the request, not the one in the handshake, chooses the route. Policies are
-asked first; they come with the table of routes, and to them nobody out there has an identity.
+asked first; they come with the table of routes, and to them nobody out there has an identity. Limits count what is
+left, but for preflight requests of CORS, so that a browser can read that it was refused.
 """
 
-from masche.compiler.envoy import edge, reports
+from masche.compiler.envoy import edge, limits, reports
 from masche.compiler.envoy.inbound import LISTENER, TLS_INSPECTOR
 from masche.compiler.envoy.managers import by_table, connection_manager
 from masche.compiler.envoy.outbound import CORS
 from masche.compiler.envoy.parts import ADS_WAIT, address, refs_of, without_headers
 from masche.compiler.envoy.rbac import HTTP_FILTERS
 from masche.model.blob import Blob
+from masche.model.limits import Limit
 from masche.model.vantage import Seat
 from masche.model.view import GatewayListener
 from masche.wire import framing, types
@@ -26,11 +28,13 @@ _CLAIMS = without_headers("x-envoy-", "x-masche-", "x-forwarded-", "x-real-ip", 
 """What proxies say of a caller. The gateway is the first of ours, so it believes none of it and says its own."""
 
 
-def gateway_listener(source: GatewayListener, port: int, identity: str, seat: Seat) -> Blob:
-    """Return the listener of one port of a Gateway, bound to ``port``."""
+def gateway_listener(
+    source: GatewayListener, port: int, identity: str, seat: Seat, counted: tuple[Limit, ...] = ()
+) -> Blob:
+    """Return the listener of one port of a Gateway, bound to ``port``, where requests are ``counted``."""
     name = f"gateway/{source.port}"
     logs = reports.outbound_http(identity)
-    filters = (*HTTP_FILTERS, CORS)
+    filters = (*HTTP_FILTERS, CORS, *limits.filters(counted, is_told=False))
     manager = connection_manager(name, by_table(name), filters, logs, early_header_mutation_extensions=_CLAIMS)
     body: Body = {
         "name": name,
@@ -39,7 +43,8 @@ def gateway_listener(source: GatewayListener, port: int, identity: str, seat: Se
         **edge.LISTENER,
         **(_tls(source, manager) if source.is_tls else {"filter_chains": [{"name": "http", "filters": [manager]}]}),
     }
-    return framing.blob(types.LISTENER, name, encode(LISTENER, body), refs_of(source.origins))
+    origins = (*source.origins, *(origin for limit in counted for origin in limit.origins))
+    return framing.blob(types.LISTENER, name, encode(LISTENER, body), refs_of(origins))
 
 
 def _tls(source: GatewayListener, manager: Body) -> Body:

@@ -1,7 +1,8 @@
 """Encode how calls to a workload are received: one listener per application port, and the clusters behind it.
 
 Order of a request: mutual TLS (who calls), connection manager (one spelling of path and headers), RBAC that denies,
-RBAC that allows, the limit of requests at a time (what is refused does not count), router to the application. Policies
+RBAC that allows, limits of requests in a time (of what is allowed), the limit of requests at a time (what is refused
+does not count), router to the application. Policies
 on requests come with a table of routes (``inbound/<port>``), so that a change holds from the next request on, on
 connections too that are open already. Invariant: under STRICT there is no filter chain that reads plaintext, and only
 the mutual-TLS chain ever says which rule refused.
@@ -13,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
 
-from masche.compiler.envoy import concurrency, edge, peer, rbac, reports
+from masche.compiler.envoy import concurrency, edge, limits, peer, rbac, reports
 from masche.compiler.envoy.clusters import CLUSTER, RAW_BUFFER, TLS_1_3
 from masche.compiler.envoy.managers import ROUTER, by_table, connection_manager, tcp_proxy
 from masche.compiler.envoy.matches import IDEMPOTENT, UPGRADES
@@ -40,8 +41,7 @@ LISTENER = "envoy.config.listener.v3.Listener"
 _TLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-DENIED = "x-masche-denied"
-"""The response header that tells an authenticated caller which rule refused it."""
+DENIED = limits.DENIED
 
 _VOICES = without_headers("x-envoy-", "x-masche-")
 """Only proxies speak in these headers, and never to an application: what a caller claims in them is dropped."""
@@ -116,7 +116,8 @@ class Served:
     def refs(self) -> frozenset[Ref]:
         """The resources that all of this came from."""
         inbound = self.inbound
-        return refs_of((*inbound.origins, *(origin for policy in inbound.policies for origin in policy.origins)))
+        rules = (*inbound.policies, *inbound.limits)
+        return refs_of((*inbound.origins, *(origin for rule in rules for origin in rule.origins)))
 
 
 def listener(served: Served) -> Blob:
@@ -208,11 +209,15 @@ def filters(served: Served, known: Known) -> list[Body]:
             *judges,
             tcp_proxy(name, ((name, 1),), logs, edge.MAX_CONNECTION_AGE, **(_AFTER_DATA if judges else {})),
         ]
-    logs = reports.inbound_http(served.destination, rbac.HTTP_FILTER, *said)
+    logs = (
+        *reports.inbound_http(served.destination, rbac.HTTP_FILTER, *said),
+        *limits.logs(served.inbound.limits, served.destination, *said),
+    )
+    counted = limits.filters(served.inbound.limits, is_told=known is not Known.NOT_AT_ALL)
     manager = connection_manager(
         name,
         by_table(name),
-        (*_introduction(served, known), *rbac.HTTP_FILTERS, *concurrency.filters(spoken.concurrency)),
+        (*_introduction(served, known), *rbac.HTTP_FILTERS, *counted, *concurrency.filters(spoken.concurrency)),
         logs,
         router=ROUTER,
         early_header_mutation_extensions=_VOICES,
@@ -279,7 +284,10 @@ def tables(served: Served) -> tuple[Blob, ...]:
         "virtual_hosts": [
             {"name": name, "domains": ["*"], "routes": [{**route, "metadata": said} for route in routes]}
         ],
-        "typed_per_filter_config": rbac.http_rules(policies, served.port.app_port, is_shared=served.seated.is_shared),
+        "typed_per_filter_config": {
+            **rbac.http_rules(policies, served.port.app_port, is_shared=served.seated.is_shared),
+            **limits.by_table(served.inbound.limits, is_shared=served.seated.is_shared),
+        },
         "request_headers_to_remove": INTERNAL_HEADERS,
         # An application cannot claim that it was not reached, nor name a rule, nor say what it took.
         "response_headers_to_remove": [UNREACHED, DENIED, stats.SERVICE_HEADER],

@@ -62,6 +62,8 @@ def _gateway(view: View, seat: Seat) -> tuple[Blob, ...]:
     bound = dict(seat.gateway_ports)
     only = bound.get(0, 0) if len(view.gateway) == 1 else 0
     return tuple(
-        gateway.gateway_listener(each, bound.get(each.port, only or each.port), view.identity, seat)
+        gateway.gateway_listener(
+            each, bound.get(each.port, only or each.port), view.identity, seat, view.inbound.limits
+        )
         for each in view.gateway
     )

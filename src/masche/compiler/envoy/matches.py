@@ -35,9 +35,9 @@ class Taken(Enum):
 
 def route_match(match: RequestMatch, taken: Taken = Taken.ALL) -> dict[str, Json]:
     """Return a RouteMatch, narrowed to the requests that are ``taken``."""
-    headers: list[Json] = [_header(value) for value in match.headers]
+    headers: list[Json] = [header(value) for value in match.headers]
     if match.method:
-        headers.append(_header(ValueMatch(name=":method", kind=ValueKind.EXACT, value=match.method)))
+        headers.append(header(ValueMatch(name=":method", kind=ValueKind.EXACT, value=match.method)))
     body: dict[str, Json] = dict(_path(match))
     match taken:
         case Taken.IDEMPOTENT:
@@ -70,7 +70,7 @@ def _path(match: RequestMatch) -> Body:
             return {"connect_matcher": {}}
 
 
-def _header(value: ValueMatch) -> Body:
+def header(value: ValueMatch) -> Body:
     """ "Header names are case-insensitive" (Gateway API), and ``host`` is the authority whatever the version."""
     name = value.name.lower()
     return {"name": AUTHORITY if name == "host" else name, "string_match": _string(value)}

@@ -213,6 +213,17 @@ def _denials(edge: dict[str, str], rbac: str) -> Body:
     return {**_statistics([_counter(stats.DENIED, tags)], []), "filter": refused(rbac)}
 
 
+@lru_cache(maxsize=4_096)
+def limited(destination: str, rule: str, source: str = CERTIFIED, workload: str = "") -> Body:
+    """Return the access log that counts, by the format of their ``rule``, requests beyond a limit.
+
+    They have no line each: where too many come, a line for each would be too many, too.
+    """
+    edge = {stats.SOURCE: source, stats.DESTINATION: literal(destination), stats.RULE: rule, **_of(workload)}
+    flagged: Body = {"response_flag_filter": {"flags": ["RL"]}}
+    return {**_statistics([_counter(stats.DENIED, edge)], []), "filter": flagged}
+
+
 def _lines(peer: str = CERTIFIED, workload: str = "") -> Body:
     line = {**_LINE, "peer": peer, **_of(workload)}
     return extension("envoy.access_loggers.stdout", _STDOUT, {"log_format": {"json_format": line}})

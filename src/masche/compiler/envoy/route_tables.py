@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from masche.compiler.envoy import on_demand, passthrough
+from masche.compiler.envoy import limits, on_demand, passthrough
 from masche.compiler.envoy.inbound import DENIED
 from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
 from masche.compiler.envoy.rbac import http_rules
@@ -20,7 +20,7 @@ from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes, r
 from masche.compiler.remember import by_identity
 from masche.model.blob import Blob
 from masche.model.refs import Name, Origin, Ref
-from masche.model.view import GatewayListener, Outbound, Policy, Route
+from masche.model.view import GatewayListener, Inbound, Outbound, Route
 from masche.wire import framing, stats, types
 from masche.wire.framing import field, text
 from masche.wire.messages import Body, encode
@@ -134,8 +134,10 @@ def _entries(outbounds: tuple[Outbound, ...], namespace: str) -> tuple[tuple[_En
     return entries, refs, encode(_TABLE, {"cluster_specifier_plugins": [chooser]})
 
 
-def gateway_table(listener: GatewayListener, policies: tuple[Policy, ...] = ()) -> Blob:
-    """Return the table of one port of a Gateway, whose virtual hosts go by name, with the policies that hold there."""
+def gateway_table(listener: GatewayListener, received: Inbound | None = None) -> Blob:
+    """Return the table of one port of a Gateway, whose virtual hosts go by name, with the policies and limits that hold
+    there as it is ``received``."""
+    held = received or Inbound()
     taken: set[str] = set()
     hosts: list[bytes] = []
     origins: list[Origin] = list(listener.origins)
@@ -144,9 +146,10 @@ def gateway_table(listener: GatewayListener, policies: tuple[Policy, ...] = ()) 
         if domains:
             hosts.append(virtual_host(f"{listener.name}/{index}", domains, table_of(host.routes)))
         origins += (origin for route in host.routes for origin in route.origins)
-    origins += (origin for policy in policies for origin in policy.origins)
+    origins += (origin for rule in (*held.policies, *held.limits) for origin in rule.origins)
     # Which rule refused is for callers of the mesh alone.
-    rules = encode(_TABLE, {"typed_per_filter_config": http_rules(policies, listener.port)}) + text(5, DENIED)
+    asked: Body = {**http_rules(held.policies, listener.port), **limits.by_table(held.limits)}
+    rules = encode(_TABLE, {"typed_per_filter_config": asked}) + text(5, DENIED)
     return configuration(f"gateway/{listener.port}", hosts, refs_of(origins), _IGNORE_PORT + rules)
 
 

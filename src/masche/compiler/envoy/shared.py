@@ -30,7 +30,7 @@ def blobs(view: View) -> tuple[Blob, ...]:
         # What is called is chosen by its virtual address alone, in a table that comes with the listeners.
         return clusters + copies.blobs(view.outbound) + witness.BLOBS
     if view.vantage.placement is Placement.GATEWAY:
-        return clusters + tuple(gateway_table(each, view.inbound.policies) for each in view.gateway)
+        return clusters + tuple(gateway_table(each, view.inbound) for each in view.gateway)
     tables = tuple(service_table(each) for each in view.outbound if each.protocol.is_http)
     return (*clusters, *tables, proxy(view))
 

@@ -145,6 +145,8 @@ def _inbound(inbound: Inbound) -> Iterator[Ignored]:
             yield Ignored(origin, "a gRPC server takes mutual TLS alone, no plaintext", _SERVER_SIDECAR)
         if "adaptiveConcurrency" in origin.where:
             yield Ignored(origin, "a gRPC server has no limit of its own", _SERVER_SIDECAR)
+    for limit in inbound.limits:
+        yield from _at(limit.origins, iter([("a gRPC server counts no requests and refuses none", _SERVER_SIDECAR)]))
     for policy in inbound.policies:
         conditions = [each for rule in policy.rules for each in rule.when]
         if any(is_unseen(each) or each.attribute is Attribute.SNI for each in conditions):

@@ -1,18 +1,19 @@
 """Encode how the library receives calls to one port of the application, in the shape of gRFC A36 and A41.
 
 Chains of filters say which connections are taken: mutual TLS (STRICT), plaintext (DISABLE), or each by its own chain
-(PERMISSIVE). In all of them stands the same: who is denied, then who is allowed, then the limit of requests at a time,
-then the application. Invariant: under STRICT there is no chain that reads plaintext.
+(PERMISSIVE). In all of them stands the same: who is denied, then who is allowed, then limits of requests in a time,
+then that of requests at a time, then the application. Invariant: under STRICT there is no chain that reads plaintext.
 """
 
 from functools import lru_cache
 
-from masche.compiler.envoy import concurrency, rbac
+from masche.compiler.envoy import concurrency, limits, rbac
 from masche.compiler.envoy.clusters import RAW_BUFFER
 from masche.compiler.envoy.managers import ROUTER
 from masche.compiler.envoy.parts import address, extension, refs_of
 from masche.compiler.proxyless.grpc_clusters import PROVIDER, TLS
 from masche.model.blob import Blob
+from masche.model.limits import Limit
 from masche.model.told import SERVER_LISTENER
 from masche.model.vantage import Seat, SeatPort
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
@@ -30,14 +31,15 @@ def listener(inbound: Inbound, seat: Seat, port: SeatPort) -> Blob:
     """Return the Listener of one port of the application."""
     mode = dict(inbound.port_mtls).get(port.app_port, inbound.mtls)
     policies = tuple(each for each in inbound.policies if each.decision is not Decision.AUDIT)
-    origins = (*inbound.origins, *(origin for policy in inbound.policies for origin in policy.origins))
+    rules = (*inbound.policies, *inbound.limits)
+    origins = (*inbound.origins, *(origin for rule in rules for origin in rule.origins))
     spoken = next((each for each in inbound.ports if each.target in {port.app_port, port.name}), None)
     name = SERVER_LISTENER % port.app_port
     body: Body = {
         "name": name,
         "address": address(seat.bind, port.app_port),
         "traffic_direction": "INBOUND",
-        "filter_chains": _chains(mode, _manager(policies, port.app_port, spoken or _unknown(port))),
+        "filter_chains": _chains(mode, _manager(policies, inbound.limits, port.app_port, spoken or _unknown(port))),
     }
     return framing.blob(types.LISTENER, name, encode(LISTENER, body), refs_of(origins))
 
@@ -72,7 +74,7 @@ _MUTUAL: Body = {
 
 
 @lru_cache(maxsize=16_384)
-def _manager(policies: tuple[Policy, ...], port: int, spoken: InboundPort) -> Body:
+def _manager(policies: tuple[Policy, ...], counted: tuple[Limit, ...], port: int, spoken: InboundPort) -> Body:
     judges = [
         extension(f"masche.{name}", _RBAC, {"rules": rules})
         for name, rules in zip(
@@ -80,7 +82,7 @@ def _manager(policies: tuple[Policy, ...], port: int, spoken: InboundPort) -> Bo
         )
         if rules
     ]
-    filters: list[Json] = [*judges, *concurrency.filters(spoken.concurrency), ROUTER]
+    filters: list[Json] = [*judges, *limits.alone(counted), *concurrency.filters(spoken.concurrency), ROUTER]
     table: Body = {"name": "inbound", "virtual_hosts": [_everything(policies, spoken)]}
     body: Body = {"stat_prefix": "inbound", "route_config": table, "http_filters": filters}
     return extension("envoy.filters.network.http_connection_manager", MANAGER, body)

@@ -12,13 +12,12 @@ from urllib.parse import quote
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
 from masche.traffic import edge
 from masche.traffic.authorize import authorize
+from masche.traffic.limit import Exceeded
 from masche.traffic.normalise import normalise
 from masche.traffic.request import Headers, Request
 from masche.traffic.verdict import Verdict
 from masche.wire import stats
-
-DENIED = "x-masche-denied"
-"""The response header that tells an authenticated caller which rule refused it, as our proxies spell it."""
+from masche.wire.limits import DENIED
 
 UNREACHED = "x-masche-unreached"
 """The response header that says that nothing of the request reached the application: a caller may send it again."""
@@ -29,8 +28,9 @@ UNMATCHED = "no ALLOW policy matches"
 """The rule of a denial that no rule made, in reports."""
 
 _MAX_CONSIDERED = 20
-_GRPC_STATUS = {400: "13", 401: "16", 403: "7", 404: "12", 429: "14", 502: "14", 503: "14", 504: "14"}
-"""How Envoy says an HTTP status of its own to a gRPC caller; what is not in here is UNKNOWN, 2."""
+_GRPC_STATUS = {400: "13", 401: "16", 403: "7", 404: "12", 429: "8", 502: "14", 503: "14", 504: "14"}
+"""How Envoy says an HTTP status of its own to a gRPC caller; what is not in here is UNKNOWN, 2. Only limits answer 429,
+and they are told to say RESOURCE_EXHAUSTED."""
 
 _PLAIN = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 """What a ``grpc-message`` may hold as it is (gRPC over HTTP2, "Percent-Encoded"), beside letters and digits."""
@@ -148,6 +148,17 @@ def overloaded(request: Request) -> Answer:
     headers = (*_text(), (UNREACHED, "1"))
     body = b"reached concurrency limit"
     return _said(Answer(status=503, headers=headers, body=body, why="the limit of requests at a time"), request)
+
+
+def limited(exceeded: Exceeded, request: Request, *, is_known: bool) -> Answer:
+    """Answer a request above a limit of requests in a time. Which limit it was is for callers that proved who they are.
+
+    It has no line in the log (``why`` is empty): where too many come, a line for each would be too many, too.
+    """
+    named = ((DENIED, exceeded.limit.name),) if is_known else ()
+    headers = (*_text(), *named, ("retry-after", str(exceeded.retry_after)))
+    answer = Answer(status=429, headers=headers, body=b"local_rate_limited", rule=exceeded.limit.name)
+    return _said(answer, request)
 
 
 def silent(request: Request, *, is_read: bool) -> Answer:

@@ -22,6 +22,7 @@ from masche.telemetry.logs import say
 from masche.traffic import deadline as deadlines
 from masche.traffic.concurrency import Concurrency, ConcurrencyRules, Slot
 from masche.traffic.deadline import NO_DEADLINE, Deadline
+from masche.traffic.limit import Limiter
 from masche.traffic.outcome import Outcome
 from masche.traffic.pushback import SPENT
 from masche.traffic.request import Headers, Request
@@ -65,6 +66,7 @@ class Door:
         self._lock = Lock()
         self._asked = UNLIMITED
         self._limit: Concurrency | None = None
+        self._limiter = Limiter((), now=0.0)
 
     def __repr__(self) -> str:
         told = self._reception.inbound(self.port)
@@ -116,11 +118,19 @@ class Door:
         if isinstance(found, Answer):
             return found, None
         with self._lock:
+            if told.limits and (exceeded := self._counting(told).take(found.request, now=self._now())):
+                return deciding.limited(exceeded, request, is_known=shown is not None), None
             limit = self._limited(told)
             if limit is None:
                 return found, None
             slot = limit.start(now=self._now())
         return (found, (limit, slot)) if slot else (deciding.overloaded(request), None)
+
+    def _counting(self, told: Inbound) -> Limiter:
+        """The limits as they are now; their buckets are full again when somebody asks for others."""
+        if told.limits is not self._limiter.limits and told.limits != self._limiter.limits:
+            self._limiter = Limiter(told.limits, now=self._now())
+        return self._limiter
 
     def _limited(self, told: Inbound) -> Concurrency | None:
         """The limit as it is asked for now; it is learnt anew when somebody asks for another."""
@@ -131,7 +141,9 @@ class Door:
         return self._limit
 
     def _tell(self, request: Request, answer: Answer, shown: Shown | None) -> None:
-        """A line for each refusal, as our proxies write it; what passes is only counted."""
+        """A line for each refusal, as our proxies write it; what passes, or is above a limit, is only counted."""
+        if not answer.why:
+            return
         say(
             _log,
             logging.WARNING,

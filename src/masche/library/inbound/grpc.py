@@ -35,12 +35,12 @@ _CODES: Final = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.UNIMPLEMENTED,
-    429: grpc.StatusCode.UNAVAILABLE,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     502: grpc.StatusCode.UNAVAILABLE,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.UNAVAILABLE,
 }
-"""gRPC, "HTTP to gRPC Status Code Mapping"."""
+"""gRPC, "HTTP to gRPC Status Code Mapping"; but 429, which only limits answer, is said as they are told to."""
 _UNIMPLEMENTED: Final = "Method not found!"
 
 

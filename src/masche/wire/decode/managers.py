@@ -13,6 +13,7 @@ from masche.wire.framing import WireError
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
+LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 CONCURRENCY = "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency"
 
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
@@ -66,7 +67,7 @@ def filters(manager: Any, where: str) -> Iterator[tuple[str, Any]]:
         kind = type_of(each.typed_config)
         if kind == _ROUTER:
             return
-        if kind in {RBAC, FAULT, CONCURRENCY} and not each.disabled:
+        if kind in {RBAC, FAULT, LIMIT, CONCURRENCY} and not each.disabled:
             yield kind, each.typed_config
         elif kind not in _NOTHING_TO_DO and not each.is_optional and not each.disabled:
             raise WireError(f"{place} is not carried out here")

@@ -7,9 +7,10 @@ chains judge alike, and every request is the application's; whoever wants it oth
 from typing import Any
 
 from masche.model.calling import UNLIMITED, AdaptiveConcurrency
+from masche.model.limits import Limit
 from masche.model.told import ToldServer
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
-from masche.wire.decode import managers, rbac, tls
+from masche.wire.decode import limits, managers, rbac, tls
 from masche.wire.decode.reading import only, seconds, seconds_or, unpacked, value_or
 from masche.wire.framing import WireError
 
@@ -44,15 +45,14 @@ def server(message: Any, name: str) -> ToldServer:
     port = message.address.socket_address.port_value
     if not by_mode or any(received != by_mode[0][1] for _, received in by_mode):
         raise WireError(f"{name}: chains that receive calls differently are not carried out here")
-    spoken, policies = by_mode[0][1]
-    return ToldServer(
-        name=name,
-        inbound=Inbound(mtls=_mode([kind for kind, _ in by_mode], name), ports=(_at(spoken, port),), policies=policies),
-        port=port,
+    spoken, policies, counted = by_mode[0][1]
+    inbound = Inbound(
+        mtls=_mode([kind for kind, _ in by_mode], name), ports=(_at(spoken, port),), policies=policies, limits=counted
     )
+    return ToldServer(name=name, inbound=inbound, port=port)
 
 
-_Received = tuple[InboundPort, tuple[Policy, ...]]
+_Received = tuple[InboundPort, tuple[Policy, ...], tuple[Limit, ...]]
 
 
 def _at(spoken: InboundPort, port: int) -> InboundPort:
@@ -93,11 +93,15 @@ def _chain(message: Any, where: str) -> tuple[tuple[bool, str], _Received]:
 def _received(manager: Any, where: str) -> _Received:
     remarks = _everything(manager, where)
     policies: list[Policy] = []
+    counted: list[Limit] = []
     concurrency = UNLIMITED
     for kind, packed in managers.filters(manager, where):
         if kind == _RBAC:
             made = _judge(unpacked(packed, _RBAC), f"rbac[{len(policies)}]", where)
             policies += () if made is None else (made,)
+        elif kind == managers.LIMIT:
+            limit = limits.limit(unpacked(packed, kind), f"{where} limit[{len(counted)}]")
+            counted += () if limit is None else (limit,)
         elif kind == managers.CONCURRENCY:
             concurrency = _concurrency(unpacked(packed, kind), where)
         else:
@@ -110,7 +114,8 @@ def _received(manager: Any, where: str) -> _Received:
         concurrency=concurrency,
     )
     allowing = tuple(filter(None, remarks.get(ALLOWING, "").split("\n")))
-    return spoken, tuple(one for each in _checked(policies, where) for one in rbac.by_name(each, allowing))
+    judging = tuple(one for each in _checked(policies, where) for one in rbac.by_name(each, allowing))
+    return spoken, judging, tuple(counted)
 
 
 def _checked(policies: list[Policy], where: str) -> list[Policy]:
