@@ -58,8 +58,10 @@ class Country:
 
 
 @contextmanager
-def country(folder: Path, zones: Sequence[str] = ZONES) -> Generator[Country, None, None]:
-    """Make the machines, start a control plane for them, and let them join."""
+def country(
+    folder: Path, zones: Sequence[str] = ZONES, *, namespaces: Sequence[str] = (NAMESPACE,)
+) -> Generator[Country, None, None]:
+    """Make the machines, start a control plane for them, and let them join to run workloads of these namespaces."""
     wire, agents = Wire(), []
     with opened(folder, zones, prefix=f"n5m{os.getpid() % 10_000}", tap=wire) as machines:
         mesh = Mesh(folder / "m", ("--listen", machines.home))
@@ -68,7 +70,7 @@ def country(folder: Path, zones: Sequence[str] = ZONES) -> Generator[Country, No
         try:
             mesh.start_plane()
             for machine in machines:
-                agents.append(_joined(mesh, machine))
+                agents.append(_joined(mesh, machine, namespaces))
             yield Country(mesh, machines, wire)
         finally:
             try:
@@ -80,9 +82,9 @@ def country(folder: Path, zones: Sequence[str] = ZONES) -> Generator[Country, No
                     each.wait(40)
 
 
-def _joined(mesh: Mesh, machine: Machine) -> "subprocess.Popen[bytes]":
+def _joined(mesh: Mesh, machine: Machine, namespaces: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Let a machine join, by one command, from its own network; its agent runs there from then on."""
-    given = mesh.masche("token", "create", "-n", NAMESPACE)
+    given = mesh.masche("token", "create", *(word for each in namespaces for word in ("-n", each)))
     assert given.returncode == 0, given.stderr
     environment = {**os.environ, "MASCHE_DATA": str(machine.data), "NO_COLOR": "1"}
     command = machine.words([sys.executable, "-m", "masche"])
