@@ -224,7 +224,7 @@ class Live:
     def blobs(self, each: Standing) -> tuple[Blob, ...]:
         """All that the proxy of a Workload holds, secrets included."""
         zone = each.workload.spec.zone
-        instances = (self._instances(known.service, zone) for known in each.view.clusters)
+        instances = (self.instances_of(known.service, zone) for known in each.view.clusters)
         return (
             *shared.blobs(each.view),
             *(tunnels.tables(reach(self.mesh)) if each.view.vantage.is_east_west else ()),
@@ -234,7 +234,7 @@ class Live:
             *self._certificates(each.view),
         )
 
-    def _instances(self, service: PortRef, zone: str) -> Endpoints:
+    def instances_of(self, service: PortRef, zone: str) -> Endpoints:
         """What ``instead`` says, or the compiler."""
         return self.instead.get(service) or endpoints(self.mesh, self.steering, service, zone)
 

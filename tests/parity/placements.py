@@ -12,23 +12,14 @@ import httpx
 
 from live.client import Answer
 from live.echo import Received
+from live.library import facade
 from live.mesh import Live, Standing
-from masche.compiler.endpoints import endpoints
-from masche.compiler.proxyless import library
-from masche.compiler.vantage import stand
-from masche.compiler.view import view
-from masche.library.core.facade import CallOptions, Facade
+from masche.library.core.facade import Facade
 from masche.library.core.ports import Called, Tried
-from masche.library.core.tls import Certificates
 from masche.library.httpx import Transport
 from masche.model.refs import Name
-from masche.model.steering import NO_STEERING
-from masche.model.vantage import Dialect, Placement
-from masche.model.view import Endpoints, View
+from masche.model.view import Endpoints
 from masche.testing.check_placement import Arrived, Asked, Seen
-from masche.testing.static_knowledge import StaticKnowledge, World
-from masche.wire import framing, types
-from masche.wire.decode import clusters, routes
 from parity.raw import Line, octets
 
 TAG = "x-asked"
@@ -153,36 +144,7 @@ class Libraries(Placed):
         return self._clients[caller]
 
     def _facade(self, caller: str) -> Facade:
-        mesh = self.live.mesh
-        workload = mesh.workloads[Name(*caller.split("/"))]
-        told = view(mesh, stand(mesh, workload, placement=Placement.LIBRARY, dialect=Dialect.LIBRARY))
-        certificates = Certificates()
-        certificates.put(*self.live.issue(told.identity))
-        return Facade(
-            knowledge=StaticKnowledge(self._world(told, workload.spec.zone)),
-            identity=certificates,
-            recorder=Silent(),
-            options=CallOptions(caller=caller),
-        )
-
-    def _world(self, told: View, zone: str) -> World:
-        """What a client makes of the bytes that our control plane sends."""
-        blobs = library.blobs(told)
-        (table,) = (
-            routes.table(blob.name, framing.message_of(blob)) for blob in blobs if blob.type_url == types.ROUTES
-        )
-        return World(
-            table=table,
-            destinations=tuple(
-                clusters.destination(blob.name, framing.message_of(blob))
-                for blob in blobs
-                if blob.type_url == types.CLUSTER
-            ),
-            endpoints={
-                each.service.path: self._moved(endpoints(self.live.mesh, NO_STEERING, each.service, zone))
-                for each in told.clusters
-            },
-        )
+        return facade(self.live, Name(*caller.split("/")), Silent(), self._moved)
 
     def _moved(self, found: Endpoints) -> Endpoints:
         before, after = self._prefixes

@@ -247,6 +247,15 @@ def test_a_cluster_is_read_back_as_it_was_with_its_whole_policy(source):
     assert isinstance(found, Destination)
     assert found.cluster == replace(source, origins=())
     assert (found.name, found.assignment, found.is_tls) == (source.service.path, source.service.path, True)
+    assert found.east_west == ()
+
+
+@RUN
+@given(CLUSTERS, some(TEXT.filter(bool)))
+def test_a_cluster_says_who_may_carry_a_call_there(source: Cluster, gateways: tuple[str, ...]):
+    found = decoded(cluster(source, gateways))
+    assert isinstance(found, Destination)
+    assert found.east_west == gateways
 
 
 VALUES = {

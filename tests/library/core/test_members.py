@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from library.core.scripted import IDENTITY, ORDERS
-from masche.library.core.members import Place, members, places
+from masche.library.core.members import Place, members, parted, places
+from masche.library.core.ways import Way
 from masche.model.told import Destination, Discovery
 from masche.model.view import Cluster, Endpoints, EndpointView, Health, Locality, Protocol
 from masche.traffic import membership
@@ -153,3 +154,42 @@ def test_an_instance_is_called_in_plaintext_only_in_a_cluster_that_knows_of_such
     assert Place.of(plain, DESTINATION).is_tls
     assert not Place.of(plain, knowing).is_tls
     assert Place.of(instance(1), knowing).is_tls
+
+
+CARRIED = replace(DESTINATION, east_west=("spiffe://mesh.local/ns/masche-system/sa/east-west",))
+
+
+def carried(number: int, via: str = "10.0.0.99:15008") -> EndpointView:
+    return replace(instance(number), via=via)
+
+
+def test_a_detour_to_an_instance_is_an_endpoint_beside_the_direct_way() -> None:
+    both = [(zone("b", instance(1), weight=1), CARRIED), (zone("b", carried(1), weight=9), CARRIED)]
+    found, where = members(both)
+    assert {each.id: round(each.weight, 6) for each in found} == {
+        "10.0.0.1:80": 0.2,
+        "10.0.0.1:80@10.0.0.99:15008": 1.8,
+    }
+    ways = {name: place.way for name, place in where.items()}
+    assert ways == {"10.0.0.1:80": None, "10.0.0.1:80@10.0.0.99:15008": Way("10.0.0.99:15008", CARRIED.east_west)}
+    assert [parted(name) for name in where] == [("10.0.0.1:80", ""), ("10.0.0.1:80", "10.0.0.99:15008")]
+
+
+def test_nobody_is_carried_by_whom_nobody_vouches_for_nor_in_plaintext() -> None:
+    plain = replace(carried(2), is_mtls=False)
+    knowing = replace(CARRIED, cluster=replace(CARRIED.cluster, has_plaintext=True))
+    for destination, detour in (
+        (DESTINATION, carried(1)),
+        (knowing, plain),
+        (replace(CARRIED, is_tls=False), carried(1)),
+    ):
+        found, _ = members([(zone("b", instance(3), detour), destination)])
+        assert [each.id for each in found] == ["10.0.0.3:80"]
+
+
+def test_a_subset_has_all_ways_to_those_who_are_in_it() -> None:
+    everyone = [(zone("b", *(instance(number) for number in range(9))), CARRIED)]
+    detours = [(zone("b", *(carried(number) for number in range(9))), CARRIED)]
+    found, _ = members([*everyone, *detours], subset_size=3, caller="web-1")
+    assert len({parted(each.id)[0] for each in found}) == 3
+    assert len(found) == 6

@@ -70,6 +70,12 @@ def test_attempts_are_counted_by_instance_and_only_good_answers_have_a_latency()
     assert seen.service_time.sum_us == 15_000
 
 
+def test_two_ways_to_an_instance_are_told_apart() -> None:
+    around = Tried(cluster=ORDERS, address="10.0.0.1:80@10.0.0.9:15008", outcome=Outcome.SUCCESS, seconds=0.01)
+    found = summed(tried(Outcome.SUCCESS), around).endpoints()
+    assert [(each.endpoint, each.via) for each in found] == [("10.0.0.1:80", ""), ("10.0.0.1:80", "10.0.0.9:15008")]
+
+
 def test_an_attempt_that_its_caller_gave_up_says_nothing_of_the_instance() -> None:
     assert summed(tried(Outcome.CANCELLED)).endpoints() == ()
 

@@ -43,6 +43,11 @@ def test_who_was_cut_off_on_own_evidence_is_told_and_so_is_its_return() -> None:
     assert list(verdicts.news("library~web.shop", out, out)) == []
 
 
+def test_of_a_detour_it_is_said_by_which_gateway() -> None:
+    [said] = verdicts.news("p", {}, {(ORDERS.path, f"{BAD}@10.0.0.9:15008"): "failures in a row"})
+    assert (said.endpoint, said.via, said.is_ejected) == (BAD, "10.0.0.9:15008", True)
+
+
 def test_of_what_another_control_plane_named_nothing_is_told() -> None:
     assert list(verdicts.news("p", {}, {("cluster_7", BAD): "failures in a row"})) == []
 

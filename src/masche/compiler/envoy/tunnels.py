@@ -65,7 +65,8 @@ def _workloads_of(trust_domain: str) -> Body:
     workloads = [{"san_type": "URI", "matcher": {"prefix": f"spiffe://{trust_domain}/ns/"}}]
     context: Body = {
         "tls_params": TLS_1_3,
-        "alpn_protocols": ["h2"],
+        # Proxies share one connection among their tunnels; the library opens one for each, over HTTP/1.1.
+        "alpn_protocols": ["h2", "http/1.1"],
         "tls_certificate_sds_secret_configs": [{"name": secret.CERTIFICATE, "sds_config": ADS_WAIT}],
         "combined_validation_context": {
             "default_validation_context": {"match_typed_subject_alt_names": workloads},

@@ -5,6 +5,7 @@ afterwards is mutual TLS with the instance itself, so the gateway sees who calls
 that follows the gateway's consent before we have spoken is not believed, for in TLS the caller speaks first.
 """
 
+import errno
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,9 @@ _LONGEST = 16 * 1024
 
 class WayError(ConnectionError):
     """A gateway did not carry us: nothing reached the instance."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.EHOSTUNREACH, why)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ the gateway is closed, and the instance has seen nothing.
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, cast
 
 from masche.library.core.ways import Consent, Way, WayError, request
@@ -48,10 +50,17 @@ async def connected(
 async def _within(
     loop: asyncio.AbstractEventLoop, outer: asyncio.Transport, protocol: asyncio.BaseProtocol, context: ssl.SSLContext
 ) -> asyncio.Transport:
+    if sys.version_info < (3, 12, 2) and type(outer).__module__ == "asyncio.sslproto":
+        # TLS within TLS that fails fails in itself, before CPython 3.11.8 and 3.12.2 (gh-113214).
+        vars(outer)["_force_close"] = partial(_abort, outer)
     made = await loop.start_tls(outer, protocol, context)
     if made is None:
         raise WayError("the gateway closed the connection within the handshake")
     return made
+
+
+def _abort(transport: asyncio.Transport, _error: Exception | None) -> None:
+    transport.abort()
 
 
 class _Asking(asyncio.Protocol):
