@@ -15,7 +15,8 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
+from http.client import HTTPException
 from io import BytesIO
 from math import inf
 from time import monotonic
@@ -28,7 +29,7 @@ from requests.adapters import DEFAULT_POOLBLOCK, HTTPAdapter
 from requests.cookies import extract_cookies_to_jar
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError
 
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
@@ -166,10 +167,27 @@ def _forget(pool: "_Pool") -> None:
     """urllib3 closes what is in a pool when nobody refers to it any more: so do requests that are still under way."""
 
 
+@lru_cache(maxsize=1024)
+def _is_usual(header: str) -> bool:
+    """Is it the name of a header about which there is nothing to be said?"""
+    return _USUAL.fullmatch(header) is not None
+
+
+_USUAL = re.compile("[A-Za-z0-9-]+")
+
+
 class _Connection(HTTPSConnection):
     """A connection that may begin at a gateway between zones, ``by`` which it is tunnelled."""
 
     by: Callable[[float | None], ssl.SSLSocket] | None = None
+
+    def putheader(self, header: str, *values: str) -> None:  # type: ignore[override] # bytes come, too, and go on
+        """Send a header. The usual one is told at a glance; what http.client has to look at, it looks at."""
+        value = values[0]
+        if type(value) is str and value.isascii() and value.isprintable() and _is_usual(header) and value[:1] != "@":
+            self._output(f"{header}: {value}".encode("ascii"))  # type: ignore[attr-defined] # http.client's own word
+        else:
+            super().putheader(header, *values)
 
     def _new_conn(self) -> socket.socket:
         if self.by is None:
@@ -193,12 +211,51 @@ class _Pool(urllib3.HTTPSConnectionPool):
         made.by = self.by
         return made
 
+    def urlopen(  # type: ignore[override] # what nobody here asks for is left out
+        self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any
+    ) -> Any:
+        """Send a request as ``_Carrier`` asks for it, and urllib3 would; what is repeated, and where redirects lead,
+        is decided elsewhere.
+        """
+        retries, timeout = options["retries"], options["timeout"]
+        connection = self._get_conn()
+        try:
+            connection.timeout = timeout.connect_timeout
+            return self._make_request(
+                connection,
+                method,
+                url,
+                body=body,
+                headers=headers,
+                retries=retries,
+                timeout=timeout,
+                chunked=options["chunked"],
+                response_conn=connection,
+                preload_content=False,
+                decode_content=False,
+            )
+        except BaseException as error:
+            connection.close()
+            self._put_conn(None)  # another one may be made in its place
+            if isinstance(error, urllib3.exceptions.HTTPError | HTTPException | OSError):
+                retries.increment(method, url, error=_told(error), _pool=self, _stacktrace=error.__traceback__)
+            raise
+
     def _validate_conn(self, conn: Any) -> None:
         try:
             super()._validate_conn(conn)
         except Exception as error:
             setattr(error, _UNSENT, True)
             raise
+
+
+def _told(error: Exception) -> Exception:
+    """What urllib3 calls an error, before it says that there were retries enough: there are none."""
+    if isinstance(error, ssl.SSLError | ssl.CertificateError):
+        return SSLError(error)
+    if isinstance(error, OSError | HTTPException):
+        return ProtocolError("Connection aborted.", error)
+    return error
 
 
 class _Exchange:
@@ -249,15 +306,13 @@ class _Exchange:
         told = {"Host": asked.authority}
         for name, value in target.headers:  # requests knows one value for a name; lists may be joined (RFC 9110, 5.3)
             told[name] = value if name not in told else f"{told[name]}{'; ' if name == 'cookie' else ', '}{value}"
-        headers = CaseInsensitiveDict[Any](
-            (name, value if value.isascii() else octets(value)) for name, value in told.items()
-        )
+        headers: dict[str, Any] = {name: value if value.isascii() else octets(value) for name, value in told.items()}
         for name in ("Content-Length", "Transfer-Encoding", "Connection"):
-            if name in request.headers and name not in headers:
+            if name in request.headers and name.lower() not in headers:
                 headers[name] = request.headers[name]
         copy = PreparedRequest()
         vars(copy).update(vars(request))
-        copy.headers = headers
+        vars(copy)["headers"] = headers  # a plain dict does: nobody looks for what is not spelled so
         vars(copy)[_WAY] = (target, self._carrier.to(target))
         return copy
 
