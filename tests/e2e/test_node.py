@@ -18,6 +18,7 @@ from e2e.mesh import ON_THE_NODE, SERVERS, Instance, Mesh, service
 from e2e.test_clients import CLIENTS, GREETER, assert_intact, python
 from e2e.waiting import until
 from masche.agent.capture.sockets import in_namespace
+from masche.agent.folders import Folders
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -260,6 +261,14 @@ def test_the_namespace_of_who_left_is_gone(mesh: Mesh) -> None:
     visitor.wait()
     names = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     assert namespace.rpartition("/")[2] not in names
+
+
+def test_envoy_is_given_nothing_that_it_warns_of(mesh: Mesh, instances: dict[str, Instance]) -> None:
+    """Fields that are a work in progress or deprecated are not what a mesh should stand on."""
+    for log in Folders(mesh.data).agent.rglob("envoy.log"):
+        said = log.read_text()
+        assert "work-in-progress" not in said, log
+        assert "deprecated" not in said.lower(), log
 
 
 # -- both ways of one machine --------------------------------------------------

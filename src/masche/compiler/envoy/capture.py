@@ -7,6 +7,7 @@ at first, so a server that speaks first is heard at once. Invariant: what goes t
 that says whose connection it is.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from masche.compiler.addresses import IPV4, IPV6
@@ -43,7 +44,8 @@ _HTTP, _NOWHERE = "http", "nowhere"
 
 _STRING = "google.protobuf.StringValue"
 _INPUTS = "envoy.extensions.matching.common_inputs.network.v3"
-_IP_MATCHER = "xds.type.matcher.v3.IPMatcher"
+_IP_MATCHER = "envoy.extensions.matching.input_matchers.ip.v3.Ip"
+"""Not ``xds.type.matcher.v3.IPMatcher``, which is a work in progress, as Envoy says with every listener."""
 
 
 def blobs(view: View, seat: Seat, seated: Seated) -> tuple[Blob, ...]:
@@ -91,21 +93,15 @@ def addresses(seat: Seat, port: int) -> Body:
 
 def _matcher(tcp: tuple[Outbound, ...]) -> Body:
     """A Service that speaks TCP has a chain for each port; everything else at virtual addresses is taken for HTTP."""
-    by_range = {
-        "matcher_tree": {
-            "input": _input("DestinationIPInput"),
-            "custom_match": extension("envoy.matching.custom_matchers.ip_range_matcher", _IP_MATCHER, _RANGES),
-        }
-    }
     by_address: dict[str, dict[str, str]] = {}
     for each in tcp:
         for virtual in each.addresses:
             by_address.setdefault(virtual, {})[str(each.service.port)] = each.service.path
     if not by_address:
-        return by_range
+        return _BY_RANGE
     exact = {virtual: {"matcher": _by_port(ports)} for virtual, ports in sorted(by_address.items())}
     tree: Body = {"input": _input("DestinationIPInput"), "exact_match_map": {"map": exact}}
-    return {"matcher_tree": tree, "on_no_match": {"matcher": by_range}}
+    return {"matcher_tree": tree, "on_no_match": {"matcher": _BY_RANGE}}
 
 
 def _by_port(chains: dict[str, str]) -> Body:
@@ -122,20 +118,26 @@ def _to(chain: str) -> Body:
     return {"action": extension("chain", _STRING, {"value": chain})}
 
 
-_RANGES: Body = {
-    "range_matchers": [
-        {
-            "ranges": [
-                {"address_prefix": str(each.network_address), "prefix_len": each.prefixlen} for each in (IPV4, IPV6)
-            ],
-            "on_match": _to(_HTTP),
-        },
-        {
+def _within(name: str, ranges: Iterable[tuple[str, int]], chain: str) -> Body:
+    matcher: Body = {
+        "cidr_ranges": [{"address_prefix": prefix, "prefix_len": length} for prefix, length in ranges],
+        "stat_prefix": name,
+    }
+    predicate: Body = {
+        "input": _input("DestinationIPInput"),
+        "custom_match": extension("envoy.matching.matchers.ip", _IP_MATCHER, matcher),
+    }
+    return {"predicate": {"single_predicate": predicate}, "on_match": _to(chain)}
+
+
+_BY_RANGE: Body = {
+    "matcher_list": {
+        "matchers": [
+            _within("virtual", ((str(each.network_address), each.prefixlen) for each in (IPV4, IPV6)), _HTTP),
             # The proxy stands elsewhere than the application: what is local to the one is not local to the other.
-            "ranges": [{"address_prefix": prefix, "prefix_len": length} for prefix, length in LOCAL_RANGES],
-            "on_match": _to(_NOWHERE),
-        },
-    ]
+            _within("local", LOCAL_RANGES, _NOWHERE),
+        ]
+    }
 }
 
 
