@@ -249,3 +249,15 @@ def test_up_says_what_is_wrong_with_its_folder_and_its_port(masche: Masche, api:
 def test_run_refuses_what_it_cannot_understand_before_anything_starts(masche: Masche, words: list[str]):
     result = masche(*words)
     assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+
+
+@pytest.mark.parametrize("number", ["0", "2", "many"])
+def test_a_number_of_machines_that_the_demonstration_has_not_is_refused_in_a_sentence(masche: Masche, number: str):
+    result = masche("demo", "--machines", number)
+    assert result.exit_code == Exit.USAGE
+    assert f"{number} is no choice: 1 is this machine, 3 are simulated ones in three zones." in result.stderr
+
+
+def test_the_help_of_the_demonstration_says_which_numbers_of_machines_there_are(masche: Masche):
+    said = " ".join(masche("demo", "--help").output.split())
+    assert "--machines [1|3] 1: this machine. 3: simulated ones in three zones" in said

@@ -18,6 +18,20 @@ from masche.cli.machines import MachinesError, sweep, what_lacks
 from masche.cli.output import console, say
 from masche.cli.stage import SHOP, Stage, StageError
 
+
+class _Machines(click.Choice[str]):
+    """How many machines there are in the demonstration; any other number is refused in a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__(["1", "3"])
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it as it was given."""
+        if value not in self.choices:
+            self.fail(f"{value} is no choice: 1 is this machine, 3 are simulated ones in three zones.", param, ctx)
+        return str(value)
+
+
 PREFIX = "masche-demo-"
 """How the names of its folders begin."""
 
@@ -27,10 +41,10 @@ PREFIX = "masche-demo-"
 @click.option("--rate", type=click.IntRange(1, 500), default=50, show_default=True, help="Calls per second.")
 @click.option(
     "--machines",
-    type=click.Choice(["1", "3"]),
+    type=_Machines(),
     default="1",
     show_default=True,
-    help="Three simulated machines in three zones, with one Envoy each, instead of this one. Needs root.",
+    help="1: this machine. 3: simulated ones in three zones, with one Envoy each; needs Linux and root.",
 )
 @click.option("--keep-logs", is_flag=True, help="Leave the folder with all logs behind.")
 @click.pass_context
@@ -111,6 +125,7 @@ def _open_machines(stage: Stage) -> Sequence[Act]:
     from masche.cli.machine_acts import PLACES, Shop
 
     say("A shop on three machines with a mesh around it: a network namespace each, all of them here.", "bold")
+    _say_languages()
     shop = Shop(stage)
     stage.start_control_plane()
     say(f"dashboard: {stage.client.login_link()}")
@@ -126,8 +141,7 @@ def _open_machines(stage: Stage) -> Sequence[Act]:
 
 def _open(stage: Stage) -> Sequence[Act]:
     say("A shop with a mesh around it, on this machine alone.", "bold")
-    if shutil.which("node") is None:
-        say("(Node is not installed here, so orders runs in Python like the others)", "dim")
+    _say_languages()
     stage.start_control_plane()
     say(f"dashboard: {stage.client.login_link()}")
     stage.apply((SHOP / "shop.yaml").read_text())
@@ -139,6 +153,11 @@ def _open(stage: Stage) -> Sequence[Act]:
     open_doors(stage)
     say(f"the shop:  http://127.0.0.1:{stage.gateway_port}/   ({stage.rate} calls/s of customers on top)")
     return ACTS
+
+
+def _say_languages() -> None:
+    if shutil.which("node") is None:
+        say("(Node is not installed here, so orders runs in Python like the others)", "dim")
 
 
 @contextlib.contextmanager
