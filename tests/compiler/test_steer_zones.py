@@ -1,13 +1,16 @@
 """Slow routes: where the calls of a zone go, and by which way."""
 
+from itertools import pairwise
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from masche.compiler.steer.outlook import Outlook, ZoneCost
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.steersman import Steersman
 from masche.compiler.steer.terrain import Ground, Site, Terrain
+from masche.compiler.steer.zones import Spread
 from masche.model.refs import PortRef
 from masche.model.steering import Steering
 from masche.model.view import LocalityRules, SteeringMode, Traffic
@@ -253,3 +256,35 @@ def test_the_order_of_reports_within_an_interval_does_not_matter(seconds: list[l
             for zone, each in order:
                 steersman.saw((PORT, zone), [each], now=float(now))
         assert one.steer(ground, now=float(now)) == other.steer(ground, now=float(now))
+
+
+def an_outlook(*, b_network_us: float, c_service_us: float) -> Outlook:
+    """The callers of zone a can choose between b and c, and c has room for a tenth of the calls more."""
+    costs = {
+        "b": ZoneCost(direct_us=b_network_us + 2e3, network_us=b_network_us, usual_us=2e3, service_us=2e3),
+        "c": ZoneCost(direct_us=2e3 + c_service_us, network_us=2e3, usual_us=2e3, service_us=c_service_us),
+    }
+    return Outlook(
+        subject="shop/orders",
+        zone="a",
+        base={"b": 500, "c": 500},
+        limits=lambda: {"b": 500.0, "c": 600.0},
+        costs=costs,
+        gateways=frozenset(),
+        rules=LocalityRules(),
+        rate=1000.0,
+    )
+
+
+def test_what_other_zones_may_take_falls_by_crowding_alone_and_not_without_end():
+    spread, stretches = Spread(), list[float]()
+    for now in range(120):
+        is_crowded = now % 20 < 10
+        outlook = an_outlook(
+            b_network_us=2e3 if now < 10 else 2e5, c_service_us=30e3 if is_crowded and now > 10 else 2e3
+        )
+        spread.step(outlook, now=float(now))
+        stretches.append(spread.stretch)
+    after = stretches[20:]
+    assert all(one >= other for one, other in pairwise(after)), after
+    assert after[-1] == 1.0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 STRONG = 3.0
 """From this ratio on nobody waits."""
 
-BAD_FOR = 2.0
-"""Seconds for which a weaker ratio must hold before it counts."""
+BAD_FOR = 3.0
+"""Seconds for which a weaker ratio must hold before it counts: as long as what costs are measured over, so that nothing
+of what raised the suspicion is left."""
 
 PLAIN = 6.0
 """From this ratio on it was bad beyond doubt ..."""

@@ -226,7 +226,11 @@ class Spread:
         return min(max(PROBES * WHOLE / max(outlook.rate, 1.0), FEWEST), MOST) / count
 
     def _adapt(self, outlook: Outlook, unplaced: float) -> None:
-        """Let the good zones take more while they do not get slower, and less when they do; never as much again."""
+        """Let the good zones take more while they do not get slower, and less when they do; never as much again.
+
+        Nothing but crowding makes it less, and nothing makes it less than what all would have if it were shared
+        equally: a limit that went up and down by itself sent the same calls there and back.
+        """
         is_crowded = False
         for zone in outlook.base:
             service = outlook.costs.get(zone, NOTHING_KNOWN).service_us
@@ -241,7 +245,8 @@ class Spread:
         elif not self.bad and not self.eases:
             self.stretch, self._ceiling = STRETCH, LONGEST_STRETCH
         elif unplaced > TOLD:
-            self.stretch = min(LONGEST_STRETCH, self._ceiling * RELIEF, self.stretch * GROWTH)
+            reach = min(LONGEST_STRETCH, self._ceiling * RELIEF, self.stretch * GROWTH)
+            self.stretch = max(self.stretch, reach)
 
     def _move(self, outlook: Outlook, wanted: Mapping[str, float], *, now: float) -> Iterator[Move]:
         """Go some of the way to what is wanted."""
