@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
-from masche.agent.capture.inside import User, enter_namespace
+from masche.agent.capture.inside import User, enter_namespace, keep_apart
 from masche.agent.processes import Handle, ProcessId, identify
 
 CANNOT_RUN, NOT_FOUND = 126, 127
@@ -73,6 +73,8 @@ def _becoming(runner: int, is_service: bool, namespace_path: str, user: User | N
     def prepare() -> None:
         if namespace_path:
             enter_namespace(namespace_path)
+        if namespace_path and user:
+            keep_apart()  # where the kernel cannot, a user of its own does it
         if user:
             user.become()
         # After that, as to become somebody else takes this promise back.

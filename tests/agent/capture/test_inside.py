@@ -1,4 +1,6 @@
 import asyncio
+import ctypes
+import json
 import os
 import pwd
 import select
@@ -19,6 +21,9 @@ from masche.agent.processes import identify
 pytestmark = pytest.mark.root
 
 NOBODY = pwd.getpwnam("nobody")
+
+KEEPS_APART = ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6
+"""Whether the Landlock of this kernel knows scopes."""
 
 WHO = """
 import os
@@ -81,6 +86,59 @@ async def test_daemons_that_answer_names_for_the_whole_machine_are_out_of_sight(
     await asyncio.wait_for(handle.wait(), 30)
     assert command.exit_code(handle) == 1
     assert socket.read_text() == "here"
+
+
+INTRUDER = """
+import ctypes, json, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pid, agent = map(int, sys.argv[1:])
+
+def tried(what):
+    try:
+        return what() and "done"
+    except OSError as error:
+        return type(error).__name__
+
+def traced(pid):
+    if libc.ptrace(16, pid, None, None):
+        raise OSError(ctypes.get_errno(), "ptrace")
+    return True
+
+def stolen(pid):
+    if libc.syscall(438, os.pidfd_open(pid), 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    return True
+
+found = {}
+for name, each in ("neighbour", pid), ("agent", agent):
+    for what in "environ", "mem", "root/etc", "ns/net", "cwd", "fd/0":
+        path = f"/proc/{each}/{what}"
+        read = os.listdir if what == "root/etc" else os.readlink if what in {"ns/net", "cwd", "fd/0"} else open
+        found[f"{name}'s {what}"] = tried(lambda: read(path))
+    found[f"{name}'s memory"] = tried(lambda: traced(each))
+    found[f"{name}'s sockets"] = tried(lambda: stolen(each))
+    found[f"{name}'s end"] = tried(lambda: os.kill(each, signal.SIGKILL) or True)
+print(json.dumps(found))
+"""
+
+
+async def test_a_command_takes_over_no_other_of_the_same_user_and_no_process_of_the_agent(
+    netns: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Its neighbour has another namespace and the same user; without Landlock only a user of its own helps."""
+    there = {"is_service": True, "namespace_path": str(netns), "user": user("nobody")}
+    neighbour = command.start(["/bin/sleep", "600"], os.environ, **there)
+    given = [str(neighbour.process.pid), str(os.getpid())]
+    intruder = command.start(["/usr/bin/env", "python3", "-I", "-c", INTRUDER, *given], os.environ, **there)
+    await asyncio.wait_for(intruder.wait(), 30)
+    assert command.exit_code(intruder) == 0
+    found: dict[str, str] = json.loads(capfd.readouterr().out)
+    assert len(found) == 18
+    guarded = {what: how for what, how in found.items() if KEEPS_APART or what.startswith("agent")}
+    assert set(guarded.values()) == {"PermissionError"}, guarded
+    assert (neighbour.code is None) == KEEPS_APART
+    neighbour.send(signal.SIGKILL)
+    await asyncio.wait_for(neighbour.wait(), 30)
 
 
 def test_who_is_no_user_is_said():
