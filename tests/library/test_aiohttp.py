@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -429,3 +430,37 @@ async def test_a_session_has_as_many_connections_as_the_service_allows(town: Tow
                 calls.append(tasks.create_task(text(session, "http://orders/")))
                 await until(lambda number=number: here == number)
         assert {each.result() for each in calls} == {"met"}
+
+
+async def test_a_request_goes_out_in_the_same_words_whether_aiohttp_writes_it_or_not(
+    town: Town, session: aiohttp.ClientSession
+) -> None:
+    """Who traces its requests wants aiohttp to write them; all others that have no body need no more than a line."""
+    orders = town.instance("orders")
+    town.serve("orders", orders, route=changing("orders"))
+    sent = {"X-Mine": "1", "X-Tab": "a\tb", "X-Text": "Zürich", "Accept": "text/plain"}
+    connector = session.connector
+    async with client_session(
+        town.facade, connector=connector, connector_owner=False, trace_configs=[aiohttp.TraceConfig()]
+    ) as traced:
+        for asking in (session, traced):
+            for headers in (sent, {name: value for name, value in sent.items() if name != "X-Tab"}, {}):
+                for method in ("GET", "DELETE", "OPTIONS"):
+                    async with asking.request(method, "http://orders/a%20b?c=d", headers=headers) as answer:
+                        assert str(answer.request_info.real_url) == "http://orders/a%20b?c=d"
+    heads = [re.sub(rb"(x-request-id|traceparent): [0-9a-f-]+", rb"\1", head) for head in orders.received]
+    assert heads[:9] == heads[9:]
+    assert b"X-Tab" not in heads[0]
+    assert b"x-tab: a\tb\r\n" in heads[0]
+    assert orders.accepted == 1, "they are all of the same connections"
+
+
+async def test_what_could_be_read_as_two_headers_is_not_sent(town: Town, session: aiohttp.ClientSession) -> None:
+    orders = town.instance("orders")
+    town.serve("orders", orders)
+    for value in ("a\r\nx-other: b", "a\nb", "a\0b"):
+        with contextlib.suppress(ValueError, aiohttp.ClientError):
+            async with session.get("http://orders/", headers={"x-mine": value}) as answer:
+                assert answer.status == 400
+    assert orders.received == []
+    assert settled(town)

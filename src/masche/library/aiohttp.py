@@ -14,7 +14,7 @@ Invariant: the session's connector carries only what went through the middleware
 import asyncio
 import inspect
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from math import inf
 from types import CoroutineType
@@ -26,6 +26,7 @@ from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_middlewares import ClientHandlerType
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
 from aiohttp.payload import BytesPayload
@@ -53,6 +54,9 @@ _WAY = "masche_way"
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, 9.2.2: the methods that aiohttp itself sends again."""
+
+_MOST_KEYS = 4096
+"""Keys of connections that are remembered, which are no connections."""
 
 _TAKES_WRITER = "stream_writer" in inspect.signature(ClientResponse.__init__).parameters
 """Since aiohttp 3.13."""
@@ -99,6 +103,7 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] # of the socket factory's types
         self.facade_of: FacadeOf = resident if facade is None else lambda: facade
         self.driver = AsyncDriver(self.facade_of)
+        self._keys: dict[tuple[object, ...], ConnectionKey] = {}
 
     def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
@@ -113,6 +118,19 @@ class Connector(aiohttp.TCPConnector):
         if target is not None and target.is_tls and not isinstance(req.ssl, Context):
             raise aiohttp.ClientConnectionError("a request of the mesh lost its mutual TLS; it is not sent without")
         return super().connect(req, traces, timeout)
+
+    def key(self, target: Target) -> ConnectionKey:
+        """By what aiohttp's pool keeps the connections for this target apart from all others."""
+        context = self.facade_of().identity.client_context(target.identities) if target.is_tls else True
+        what = (target.address, target.port, target.way, context)
+        found = self._keys.get(what)
+        if found is None:
+            if len(self._keys) >= _MOST_KEYS:
+                self._keys.clear()
+            proxy = None if target.way is None else _proxy(target.way)
+            found = ConnectionKey(target.address, target.port, target.is_tls, context, proxy, None, None, None)
+            self._keys[what] = found
+        return found
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close all connections, and end what runs beside the calls."""
@@ -170,10 +188,85 @@ def _proxy(way: Way) -> URL:
 _UNSEEN = cast("Target", object())
 
 
+class _Bare(ClientRequest):
+    """A copy of a request that has no body and asks for nothing special: most have none. It goes out in one write, and
+    what aiohttp would work out for it from its URL and headers is known already.
+    """
+
+    @property
+    def url(self) -> URL:  # type: ignore[override] # of the instance: looked at only when a connection is made
+        """Where it goes."""
+        target: Target = vars(self)[_WAY]
+        scheme = "https" if target.is_tls else "http"
+        return URL(f"{scheme}://{target.endpoint}{target.request.target}", encoded=True)
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """The key of the connections that it may go over."""
+        key: ConnectionKey = vars(self)["masche_key"]
+        return key
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        """Send it. Raises what aiohttp raises."""
+        protocol, head = conn.protocol, cast("bytes", vars(self)["masche_head"])
+        transport = None if protocol is None else protocol.transport
+        if protocol is None or transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        transport.write(head)
+        protocol.start_timeout()
+        self.response = answer = self.response_class(
+            self.method,
+            self.original_url,
+            writer=cast("Any", None),
+            continue100=None,
+            timer=self._timer,
+            request_info=self.request_info,
+            traces=self._traces,
+            loop=self.loop,
+            session=self.session,
+            **_written(len(head)),
+        )
+        return answer
+
+    @property
+    def request_info(self) -> aiohttp.RequestInfo:
+        """As the user asked: what an answer and its errors name."""
+        asked: URL = vars(self)["url"]
+        return aiohttp.RequestInfo(asked, self.method, CIMultiDictProxy(self.headers), self.original_url)
+
+
+_BARE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+"""To others aiohttp adds a type of content, though they have none."""
+
+_OF_THE_CONNECTION = frozenset({"connection", "expect", "upgrade"})
+
+
+def _is_usual(request: ClientRequest, fields: Mapping[str, Any]) -> bool:
+    """Has a request neither body nor anything else that aiohttp has to carry out for it?"""
+    return (
+        request.method in _BARE_METHODS
+        and not request.body
+        and not (fields["_traces"] or fields["compress"] or fields["chunked"] or fields.get("_upload_tracker"))
+        and fields["version"] == aiohttp.HttpVersion11
+    )
+
+
+def _head_of(target: Target, framing: Sequence[tuple[str, str]]) -> bytes:
+    """The head of a request; none where it has characters that aiohttp has to look at."""
+    asked = target.request
+    lines = [f"{name}: {value}" for name, value in target.headers]
+    if framing:
+        lines += [f"{name}: {value}" for name, value in framing]
+    first = f"{asked.method} {asked.target} HTTP/1.1"
+    if not (first + asked.authority + "".join(lines)).isprintable():
+        return b""
+    return "\r\n".join((first, f"Host: {asked.authority}", *lines, "\r\n")).encode()
+
+
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_connector", "_framing", "_handler", "_head", "_idle", "_raw", "_request", "is_spent")
+    __slots__ = ("_connector", "_framing", "_handler", "_head", "_idle", "_is_bare", "_raw", "_request", "is_spent")
 
     def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
         self._connector, self._request, self._handler = connector, request, handler
@@ -181,6 +274,7 @@ class _Exchange:
         self._head = _NO_HEAD
         self._framing: list[tuple[str, str]] = []
         self._idle = 0.0
+        self._is_bare = type(request) is ClientRequest and not connector.force_close
         self.is_spent = False
 
     def asked(self) -> Asked:
@@ -197,6 +291,7 @@ class _Exchange:
                 self._framing.append((key, value))
             else:
                 pairs.append((name, value))
+                self._is_bare = self._is_bare and name not in _OF_THE_CONNECTION
         asked = Request(
             method=request.method, target=url.raw_path_qs, authority=authority, scheme=url.scheme, headers=tuple(pairs)
         )
@@ -211,6 +306,13 @@ class _Exchange:
         """A copy of the request, for one instance."""
         request, asked = self._request, target.request
         fields = dict(vars(request))
+        if self._is_bare and _is_usual(request, fields) and (head := _head_of(target, self._framing)):
+            fields[_WAY] = target
+            key = self._connector.key(target)
+            copy = object.__new__(_Bare)
+            fields.update(masche_key=key, masche_head=head, _ssl=key.ssl, proxy=key.proxy, server_hostname=None)
+            copy.__dict__ = fields
+            return copy
         fields["headers"] = headers = CIMultiDict((("Host", asked.authority), *target.headers, *self._framing))
         if hdrs.CONNECTION in request.headers and hdrs.CONNECTION not in headers:
             headers[hdrs.CONNECTION] = request.headers[hdrs.CONNECTION]
@@ -334,13 +436,22 @@ def _replace_headers(raw: ClientResponse, headers: Headers) -> None:
     cache.pop("raw_headers", None)
 
 
-class _NothingWritten:
-    output_size = 0
+class _Written:
+    """What aiohttp asks of a writer whose work is done."""
+
+    __slots__ = ("output_size",)
+
+    def __init__(self, output_size: int) -> None:
+        self.output_size = output_size
+
+
+def _written(size_bytes: int) -> dict[str, Any]:
+    """What the versions of aiohttp want to know of a request that was sent."""
+    return {"stream_writer": _Written(size_bytes)} if _TAKES_WRITER else {}
 
 
 def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
     """An answer that came over no connection."""
-    more: dict[str, Any] = {"stream_writer": _NothingWritten()} if _TAKES_WRITER else {}
     made = request.response_class(
         request.method,
         request.original_url,
@@ -351,7 +462,7 @@ def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
         traces=[],
         loop=request.loop,
         session=request.session,
-        **more,
+        **_written(0),
     )
     made.version, made.status, made.reason = aiohttp.HttpVersion11, answer.status, ""
     made.content = StreamReader(BaseProtocol(request.loop), 2**16, loop=request.loop)
