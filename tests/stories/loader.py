@@ -30,7 +30,7 @@ from stories.envoy_golden import on_one_node, resources
 
 ROOT = Path(__file__).parent
 
-ON_ONE_NODE = {"deny-by-principal", "tcp-service", "permissive"}
+ON_ONE_NODE = {"deny-by-principal", "tcp-service", "permissive", "rate-limits"}
 """Stories that are also written down as the one Envoy of a machine reads them that serves all of their Workloads."""
 
 

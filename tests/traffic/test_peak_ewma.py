@@ -73,7 +73,7 @@ def test_who_answers_faster_than_the_fast_quarter_is_no_better_than_it() -> None
     assert group.costs() == [1.0] * 5
 
 
-@pytest.mark.parametrize("outcome", [Outcome.FAILURE, Outcome.REFUSED, Outcome.TIMEOUT])
+@pytest.mark.parametrize("outcome", [Outcome.FAILURE, Outcome.REFUSED, Outcome.LIMITED, Outcome.TIMEOUT])
 def test_failing_fast_costs_more_with_each_failure(outcome: Outcome) -> None:
     group = Group()
     failing, costs = group.gauges[0], [1.0]

@@ -16,6 +16,9 @@ from masche.traffic.outcome import Outcome
 from masche.traffic.retry import is_idempotent
 from masche.traffic.window import Sketch
 
+_FAST = frozenset({Outcome.FAILURE, Outcome.REFUSED, Outcome.LIMITED})
+"""Ends of attempts that say nothing of how long an answer takes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HedgeRules:
@@ -71,7 +74,7 @@ class Hedger:
 
     def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:
         """Count how long an attempt took: answers, and what a cancelled or timed out one took at the least."""
-        if self.rules.max_extra_percent and outcome is not Outcome.FAILURE and outcome is not Outcome.REFUSED:
+        if self.rules.max_extra_percent and outcome not in _FAST:
             self._sketch.record(latency, now=now)
 
     def delay(self, *, method: str, now: float) -> float | None:

@@ -1,10 +1,10 @@
 """May this request pass the limits of an instance? Buckets of tokens, counted as Envoy's local rate limit counts them.
 
-Envoy's ``AtomicTokenBucketImpl`` (1.40): a bucket remembers one instant, from which on it would have been filled
-without a pause; what it holds is the time since then at its rate, at most ``burst``, and a token is taken by moving the
-instant. So a bucket fills steadily, not in steps, and a fraction of a token is worth nothing yet. Limits are asked in
-their order, and what the earlier ones gave is not given back when a later one refuses; so does a chain of Envoy's
-filters. Invariant: of one bucket no more than burst + rate * t requests pass in any time t.
+As in Envoy's ``AtomicTokenBucketImpl`` (1.40) a bucket fills steadily, not in steps, up to ``burst``, and a fraction of
+a token is worth nothing yet. Envoy remembers the instant from which on it would have been filled without a pause; here
+it is how full it was and when, which comes to the same but for rounding. Limits are asked in their order, and what the
+earlier ones gave is not given back when a later one refuses; so does a chain of Envoy's filters. Invariant: of one
+bucket no more than burst + rate * t requests pass in any time t.
 """
 
 from collections import OrderedDict
@@ -20,25 +20,25 @@ from masche.traffic.request import Request
 class Bucket:
     """Tokens of one limit, and of one key of it. Begins full."""
 
-    __slots__ = ("_since", "burst", "rate")
+    __slots__ = ("_at", "_tokens", "burst", "rate")
 
     def __init__(self, *, rate: float, burst: int, now: float) -> None:
         self.rate, self.burst = rate, burst
-        self._since = now - burst / rate
+        self._tokens, self._at = float(burst), now
 
     def __repr__(self) -> str:
         return f"<Bucket of {self.burst}, {self.rate:g}/s>"
 
     def tokens(self, *, now: float) -> float:
         """How many there are."""
-        return min(float(self.burst), (now - self._since) * self.rate)
+        return min(float(self.burst), self._tokens + (now - self._at) * self.rate)
 
     def take(self, *, now: float) -> bool:
         """Take a token, if there is one."""
-        left = self.tokens(now=now) - 1.0
-        if left < 0.0:
+        tokens = self.tokens(now=now)
+        if tokens < 1.0:
             return False
-        self._since = now - left / self.rate
+        self._tokens, self._at = tokens - 1.0, now
         return True
 
     def wait(self, *, now: float) -> float:

@@ -8,7 +8,7 @@ class Outcome(Enum):
     """Exactly one of these settles every attempt.
 
     Which status or exception means which is the caller's to say, once, at its edge:
-    a 500 or a reset is a FAILURE, a 429 or a 503 is REFUSED, running out of the per-try timeout is a TIMEOUT.
+    a 500 or a reset is a FAILURE, a 503 is REFUSED, a 429 LIMITED, running out of the per-try timeout is a TIMEOUT.
     """
 
     SUCCESS = "success"
@@ -16,7 +16,10 @@ class Outcome(Enum):
     FAILURE = "failure"
     """Answered wrongly, or the connection broke: the instance is at fault."""
     REFUSED = "refused"
-    """Turned away for overload (429, 503, RESOURCE_EXHAUSTED, UNAVAILABLE): the instance says that it has no room."""
+    """Turned away for overload (503, UNAVAILABLE): the instance says that it has no room."""
+    LIMITED = "limited"
+    """Turned away for asking too often (429, RESOURCE_EXHAUSTED). There is no room for this caller, who had better ask
+    another instance, but the instance is not at fault: it must not be taken from others for what one asks too much."""
     TIMEOUT = "timeout"
     """Not answered in the time it was given; its latency is a lower bound of the real one."""
     CANCELLED = "cancelled"
@@ -25,7 +28,7 @@ class Outcome(Enum):
     is_success: bool
     """Did it answer well?"""
     is_fault: bool
-    """Does it speak against the instance? Neither a success nor a cancellation does."""
+    """Does it speak against the instance, so that it may be ejected? Successes, cancellations and limits do not."""
 
     is_cancelled: bool
     """Was it given up? These three are attributes because each is asked several times for every call, and a member of
@@ -34,4 +37,4 @@ class Outcome(Enum):
     def __init__(self, word: str) -> None:
         self.is_success = word == "success"
         self.is_cancelled = word == "cancelled"
-        self.is_fault = word not in {"success", "cancelled"}
+        self.is_fault = word not in {"success", "limited", "cancelled"}

@@ -115,7 +115,7 @@ def backoff(repeats: int, *, base: float, rng: Chance, longest: float = 0.0) -> 
 
 def _obstacle(attempted: Attempted, *, method: str, repeats: int, rules: Retry) -> Why | None:
     """The first reason against a repeat that needs neither clock nor budget; what only we may not do comes first."""
-    if not attempted.outcome.is_fault:
+    if not (attempted.outcome.is_fault or attempted.outcome is Outcome.LIMITED):
         return Why.FINE
     if attempted.pushback is not None and attempted.pushback.forbids:
         return Why.FORBIDDEN

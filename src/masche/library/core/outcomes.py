@@ -2,7 +2,7 @@
 
 After Envoy's outlier detection ("5xx" errors, connection failures and timeouts speak against a host; gRPC statuses
 count as the HTTP statuses that they stand for) and ``traffic.outcome``: who says that it has no room is REFUSED, not
-broken. Invariant: an answer below 500 that is not 429 never speaks against an instance.
+broken. Invariant: an answer below 500 never speaks against an instance, and one that is not 429 only for it.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,6 @@ GRPC_AS_HTTP = {
 }  # fmt: skip
 """gRPC status to HTTP status, as Envoy (``Grpc::Utility::grpcToHttpStatus``) and google.rpc.Code have it."""
 
-_REFUSALS = frozenset({429, 503})
 
 _BLAMED = {
     Blame.UNREACHED: Attempted(outcome=Outcome.FAILURE, reached=False),
@@ -37,8 +36,10 @@ _FINE = {status: Attempted(outcome=Outcome.SUCCESS, status=status) for status in
 
 def of_status(status: int) -> Outcome:
     """What an HTTP status says of the instance that gave it."""
-    if status in _REFUSALS:
+    if status == 503:
         return Outcome.REFUSED
+    if status == 429:
+        return Outcome.LIMITED
     return Outcome.FAILURE if status >= 500 else Outcome.SUCCESS
 
 

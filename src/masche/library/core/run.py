@@ -345,7 +345,7 @@ class Run(Generic[Raw, Final_co]):
     def _answer(self, number: int, finish: Finish) -> Final_co:
         raw, head, said = self._answers.pop(number)
         self._status = head.status
-        is_spent = finish.forbids_repeats and finish.outcome.is_fault
+        is_spent = finish.forbids_repeats and not finish.outcome.is_success
         if is_spent:
             context.spend()
             self._flag = "URX"
