@@ -70,6 +70,16 @@ def test_a_reading_is_what_came_since_the_last_one() -> None:
     assert 2000 <= latency.quantile(0.5) <= 100_000
 
 
+def test_an_envoy_that_carries_nothing_is_quiet() -> None:
+    one = Meter()
+    one.read(_page(10, fast=10), process=7, is_inherited=False)
+    quiet = [one.quiet]
+    for total in (10, 10, 11, 11):
+        one.read(_page(total, fast=total), process=7, is_inherited=False)
+        quiet.append(one.quiet)
+    assert quiet == [0, 1, 2, 0, 1]
+
+
 def test_a_restarted_envoy_counts_from_nothing() -> None:
     one = Meter()
     one.read(_page(100, fast=100), process=7, is_inherited=False)

@@ -64,9 +64,10 @@ class Standing:
 
 
 class Meter:
-    """The totals of one Envoy as they were last seen."""
+    """The totals of one Envoy as they were last seen; ``quiet`` is how often in a row nothing had grown."""
 
     def __init__(self) -> None:
+        self.quiet = 0
         self._process = 0
         self._counters: Mapping[Key, float] = {}
         self._distributions: Mapping[Key, Buckets] = {}
@@ -82,11 +83,12 @@ class Meter:
         if is_new and is_inherited:
             before, distributions = found.counters, page.distributions
         self._counters, self._distributions = found.counters, page.distributions
-        grown = ((key, _growth(value, before.get(key, 0.0))) for key, value in found.counters.items())
+        grown = {key: now for key, value in found.counters.items() if (now := _growth(value, before.get(key, 0.0)))}
+        self.quiet = 0 if grown else self.quiet + 1
         timed = page.distributions.items() if page.distributions is not distributions else ()
         news = ((key, now) for key, now in timed if now != distributions.get(key))
         return Reading(
-            counters={key: value for key, value in grown if value},
+            counters=grown,
             latencies={key: _difference(now, distributions.get(key, {})) for key, now in news},
             gauges=found.gauges,
             clusters=found.clusters,

@@ -30,6 +30,7 @@ from masche.agent.report import Reporter
 from masche.agent.seats import NoPortError, PortBook
 from masche.agent.server import Server
 from masche.agent.sidecar import Host
+from masche.agent.tidying import Tidying
 from masche.agent.uplink import Uplink
 from masche.agent.verdicts import Verdicts
 from masche.link import address, machine
@@ -43,6 +44,7 @@ CANNOT_START = 125
 def main(options: AgentOptions) -> int:
     """Run the agent in the foreground until SIGTERM or SIGINT; returns the exit code."""
     folders = Folders(options.data)
+    memory.stay_small()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys must not end up in core files, ours or Envoy's
     try:
@@ -109,9 +111,6 @@ def _envoy(wanted: str) -> tuple[Path, str, str]:
 _AGAIN = -1
 _LOOK_SECONDS = 1.0
 
-_SETTLED_SECONDS, _TIDY_SECONDS = 2.0, 300.0
-"""Memory is given back when nobody came or went for so long, and again after so long."""
-
 
 class _EndError(Exception):
     """The agent was asked to end, or nobody needs it."""
@@ -158,7 +157,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
             group.create_task(host.dns.lender.run(folders.names_socket))
             group.create_task(_until_asked(asked))
             group.create_task(_until_joined(folders, standing))
-            group.create_task(_tidy_memory(server))
+            group.create_task(Tidying(server, reporter).run())
             if options.idle_exit is not None:
                 group.create_task(_until_idle(server, options.idle_exit))
     except* _EndError:
@@ -199,19 +198,6 @@ async def _until_idle(server: Server, seconds: float) -> None:
         await asyncio.sleep(min(seconds, 1.0))
         if not server.seated and time.monotonic() - server.idle_since >= seconds:
             raise _EndError
-
-
-async def _tidy_memory(server: Server) -> None:
-    """Soon after workloads came or went, once none does any more, and now and then."""
-    tidied_at, settled_at, seats, is_tidy = time.monotonic(), time.monotonic(), -1, False
-    while True:
-        await asyncio.sleep(1.0)
-        if len(server.seated) != seats:
-            settled_at, seats, is_tidy = time.monotonic(), len(server.seated), False
-        is_settled = time.monotonic() - settled_at >= _SETTLED_SECONDS
-        if is_settled and (not is_tidy or time.monotonic() - tidied_at >= _TIDY_SECONDS):
-            memory.give_back()
-            tidied_at, is_tidy = time.monotonic(), True
 
 
 def _parse(words: list[str]) -> AgentOptions:

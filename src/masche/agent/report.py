@@ -60,6 +60,11 @@ class Reporter:
     def __repr__(self) -> str:
         return f"<Reporter {self._sequence} reports, {len(self._watched)} proxies>"
 
+    def quiet(self, proxy: str) -> int:
+        """How often in a row nothing had happened at an Envoy that was read once a second; 0 when it is not read."""
+        watched = self._watched.get(proxy)
+        return watched.meter.quiet if watched and self._uplink.is_connected else 0
+
     async def run(self) -> None:
         """Report for ever."""
         pending: deque[Report] = deque()
