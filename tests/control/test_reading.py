@@ -142,6 +142,23 @@ spec: {mtls: {mode: PERMISSIVE}}
     assert all(each.fix for each in found.values())
 
 
+async def test_a_service_that_leads_to_a_port_that_nobody_has_is_said_wherever_one_looks(mesh: Plant) -> None:
+    elsewhere = service("orders").replace("targetPort: http", "targetPort: 5999")
+    assert "5999" in elsewhere
+    await mesh.write(service("web") + elsewhere)
+    async with mesh.agent() as agent:
+        await agent.enrols(sidecar("web-1", app="web"), sidecar("orders-1", app="orders", port=22000))
+        described = await mesh.plane.describe(Ref(Kind.SERVICE, "shop", "orders"))
+        found = {each.code: each for each in (await mesh.plane.check()).findings}
+        answer = await ask(mesh, "web.shop", "orders")
+    (remark,) = described.diagnostics
+    assert remark.code == "target-port-missing"
+    assert "leads to port 5999, and shop/orders-1" in remark.why
+    assert (str(found["resources"].level), remark.why in found["resources"].message) == ("warning", True)
+    assert str(answer.verdict) == "no-endpoint"
+    assert remark.why in answer.steps[-1].text
+
+
 # -- asking -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from masche.compiler.backends import Unresolved, resolve
 from masche.compiler.endpoints import accepts_plaintext
 from masche.compiler.grpc_routes import every_route
 from masche.compiler.policystatus import policy_statuses
+from masche.compiler.targets import service_status
 from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name, PortRef
@@ -28,6 +29,7 @@ def statuses(mesh: Mesh) -> tuple[Status, ...]:
         (_route(mesh, each) for each in every_route(mesh.http_routes, mesh.grpc_routes)),
         (_gateway(mesh, each) for each in mesh.gateways.values()),
         (_slice(mesh, each) for each in mesh.endpoint_slices.values()),
+        (service_status(mesh, each) for each in mesh.services.values()),
         (_workload(mesh, each) for each in mesh.workloads.values() if each.spec.tls == "DISABLE"),
         policy_statuses(mesh),
     )

@@ -127,13 +127,15 @@ class Surroundings:
     """What is beyond the caller: who answers for a Service port, and what a workload (by name) enforces.
 
     ``way_to`` says how a workload is reached; ``standing_of`` says why an instance of a port is steered as it is, ""
-    when nothing is the matter; ``shares_of`` says how calls are divided between zones, when they are.
+    when nothing is the matter; ``shares_of`` says how calls are divided between zones, when they are; ``lack_of`` says
+    why a port leads to no instance at all, "" when that is for want of instances.
     """
 
     endpoints_of: EndpointsOf
     callee_of: CalleeOf
     standing_of: StandingOf = lambda _port, _workload: ""
     shares_of: Callable[[PortRef], tuple[str, ...]] = lambda _port: ()
+    lack_of: Callable[[PortRef], str] = lambda _port: ""
     way_to: Callable[[str], WayTo] = lambda _workload: WayTo.FAR
     address: str = ""
 
@@ -328,7 +330,8 @@ def _arrived(trail: _Trail, service: PortRef, sent: Request | Connection, share:
     trail = trail.then(Step(stage=Stage.CLUSTER, is_passed=True, sentence=answered, origin=origin))
     every = [each for zone in trail.around.endpoints_of(service).localities for each in zone.endpoints]
     if not every:
-        sentence = f"{service} has no instance that takes traffic"
+        lack = trail.around.lack_of(service)
+        sentence = f"{service} has no instance that takes traffic" + (f": {lack}" if lack else "")
         missing = Step(stage=Stage.ENDPOINT, is_passed=False, sentence=sentence)
         return replace(trail.end(missing, Outcome.NO_ENDPOINT, 503), service=service)
     healthy = [each for each in every if each.health is Health.HEALTHY]

@@ -12,6 +12,7 @@ from masche.api import explaining
 from masche.api.explaining import WhyRequest
 from masche.api.plane import Fault, PlaneError
 from masche.compiler.nearness import is_local, is_near
+from masche.compiler.targets import lack_of
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
 from masche.compiler.why import Call, Callee, Explanation, Step, Surroundings, WayTo, why
@@ -40,6 +41,7 @@ def explain(world: World, flows: Flows, request: WhyRequest) -> explaining.Expla
             callee_of=lambda name: _callee(mesh, name),
             standing_of=lambda port, name: flows.reason(port, name, zone=caller.spec.zone),
             shares_of=lambda port: _shares(flows, port, caller.spec.zone),
+            lack_of=lambda port: _lack(mesh, port),
             way_to=lambda name: _way(mesh, caller.name, name),
             address=caller.spec.address,
         ),
@@ -52,6 +54,11 @@ def _way(mesh: Mesh, caller: Name, callee: str) -> WayTo:
     if not is_near(mesh, caller, name_of(callee)):
         return WayTo.FAR
     return WayTo.WITHIN if is_local(mesh) else WayTo.NEAR
+
+
+def _lack(mesh: Mesh, port: PortRef) -> str:
+    found = lack_of(mesh, port)
+    return f"{found.why} ({found.fix})" if found else ""
 
 
 def _shares(flows: Flows, port: PortRef, zone: str) -> tuple[str, ...]:
