@@ -93,6 +93,24 @@ async def test_a_command_that_ignores_its_end_is_killed_after_the_grace(machine:
     assert await asyncio.wait_for(runner.process.wait(), 15) == 137
 
 
+async def test_what_a_service_leaves_behind_when_it_ends_is_ended_too(machine: World) -> None:
+    script = "sh -c 'trap \"\" TERM; echo $$; exec sleep 60' & sleep 60 & echo $!; wait"
+    runner = await machine.run("orders", "sh", "-c", script, port=free_port(), grace=0.3)
+    left = [int(await runner.process.stdout.readline()) for _ in range(2)]
+    runner.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(runner.process.wait(), 15) == 143
+    assert [identify(pid) for pid in left] == [None, None]
+
+
+async def test_another_envoy_than_the_agents_is_refused_in_words(machine: World) -> None:
+    await machine.run("orders", port=free_port())
+    await machine.ready("orders")
+    runner = await machine.run("web", "true", envoy="/does/not/exist")
+    assert await runner.process.wait() == 125
+    await until(lambda: "not /does/not/exist\n" in runner.text, what="said why")
+    assert "fix: leave out --envoy" in runner.text
+
+
 async def test_the_command_dies_with_a_runner_that_was_killed(machine: World) -> None:
     script = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
     runner = await machine.run("orders", sys.executable, "-c", script, port=free_port())

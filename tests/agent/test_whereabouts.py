@@ -1,9 +1,11 @@
 """Where a proxy listens, whence it calls, and where others are told to reach it."""
 
+from typing import Any
+
 import pytest
 
 from masche.agent.listen import ListenError
-from masche.agent.local import Claim
+from masche.agent.local import Claim, ClaimPort
 from masche.agent.occupancy import ClaimError, check, workload_names
 from masche.agent.whereabouts import Whereabouts, whereabouts
 from masche.model.vantage import Placement
@@ -56,6 +58,21 @@ def test_an_address_that_is_none_is_refused_in_words() -> None:
         whereabouts(carrier(listen="here"), HOST)
     with pytest.raises(ClaimError, match="--bind 'here' is no IP address"):
         check(claim(bind="here"), "")
+    with pytest.raises(ClaimError, match="--address 'there' is no IP address"):
+        check(claim(address="there"), "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"dependencies": ("Bad!",)}, "'Bad!' is no name for a service"),
+        ({"ports": (ClaimPort(port=80), ClaimPort(port=80))}, "the port 80 is given to two ports"),
+        ({"ports": (ClaimPort(port=80, name="a"), ClaimPort(port=81, name="a"))}, "the name a is given to two ports"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_words(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(ClaimError, match=words):
+        check(claim(**asked), "")
 
 
 def test_a_gateway_between_zones_is_in_a_zone_its_own_or_the_machines() -> None:

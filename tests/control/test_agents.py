@@ -2,8 +2,10 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
 
 from control.plant import Agent, Plant, eventually, plant, service, sidecar
 from masche.control import enrolling as module
@@ -138,6 +140,22 @@ async def test_what_cannot_be_a_resource_is_refused_and_the_stream_goes_on(mesh:
         agent.say(sidecar("Not a Name", proxy="bad"), sidecar("web"))
         assert (await agent.hears(Refused, proxy="bad")).fix
         await agent.hears(Accepted, proxy="web-proxy")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"labels": {"bad key!": "x"}}, "'bad key!' is no label"),
+        ({"address": "host.example"}, "'host.example' is no IP address"),
+    ],
+)
+async def test_an_occupant_is_refused_in_words_that_name_what_was_said(
+    mesh: Plant, changed: dict[str, Any], words: str
+) -> None:
+    state = sidecar("web")
+    async with mesh.agent() as agent:
+        agent.say(structs.replace(state, occupants=(structs.replace(state.occupants[0], **changed),)))
+        assert words in (await agent.hears(Refused, proxy="web-proxy")).why
 
 
 async def test_a_store_that_fails_refuses_the_proxy_and_keeps_the_agent(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
 from masche.agent.capture.inside import User, enter_namespace, keep_apart
-from masche.agent.processes import Handle, ProcessId, identify
+from masche.agent.processes import Handle, ProcessId, identify, members
 
 CANNOT_RUN, NOT_FOUND = 126, 127
 """Exit codes for a command that cannot be started, as shells have them."""
@@ -96,6 +96,15 @@ async def stop(handle: Handle, number: int, grace: float) -> None:
     except TimeoutError:
         handle.send(signal.SIGKILL)
         await handle.wait()
+
+
+async def clear(group: int, grace: float) -> None:
+    """End what the command, which has ended, left of its process group: SIGTERM, and after ``grace`` seconds SIGKILL.
+
+    A shell that ends without its children (``sh -c 'X=1 server'``) would leave them outside of the mesh, on their port.
+    """
+    left = [handle for process in members(group) if (handle := Handle.open(process))]
+    await asyncio.gather(*(stop(handle, signal.SIGTERM, grace) for handle in left))
 
 
 def exit_code(handle: Handle) -> int:

@@ -146,6 +146,7 @@ def claim_of(options: GatewayOptions) -> Claim:
         gateway=options.gateway,
         listen=options.listen,
         pid=os.getpid(),
+        envoy=options.envoy,
     )
 
 
@@ -163,4 +164,5 @@ def _east_west(options: GatewayOptions) -> Claim:
         listen=options.listen,
         is_east_west=True,
         pid=os.getpid(),
+        envoy=options.envoy,
     )

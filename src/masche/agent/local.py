@@ -29,6 +29,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
     ``bind`` is where the proxy listens and whence it calls, when that is not ``address``. ``is_captured`` asks for a
     network namespace in which everything goes to the proxy (who is served by the node's always has one); ``netns``
     names one to adopt, ``workload_address`` is the only thing by which the command is known when it has none.
+    ``envoy`` is the path of the binary that must serve it ("": any).
     """
 
     service: str
@@ -52,6 +53,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="claim"):
     netns: str = ""
     workload_address: str = ""
     exclusions: Exclusions = NOTHING
+    envoy: str = ""
 
 
 class Started(Struct, frozen=True, kw_only=True, tag="started"):

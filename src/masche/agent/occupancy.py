@@ -5,6 +5,7 @@ the same one, with its ports, its certificate and its last good configuration.
 """
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -67,12 +68,23 @@ def check(claim: Claim, zone: str) -> None:
             )
     if claim.workload and not all(map(NAME.fullmatch, claim.workload.split("/", 1))):
         raise ClaimError(f"{claim.workload!r} names no workload", fix="write namespace/name")
-    port_names(claim.ports)
+    _check_ports(claim)
+    for dependency in claim.dependencies or ():
+        if not NAME.fullmatch(dependency):
+            raise ClaimError(f"{dependency!r} is no name for a service", fix="write service or service.namespace")
     if claim.is_east_west and not (claim.zone or zone):
         raise ClaimError("a gateway between zones is in a zone", fix="say which with --zone")
-    for what, address in (("--bind", claim.bind), ("--address", claim.address if claim.is_east_west else "")):
+    for what, address in (("--bind", claim.bind), ("--address", claim.address)):
         if address and not _is_address(address):
             raise ClaimError(f"{what} {address!r} is no IP address", fix="write an address of this machine")
+
+
+def _check_ports(claim: Claim) -> None:
+    for what, said in (("name", port_names(claim.ports)), ("port", [port.port for port in claim.ports])):
+        if twice := [one for one, often in Counter(said).items() if often > 1]:
+            raise ClaimError(
+                f"the {what} {twice[0]} is given to two ports", fix="say each port once, by a name of its own"
+            )
 
 
 def _is_address(text: str) -> bool:

@@ -55,6 +55,18 @@ def descendants(pid: int) -> set[int]:
     return family | {child for child in parents if not family.isdisjoint(_ancestors(child, parents))}
 
 
+def members(group: int) -> list[ProcessId]:
+    """What is left of a process group whose leader was ours and has ended; nothing when a stranger leads it now."""
+    if identify(group) is not None:
+        return []
+    return [process for pid in _pids() if (process := identify(pid)) and _group(pid) == group]
+
+
+def _group(pid: int) -> int:
+    stat = _stat(pid)
+    return int(stat[2]) if stat else 0
+
+
 def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
     while pid in parents:
         pid = parents[pid]

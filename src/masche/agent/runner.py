@@ -162,6 +162,8 @@ class _Run:
         obeying = asyncio.create_task(self._obey_signals(running))
         await running.wait()
         obeying.cancel()
+        if self.options.ports:
+            await command.clear(running.process.pid, self.options.grace)
         code = command.exit_code(running)
         if not self._is_leaving and code - 128 in CRASHES:
             self.say(f"the command was ended by {signal.Signals(code - 128).name}")
@@ -260,4 +262,5 @@ def _claim_of(options: RunOptions) -> Claim:
         netns=options.netns,
         workload_address=options.workload_address,
         exclusions=options.exclusions,
+        envoy=options.envoy,
     )

@@ -176,6 +176,11 @@ class Server:
             return Program(self.host, name, claim, tell)
         if self.host.lacking:
             raise ClaimError(self.host.lacking)
+        if claim.envoy and not claim.workload and not _is_same(claim.envoy, self.host.binary):
+            raise ClaimError(
+                f"the agent of this machine runs {self.host.binary}, not {claim.envoy}",
+                fix="leave out --envoy, or end what the agent serves and begin with the command that says --envoy",
+            )
         if claim.placement is Placement.NODE:
             return NodeSeat(self.host, self.node, name, claim, tell)
         return Sidecar(self.host, name, claim, tell)
@@ -275,6 +280,10 @@ async def _hear(seated: Seated, reader: asyncio.StreamReader, tell: Tell) -> Non
 def _workload(folder: Path) -> Name:
     """Whose seat this is the folder of."""
     return Name(*folder.name.split("~", 1))
+
+
+def _is_same(wanted: str, binary: Path) -> bool:
+    return Path(wanted).resolve() == binary.resolve()
 
 
 def _cause(error: BaseException) -> BaseException:

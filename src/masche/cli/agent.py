@@ -5,15 +5,17 @@ from pathlib import Path
 import click
 
 from masche.cli.exits import Exit
-from masche.cli.options import Duration, data_option
+from masche.cli.options import Address, Duration, data_option
 
 
 @click.command()
 @data_option
 @click.option("--envoy", default="", help="An Envoy binary of one's own.")
 @click.option("--zone", default="", help="The zone in which this machine is.")
-@click.option("--address", default="", help="Where other machines reach this one.")
-@click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Where metrics are served.")
+@click.option("--address", type=Address(), help="Where other machines reach this one.")
+@click.option(
+    "--metrics-address", type=Address(), default="127.0.0.1", show_default=True, help="Where metrics are served."
+)
 @click.option("--idle-exit", type=Duration(), help="End after so long without a workload; never without.")
 @click.option(
     "--address-range",
@@ -32,7 +34,7 @@ def agent(
     data: Path,
     envoy: str,
     zone: str,
-    address: str,
+    address: str | None,
     metrics_address: str,
     idle_exit: float | None,
     address_range: str,
@@ -58,7 +60,7 @@ def agent(
         data=data,
         envoy=envoy,
         zone=zone,
-        address=address,
+        address=address or "",
         metrics_address=metrics_address,
         idle_exit=idle_exit,
         address_range=_range(address_range),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from masche.cli.options import Duration, data_option
+from masche.cli.options import Address, Duration, data_option
 
 ROOT_NAMESPACE = "masche-system"
 """Unless a MeshConfig says otherwise; a control plane refuses a gateway between zones of another, and says which."""
@@ -19,7 +19,7 @@ ROOT_NAMESPACE = "masche-system"
 )
 @click.option("--service-account", default="", help="As whom it calls; the Gateway's name without.")
 @click.option("--zone", default="", help="The zone in which it runs.")
-@click.option("--address", default="", help="Where other machines reach this one.")
+@click.option("--address", type=Address(), help="Where other machines reach this one.")
 @click.option("--envoy", default="", help="An Envoy binary of one's own.")
 @click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
 @data_option
@@ -33,7 +33,7 @@ def gateway(
     namespace: str,
     service_account: str,
     zone: str,
-    address: str,
+    address: str | None,
     envoy: str,
     start_timeout: float,
     data: Path,
@@ -58,7 +58,7 @@ def gateway(
         is_east_west=east_west,
         service_account=service_account,
         zone=zone,
-        address=address,
+        address=address or "",
         envoy=envoy,
         start_timeout=start_timeout,
     )

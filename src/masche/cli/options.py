@@ -1,5 +1,6 @@
 """Options that several commands share, and the types of their values."""
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,20 @@ class Label(click.ParamType[tuple[str, str]]):
         if not (key and equals):
             self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
         return key, text
+
+
+class Address(click.ParamType[str]):
+    """An IP address, as it was written; host names are no use to proxies, which would have to ask for them."""
+
+    name = "ip"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it, or say what would have been right."""
+        try:
+            ipaddress.ip_address(str(value))
+        except ValueError:
+            self.fail(f"{str(value)!r} is no IP address", param, ctx)
+        return str(value)
 
 
 def data_option(command: Command) -> Command:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from masche.cli.captured import Asked, capture_options
-from masche.cli.options import Duration, Label, data_option, namespace_option
+from masche.cli.options import Address, Duration, Label, data_option, namespace_option
 
 if TYPE_CHECKING:
     from masche.model.port import Port
@@ -44,7 +44,7 @@ class PortSpec(click.ParamType["Port"]):
 @click.option("--health", default="tcp", show_default=True, help="How it is probed: tcp, http:/path, grpc or none.")
 @click.option("--placement", type=click.Choice(PLACEMENTS), default="sidecar", show_default=True, help=_WHERE)
 @click.option("--zone", default="", help="The zone in which it runs.")
-@click.option("--address", default="", help="Where other machines reach this one.")
+@click.option("--address", type=Address(), help="Where other machines reach this one.")
 @click.option("--bind", default="", help="Where its proxy listens and whence it calls, if not --address.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=0, help="Where the command serves metrics.")
 @click.option("--grace", type=Duration(), default="10s", show_default=True, help="Between SIGTERM and SIGKILL.")
@@ -68,7 +68,7 @@ def run(
     health: str,
     placement: str,
     zone: str,
-    address: str,
+    address: str | None,
     bind: str,
     metrics_port: int,
     grace: float,
@@ -87,6 +87,8 @@ def run(
     calls services by their names (docs/capture.md).
     """
     asked.check(placement, is_strict=strict)
+    if placement == "library":
+        _refuse_of_proxies({"--envoy": envoy, "--bind": bind, "--strict": strict})
     from masche.agent.options import RunOptions
     from masche.agent.runner import run as run_in_seat
     from masche.model.vantage import Placement
@@ -102,7 +104,7 @@ def run(
         dependencies=dependencies or None,
         health=_health(health),
         zone=zone,
-        address=address,
+        address=address or "",
         bind=bind,
         metrics_port=metrics_port,
         grace=grace,
@@ -117,6 +119,12 @@ def run(
         exclusions=asked.exclusions,
     )
     ctx.exit(run_in_seat(options))
+
+
+def _refuse_of_proxies(given: dict[str, object]) -> None:
+    """Options that would do nothing for a command without a proxy."""
+    for option in (option for option, value in given.items() if value):
+        raise click.UsageError(f"{option} is about a proxy, and with --placement library there is none")
 
 
 def _named_after(command: str) -> str:

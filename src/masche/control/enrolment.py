@@ -6,6 +6,7 @@ proxy, which serves many, an occupant that cannot be one is refused alone; and w
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TypeVar
 
 from msgspec import structs
@@ -23,6 +24,8 @@ from masche.model.view import Protocol
 
 OWNER = "masche.dev/created-by"
 DEFAULT_SERVICE_PORT = 80
+
+LABELS = "write KEY=VALUE with letters, digits, '-', '_' and '.', at most 63 on either side"
 
 T = TypeVar("T")
 
@@ -159,6 +162,7 @@ class _Making:
             raise self._denied[name]
         _check_owner(self._mesh, name, self._origin, self._is_alive)
         self._check_zone(occupant)
+        _check_address(occupant)
         wished = Name(name.namespace, wish.name) if wish is not None and wish.ports else None
         is_missing = wished is not None and wished not in self._mesh.services and wished not in self.created
         if not is_missing and self._is_stored(occupant):
@@ -224,6 +228,16 @@ def _check_owner(mesh: Mesh, name: Name, origin: Origin, is_alive: Callable[[Ori
         )
 
 
+def _check_address(occupant: Occupant) -> None:
+    """What is no address would be refused by the proxy of every caller."""
+    try:
+        ip_address(occupant.address or "127.0.0.1")
+    except ValueError:
+        raise EnrolmentError(
+            f"{occupant.address!r} is no IP address", fix="say with --address where other machines reach this one"
+        ) from None
+
+
 def _check_east_west(mesh: Mesh, workload: Workload) -> None:
     """Callers only trust a gateway between zones that is of the root namespace and runs as the account for it."""
     if workload.metadata.labels.get(LABEL) == EAST_WEST and not is_east_west(mesh, workload):
@@ -240,8 +254,15 @@ def _valid(make: Callable[..., T], *arguments: object) -> T:
         return make(*arguments)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise EnrolmentError(f"{place}: {first['msg']}", fix="change the option of masche run that says so") from error
+        match first["loc"]:
+            case ("metadata", "labels", key, *_):
+                why, fix = f"{key!r} is no label, or its value is none", LABELS
+            case place:
+                why, fix = (
+                    f"{'.'.join(map(str, place))}: {first['msg']}",
+                    "change the option of masche run that says so",
+                )
+        raise EnrolmentError(why, fix=fix) from error
 
 
 def _workload(state: ProxyState, occupant: Occupant, origin: Origin) -> Workload:
