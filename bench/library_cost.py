@@ -107,10 +107,10 @@ class World:
     def waiting_for(self) -> str:
         return ""
 
-    def client_context(self, identities: tuple[str, ...]) -> Any:
+    def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = ()) -> Any:
         raise NotImplementedError
 
-    def server_context(self) -> Any:
+    def server_context(self, alpn: tuple[str, ...] = ()) -> Any:
         raise NotImplementedError
 
     def tried(self, tried: Tried) -> None:  # noqa: ARG002 - as it is called

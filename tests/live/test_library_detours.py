@@ -4,6 +4,7 @@ Each client, on a loop or in a thread, with the compiler's own bytes; the instan
 """
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ from live.library import Kept, facade
 from live.mesh import Live, living
 from live.test_detours import CARRIER, PORT, WEB, _until, carried, carrier, orders, spread, tunnelled, zones
 from masche.compiler.east_west import authority
+from masche.library import tcp
 from masche.library.aiohttp import client_session
 from masche.library.core.facade import Facade
 from masche.library.httpx import AsyncTransport, Transport
 from masche.library.requests import Adapter
-from masche.model.refs import Name
+from masche.model.refs import Name, PortRef
 
 ME = "spiffe://mesh.local/ns/shop/sa/web"
 Get = Callable[[str], tuple[int, dict[str, object]]]
@@ -224,3 +226,37 @@ def test_when_the_gateway_dies_no_call_is_lost(live: Live, client, direct: int, 
         for each in callers:
             each.join()
     assert set(found) == {200}, found
+
+
+LEDGER = PortRef("shop", "ledger", 81)
+
+
+def told_of_ledger(live: Live, *, direct: int, detour: int) -> Facade:
+    live.instead = {LEDGER: spread(live.mesh, direct=direct, detour=detour, service=LEDGER)}
+    return facade(live, WEB)
+
+
+@pytest.mark.parametrize("detour", [0, 1])
+async def test_connections_to_tcp_services_reach_sidecars_by_either_way(live: Live, detour: int) -> None:
+    before = carried(live)
+    reader, writer = await tcp.open("ledger", 81, facade=told_of_ledger(live, direct=1 - detour, detour=detour))
+    writer.write(b"hello")
+    assert json.loads(await reader.read())["workload"] == "ledger-1"
+    writer.close()
+    await writer.wait_closed()
+    assert carried(live) == before + detour
+
+
+@pytest.mark.parametrize("detour", [0, 1])
+def test_and_so_do_those_of_a_thread(live: Live, detour: int) -> None:
+    mesh = told_of_ledger(live, direct=1 - detour, detour=detour)
+    with tcp.connect("ledger.shop.svc.cluster.local", 81, timeout=10, facade=mesh) as connection:
+        assert connection.peer == "spiffe://mesh.local/ns/shop/sa/ledger"
+        connection.sendall(b"hello")
+        with connection.makefile("rb") as file:
+            assert json.loads(file.read())["workload"] == "ledger-1"
+
+
+def test_a_service_that_speaks_http_is_not_connected_to(live: Live) -> None:
+    with pytest.raises(tcp.NotConnectedError, match="it speaks HTTP"):
+        tcp.connect("orders", 80, facade=facade(live, WEB))

@@ -107,7 +107,7 @@ def test_the_search_finds_what_looking_at_every_domain_finds(found_domains: list
     assert found(asked, tuple(VirtualHost(hosts=(domain,), routes=()) for domain in found_domains)) == expected
 
 
-def test_clusters_are_those_of_backends_their_mirrors_and_the_routes_mirrors_and_of_no_tunnel():
+def test_clusters_are_those_of_backends_their_mirrors_the_routes_mirrors_and_tunnels():
     def ref(name: str) -> PortRef:
         return PortRef("ns", name, 80)
 
@@ -124,4 +124,4 @@ def test_clusters_are_those_of_backends_their_mirrors_and_the_routes_mirrors_and
     routes = (tunnel, Route(name="f", match=RequestMatch(), action=forward))
     routes += (Route(name="r", match=RequestMatch(), action=Redirect(host="y")),)
     host = VirtualHost(hosts=("*",), routes=routes)
-    assert sorted(clusters_of(host)) == ["outbound/ns/a/80", "outbound/ns/b/80", "outbound/ns/c/80"]
+    assert sorted(clusters_of(host)) == [f"outbound/ns/{name}/80" for name in "abct"]

@@ -21,8 +21,7 @@ from hyperframe.frame import GoAwayFrame
 
 from masche.library import resident as residents
 from masche.library.asgi import door
-from masche.library.core.ports import Identity
-from masche.library.core.tls import HTTP_2
+from masche.library.core.ports import HTTP_2, Identity
 from masche.library.inbound.asgi import App, Guarded
 from masche.library.inbound.health import asking
 from masche.library.inbound.introduced import Introduced, introduced

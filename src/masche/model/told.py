@@ -14,6 +14,9 @@ PASSTHROUGH = "passthrough"
 """The cluster, in our own control plane's tables, of what is not of the mesh: it goes out as it would have gone."""
 
 
+TUNNELS = "proxy-connect"
+"""The cluster, in our own control plane's tables, in which a proxy itself reads what a tunnel carries: HTTP."""
+
 CLIENT_LISTENER = "proxy"
 """What our own control plane calls the one Listener of a client, whatever is called."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from masche.model.told import Table
-from masche.model.view import Forward, PathKind, VirtualHost
+from masche.model.view import Forward, VirtualHost
 from masche.traffic.edge import without_final_dot
 
 
@@ -88,13 +88,10 @@ def without_port(authority: str) -> str:
 
 
 def clusters_of(host: VirtualHost) -> Iterator[str]:
-    """Yield the names of the clusters that a virtual host may lead to, mirrors too, each as often as it stands there.
-
-    Not those in which a CONNECT ends: nothing in a process opens tunnels through it.
-    """
+    """Yield the names of the clusters that a virtual host may lead to, mirrors too, as often as each stands there."""
     for route in host.routes:
         action = route.action
-        if not isinstance(action, Forward) or route.match.path_kind is PathKind.CONNECT:
+        if not isinstance(action, Forward):
             continue
         for mirror in action.mirrors:
             yield mirror.cluster.path

@@ -227,10 +227,10 @@ class Nobody:
 
     spiffe_id = ""
 
-    def client_context(self, identities: tuple[str, ...]) -> SSLContext:
+    def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = ()) -> SSLContext:
         raise MeshError(f"nobody may call {identities}")
 
-    def server_context(self) -> SSLContext:
+    def server_context(self, alpn: tuple[str, ...] = ()) -> SSLContext:
         raise MeshError("nobody may serve")
 
 

@@ -19,8 +19,8 @@ from library.answering import answering
 from library.issuing import Issuing, bare_client, bare_server
 from masche.identity import keys
 from masche.library.core import tls_files
-from masche.library.core.ports import Identity, MeshError, NotReadyError
-from masche.library.core.tls import HTTP_2, Certificates, peer_id
+from masche.library.core.ports import HTTP_2, Identity, MeshError, NotReadyError
+from masche.library.core.tls import Certificates, peer_id
 from masche.library.core.tls_files import as_file
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"

@@ -15,7 +15,8 @@ from hyperframe.frame import GoAwayFrame
 from library.server.conftest import Caller
 from library.server.serving import Served, connected, echo, inbound
 from masche.library import hypercorn
-from masche.library.core.tls import HTTP_2, Certificates
+from masche.library.core.ports import HTTP_2
+from masche.library.core.tls import Certificates
 from masche.library.inbound import introduced as introductions
 from masche.library.inbound.asgi import Guarded
 from masche.library.inbound.door import Door

@@ -20,6 +20,7 @@ from masche.compiler.envoy.routes import ROUTE, cluster_name, refusal, routes, r
 from masche.compiler.remember import by_identity
 from masche.model.blob import Blob
 from masche.model.refs import Name, Origin, Ref
+from masche.model.told import TUNNELS
 from masche.model.view import GatewayListener, Inbound, Outbound, Route
 from masche.wire import framing, stats, types
 from masche.wire.framing import field, text
@@ -28,7 +29,7 @@ from masche.wire.messages import Body, encode
 PROXY = "proxy"
 """The RouteConfiguration of the explicit HTTP proxy."""
 
-PROXY_CONNECT = "proxy-connect"
+PROXY_CONNECT = TUNNELS
 """The cluster, and the internal listener behind it, in which a CONNECT to an HTTP service ends."""
 
 NEVER_PROXIED = (

@@ -8,6 +8,7 @@ nothing waits while it does.
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from threading import Lock
 
 from masche.library.core.exchange import Over
@@ -15,9 +16,9 @@ from masche.library.core.limits import Gate, LimitedBudget
 from masche.library.core.members import Place, members, places
 from masche.library.core.plain_routes import PlainRoutes
 from masche.library.core.ports import Known, Now
-from masche.model.calling import Algorithm, Traffic
+from masche.model.calling import Algorithm, CircuitBreaker, Traffic
 from masche.model.told import Destination
-from masche.model.view import Endpoints
+from masche.model.view import Endpoints, Protocol
 from masche.traffic.balancer import Balancer
 from masche.traffic.breaker import Breaker
 from masche.traffic.budget import BudgetRules, RetryBudget
@@ -62,7 +63,7 @@ class Channel:
         self.name = destination.name
         self.destination = destination
         self.lock = Lock()
-        self.gate = Gate(destination.cluster.traffic.breaker)
+        self.gate = Gate(_limits(destination))
         self.troubled = 0
         self.places: Mapping[str, Place] = {}
         self._source: tuple[object, ...] = ()
@@ -140,7 +141,7 @@ class Channel:
         limit = traffic.breaker.max_retries
         budget = RetryBudget(BudgetRules.of(traffic.budget))
         self.repeats = None if limit is None else LimitedBudget(budget, limit)
-        self.gate.rules = traffic.breaker
+        self.gate.rules = _limits(self.destination, traffic)
         self.is_sticky = traffic.algorithm.is_hash
         self.callee = Callee(
             Balancer(membership, picker=_picker(traffic.algorithm), rules=_rules(traffic)),
@@ -156,6 +157,13 @@ def _source(destination: Destination, known: Known) -> tuple[Endpoints | None, .
     """What the instances of a cluster are made of."""
     names = (destination.name, *destination.members)
     return tuple(known.endpoints.get(name) for name in names)
+
+
+def _limits(destination: Destination, traffic: Traffic | None = None) -> CircuitBreaker:
+    """How much may be under way. Of TCP it is connections; there are no requests to be limited."""
+    found = (traffic or destination.cluster.traffic).breaker
+    is_tcp = destination.cluster.protocol is Protocol.TCP
+    return replace(found, max_requests=found.max_connections) if is_tcp else found
 
 
 def _rules(traffic: Traffic) -> Rules:

@@ -14,7 +14,7 @@ from masche.library.core.facade import Facade
 from masche.library.core.faults import Trouble
 from masche.library.core.limits import Admission, Waiter
 from masche.library.core.ports import Called, Known, NotReadyError
-from masche.library.core.router import Outside, Send, plain, route, tidied
+from masche.library.core.router import STREAM, Outside, Send, plain, route, tidied
 from masche.library.core.tracing import Span
 from masche.traffic import pushback
 from masche.traffic.callee import CallRules
@@ -37,15 +37,19 @@ class Opened:
 
 def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
     """Decide what becomes of a call. An answer that is given at once is counted already."""
-    request, rng = asked.request, facade.rng
-    trace = tracing.onward(rng=rng, sampling=facade.options.trace_sampling)
+    request = asked.request
+    trace = tracing.onward(rng=facade.rng, sampling=facade.options.trace_sampling)
     routes = facade.channels.routes(known, now=facade.now)
     # The usual request on the usual route needs no more than to be looked up.
     names = plain(request) if request.scheme == "http" else None
     if names is not None and (send := routes.find(request, names)) is not None:
         return _opened(facade, send, request, request.headers + names.added(trace))
+    return _stream(facade, known, request) if request.scheme == STREAM else _unusual(facade, known, request, trace)
+
+
+def _unusual(facade: Facade, known: Known, request: Request, trace: Headers) -> Opened | Answer | Outside:
     tidy = tidied(request, trace=trace)
-    decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=rng)
+    decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=facade.rng)
     if isinstance(decision, Outside):
         return Outside(request)
     if isinstance(tidy, Answer):
@@ -55,6 +59,18 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
     if isinstance(decision, Answer):
         return counted(facade, None, decision)
     return _opened(facade, decision.send, decision.request, decision.request.headers)
+
+
+def _stream(facade: Facade, known: Known, request: Request) -> Opened | Answer | Outside:
+    """A call that wants a connection: nothing is read of what it will carry, so nothing is tidied or traced."""
+    decision = route(known, request, rng=facade.rng)
+    if isinstance(decision, Answer):
+        return counted(facade, None, decision)
+    if isinstance(decision, Outside):
+        return decision
+    channel = facade.channels.get(decision.send.destination.name)
+    assert channel is not None, "what is known has every cluster that it leads to"
+    return Opened(channel, decision.send, request, (), None)
 
 
 def _opened(facade: Facade, send: Send, request: Request, headers: Headers) -> Opened:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from masche.model.told import Destination
 from masche.model.view import Endpoints, Inbound, VirtualHost
@@ -56,6 +56,16 @@ class Knowledge(Protocol):
         ...
 
 
+HTTP_1: Final = ("http/1.1",)
+"""What is spoken (ALPN) unless an adapter says that it can do more."""
+
+HTTP_2: Final = ("h2", "http/1.1")
+"""What an adapter asks for that speaks HTTP/2 as well."""
+
+BYTES: Final[tuple[str, ...]] = ()
+"""Of a connection that carries bytes of which the mesh reads nothing."""
+
+
 class Identity(Protocol):
     """Who this process is in the mesh. Contexts are replaced when the certificate or the roots are: ask each time."""
 
@@ -64,14 +74,14 @@ class Identity(Protocol):
         """Our own SPIFFE ID; empty before the first certificate came."""
         ...
 
-    def client_context(self, identities: tuple[str, ...]) -> ssl.SSLContext:
+    def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """Return the TLS of a connection to one of ``identities``, which is checked inside the handshake.
 
-        The same object for the same identities, until what we show or trust has changed.
+        The same object for the same identities and what may be spoken (ALPN), until what we show or trust has changed.
         """
         ...
 
-    def server_context(self) -> ssl.SSLContext:
+    def server_context(self, alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """Return the TLS of our own port: it asks for a client certificate of the mesh."""
         ...
 
@@ -96,7 +106,8 @@ class Tried:
 class Called:
     """One call that ended. Never changed; not frozen because one is made for every call.
 
-    ``status`` 0: no answer came. ``flag`` is Envoy's response flag for why (``UH``, ``UT``).
+    ``status`` 0: no answer came. ``flag`` is Envoy's response flag for why (``UH``, ``UT``). ``is_stream``: it was a
+    connection of TCP, which has no status, and whose ``seconds`` are its life.
     """
 
     cluster: str
@@ -106,6 +117,7 @@ class Called:
     flag: str = ""
     bytes_sent: int = 0
     bytes_received: int = 0
+    is_stream: bool = False
 
 
 class Recorder(Protocol):
@@ -141,6 +153,7 @@ class Received:
 
     ``status`` 0: the caller went before there was an answer. ``rule`` is of a refusal by policy alone: which one.
     ``seconds`` from the request's first byte to the answer's last, ``flag`` Envoy's response flag (``UAEX`` and such).
+    ``is_stream``: it was a connection of TCP.
     """
 
     port: int
@@ -151,6 +164,7 @@ class Received:
     flag: str = ""
     bytes_sent: int = 0
     bytes_received: int = 0
+    is_stream: bool = False
 
 
 class Counter(Protocol):

@@ -16,7 +16,7 @@ from masche.library.core.exchange import Answer
 from masche.library.core.outcomes import UNREACHED
 from masche.library.core.ports import Known
 from masche.model.told import PASSTHROUGH, Destination, Discovery
-from masche.model.view import Fault, Hashed, HeaderChange, Retry, Route
+from masche.model.view import Fault, Hashed, HeaderChange, Protocol, Retry, Route
 from masche.traffic.callee import CallRules
 from masche.traffic.chance import Chance
 from masche.traffic.edge import MAX_HEADERS, METHODS, received
@@ -46,6 +46,11 @@ _SPECIAL_NAMES = frozenset(
     )
 )
 _FEW_BYTES = 16 * 1024
+
+STREAM = "tcp"
+"""The scheme of a call that wants a connection and no answer (``library.tcp``); its method is CONNECT."""
+
+_SPEAKS_TCP = "speaks TCP: open a connection with masche.library.tcp"
 
 _HIDDEN = frozenset({UNREACHED, stats.SERVICE_HEADER})
 """Words between proxies: no caller's application sees them."""
@@ -213,6 +218,8 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
         why = f"the control plane has no cluster {name}"
         return answers.answer(sending.absent_status, why, flag="NC", request=request)
     hidden, changes = _hidden(sending.response_changes)
+    if request.scheme != STREAM and (request.method == "CONNECT" or destination.cluster.protocol is Protocol.TCP):
+        return answers.answer(405, f"{request.authority} {_SPEAKS_TCP}", flag="", request=request)
     send = Send(
         destination,
         sending.rule,

@@ -12,7 +12,7 @@ import ssl
 import threading
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from cryptography import x509
 
@@ -20,18 +20,12 @@ from masche.identity import svid
 from masche.identity.keys import Secret
 from masche.identity.malformed import MALFORMED
 from masche.identity.svid import SvidError
-from masche.library.core.ports import MeshError, NotReadyError
+from masche.library.core.ports import HTTP_1, MeshError, NotReadyError
 from masche.library.core.tls_files import as_file
 from masche.library.core.ways_sync import Carried, carried
 
 if TYPE_CHECKING:
     from masche.identity.tls import Presented
-
-HTTP_1: Final = ("http/1.1",)
-"""What is spoken (ALPN) unless an adapter says that it can do more."""
-
-HTTP_2: Final = ("h2", "http/1.1")
-"""What an adapter asks for that speaks HTTP/2 as well."""
 
 
 class Certificates:
@@ -161,7 +155,8 @@ class _Shown(Context):
         """Return a context that is still to be sealed."""
         context = cls(protocol)
         context.trust_domain, context.alpn = held.identity.trust_domain, alpn
-        context.set_alpn_protocols(alpn)
+        if alpn:
+            context.set_alpn_protocols(alpn)
         held.load(context)
         return context
 

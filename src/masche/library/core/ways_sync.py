@@ -5,7 +5,6 @@ within it (``Context.wrap_socket``), by ``Carried``, because ``ssl`` wraps descr
 Invariant: however it fails, the connection to the gateway is closed, and the instance has seen nothing.
 """
 
-import io
 import socket
 import ssl
 from contextlib import suppress
@@ -13,6 +12,7 @@ from threading import RLock
 from time import monotonic
 from typing import Any
 
+from masche.library.core.socket_files import SocketFiles
 from masche.library.core.ways import Consent, Way, WayError, request
 
 _PIECE = 16 * 1024
@@ -60,7 +60,7 @@ def _wait(connection: ssl.SSLSocket, until: float | None) -> None:
     connection.settimeout(left)
 
 
-class Carried:
+class Carried(SocketFiles):
     """Mutual TLS within a tunnel, as a socket that blocks: what clients ask of a socket, and no more.
 
     For one thread at a time in each direction. ``inner`` is the TLS of the instance, over memory; ``outer`` the tunnel.
@@ -71,8 +71,6 @@ class Carried:
     ) -> None:
         self._outer, self.inner, self._incoming, self._outgoing = outer, inner, incoming, outgoing
         self._lock = RLock()
-        self._files = 0
-        self._is_closing = False
 
     def __repr__(self) -> str:
         return f"<Carried by {self._outer.getpeername() if self.fileno() >= 0 else 'nobody any more'}>"
@@ -142,19 +140,6 @@ class Carried:
 
     write = send
 
-    def makefile(self, mode: str = "r", buffering: int | None = None, **text: Any) -> Any:
-        """Return a file that reads, or writes, here; the connection stays open until it, too, is closed."""
-        raw = _File(self, mode)
-        self._files += 1
-        size = io.DEFAULT_BUFFER_SIZE if buffering is None or buffering < 0 else buffering
-        if size == 0:
-            return raw
-        if "r" in mode and "w" in mode:
-            made: Any = io.BufferedRWPair(raw, raw, size)
-        else:
-            made = io.BufferedReader(raw, size) if "w" not in mode else io.BufferedWriter(raw, size)
-        return made if "b" in mode else io.TextIOWrapper(made, **text)
-
     # The connection
 
     def settimeout(self, timeout: float | None) -> None:
@@ -207,19 +192,11 @@ class Carried:
             self._farewell()
         self._outer.shutdown(how)
 
-    def close(self) -> None:
-        """End it, once all its files are closed."""
-        self._is_closing = True
-        if not self._files and self.fileno() >= 0:
-            with suppress(OSError):
-                self._farewell()
-            self._outer.close()
-
-    def file_closed(self) -> None:
-        """One of its files was closed."""
-        self._files -= 1
-        if self._is_closing:
-            self.close()
+    def end(self) -> None:
+        """Say so to the instance, and close the connection to the gateway."""
+        with suppress(OSError):
+            self._farewell()
+        self._outer.close()
 
     def _farewell(self) -> None:
         with suppress(ssl.SSLError), self._lock:
@@ -237,28 +214,6 @@ class Carried:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
-
-
-class _File(io.RawIOBase):
-    def __init__(self, carried: Carried, mode: str) -> None:
-        self._carried, self._mode = carried, mode
-
-    def readable(self) -> bool:
-        return "r" in self._mode or "w" not in self._mode
-
-    def writable(self) -> bool:
-        return "w" in self._mode
-
-    def readinto(self, buffer: Any) -> int:
-        return self._carried.recv_into(buffer)
-
-    def write(self, data: Any) -> int:
-        return self._carried.send(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._carried.file_closed()
 
 
 def _plain(flags: int) -> None:

@@ -8,8 +8,8 @@ import ssl
 from concurrent.futures import Future
 from typing import Protocol
 
-from masche.library.core.ports import Known, NotReadyError
-from masche.library.core.tls import HTTP_1, Certificates
+from masche.library.core.ports import HTTP_1, Known, NotReadyError
+from masche.library.core.tls import Certificates
 from masche.library.life.feeding import Feeding
 from masche.model.view import Inbound
 

@@ -130,6 +130,8 @@ class Sums:
             seen.errors += 1
             seen.timeouts += outcome is Outcome.TIMEOUT
             return
+        if not outcome.is_success:
+            return  # to be turned away fast is not to be fast
         seen.latency.record(tried.seconds * 1e6)
         if tried.service_seconds >= 0:
             seen.service.record(tried.service_seconds * 1e6)
@@ -165,10 +167,13 @@ class Sums:
 
 
 def _add(edge: _Edge, seen: Called | Received) -> None:
-    edge.codes[seen.status] += 1
+    if seen.is_stream:
+        edge.connections += 1
+    else:
+        edge.codes[seen.status] += 1
     if seen.flag:
         edge.flags[seen.flag] += 1
-    if seen.status:
+    if seen.status and not seen.is_stream:
         edge.latency.record(seen.seconds * 1e6)
     edge.sent += seen.bytes_sent
     edge.received += seen.bytes_received

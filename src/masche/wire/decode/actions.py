@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from masche.model.refs import ForeignRef, PortRef
-from masche.model.told import INVALID
+from masche.model.told import INVALID, TUNNELS
 from masche.model.view import Backend, Forward, Mirror, PathRewrite, Redirect, Refuse, Retry, RewriteKind
 from masche.wire.decode import filters
 from masche.wire.decode.headers import CHANGES, request_and_response
@@ -30,17 +30,17 @@ _TIMEOUT, _IDLE = 15.0, 300.0
 _ABSENT = {0: 503, 1: 404, 2: 500}
 """``ClusterNotFoundResponseCode``."""
 
-NO_TUNNEL = "the library opens no tunnels: connect to the service itself"
+NO_TUNNEL = "it speaks HTTP: ask it by http://, for the library opens no tunnel to what it can call itself"
 
 
 def forward(message: Any, host: Any, where: str) -> Forward | Refuse:
     """Return what a RouteAction does; ``host`` is the virtual host, whose policies hold where the route has none."""
     only(message, where, _ACTION)
-    if _is_tunnel(message, where):
-        return Refuse(status=405, why=NO_TUNNEL)
     absent = _ABSENT.get(message.cluster_not_found_response_code)
     if absent is None:
         raise WireError(f"{where}.cluster_not_found_response_code is not known here")
+    if _is_tunnel(message, where):
+        return _tunnel(_backends(message, where, is_lacking=absent == _ABSENT[2]), absent)
     repeats, per_try = _repeats(message, host, where)
     hedge_after = per_try if _is_hedged(message, host, where) else 0.0
     idle, one = seconds_or(message, "idle_timeout", _IDLE, where), 0.0 if hedge_after else per_try
@@ -59,6 +59,15 @@ def forward(message: Any, host: Any, where: str) -> Forward | Refuse:
         hashes=tuple(hashed(each, f"{where}.hash_policy[{index}]") for index, each in enumerate(message.hash_policy)),
         absent_status=absent,
     )
+
+
+def _tunnel(backends: tuple[Backend, ...], absent: int) -> Forward | Refuse:
+    """Bytes that are sent on. A connection that cannot be made is tried at two other instances, as proxies do it
+    (``max_connect_attempts``), and who talks by it decides how long it lasts.
+    """
+    if any(each.cluster is not None and each.cluster.path == TUNNELS for each in backends):
+        return Refuse(status=405, why=NO_TUNNEL)
+    return Forward(backends=backends, retry=Retry(attempts=2), absent_status=absent)
 
 
 def _is_tunnel(message: Any, where: str) -> bool:
