@@ -106,6 +106,27 @@ async def test_every_proxy_is_shown_and_one_whose_agent_is_away_too(mesh: Plant)
     assert away["shop/web-1"].machine == "m1"
 
 
+LIMIT = """---
+apiVersion: masche.dev/v1
+kind: RateLimitPolicy
+metadata: {name: calm, namespace: shop}
+spec:
+  selector: {matchLabels: {app: web}}
+  local: [{requests: 5, per: 1s, key: {type: Client}}]
+"""
+
+
+async def test_a_service_says_what_its_instances_take(mesh: Plant) -> None:
+    await mesh.write(service("web") + LIMIT)
+    async with mesh.agent() as agent:
+        await agent.enrols(sidecar("web-1", app="web"))
+        described = await mesh.plane.describe(WEB)
+        [policy] = (await mesh.plane.list(Kind.RATE_LIMIT_POLICY, namespace="shop", labels={})).items
+    found = [(each.value, each.origin) for each in described.effective if each.field == "limit"]
+    assert found == [("5 requests per 1 s, for each client", "RateLimitPolicy/shop/calm spec.local[0]")]
+    assert [(each.type, each.is_true) for each in policy.conditions] == [("Accepted", True)]
+
+
 async def test_a_revision_that_is_not_there_yet_is_pending(mesh: Plant) -> None:
     rollout = await mesh.plane.progress(1000)
     assert (rollout.state, rollout.is_compiled) == ("pending", False)

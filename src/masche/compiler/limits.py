@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 
 from masche.compiler.policy import holds
 from masche.compiler.rules import request_match
+from masche.compiler.selection import roster
+from masche.compiler.vantage import stand
 from masche.model.limits import Limit, LimitKey
 from masche.model.mesh import Mesh
 from masche.model.refs import Origin
+from masche.model.resources.core import Service
 from masche.model.resources.gateway_api import HTTPPathMatch, HTTPRouteMatch
 from masche.model.resources.rate_limit_policy import LimitBy, LimitMatch, LocalLimit, RateLimitPolicy
 from masche.model.resources.scalars import seconds
-from masche.model.vantage import Vantage
+from masche.model.vantage import Placement, Vantage
 from masche.traffic import match
 from masche.traffic.request import Call, Request
 
@@ -60,14 +63,21 @@ def counting(some: Iterable[Limit], call: Call) -> Iterator[str]:
         return
     for each in some:
         if not each.matches or any(match.holds(one, call) for one in each.matches):
-            yield f"LIMIT {said(each)}; beyond it 429"
+            yield f"LIMIT {each.name}: {amount(each)}; beyond it 429"
 
 
-def said(limit: Limit) -> str:
-    """Say to people what a limit is: ``shop/orders local[0]: 100 requests per 1 s (50 at once)``."""
+def of_service(mesh: Mesh, service: Service) -> tuple[Limit, ...]:
+    """Return the limits that some instance of a Service has."""
+    stands = {stand(mesh, each, placement=Placement.SIDECAR) for each in roster(mesh.workloads).members(service)}
+    found = {limit for each in stands for limit in limits(mesh, each)}
+    return tuple(sorted(found, key=lambda each: each.name))
+
+
+def amount(limit: Limit) -> str:
+    """Say to people how much a limit lets pass: ``100 requests per 1 s (50 at once), for each client``."""
     unit = f"{limit.per:g} s" if limit.per >= 1 else f"{limit.per * 1000:g} ms"
     once = f" ({limit.burst} at once)" if limit.burst != limit.requests else ""
-    return f"{limit.name}: {limit.requests} requests per {unit}{once}{_of(limit.key)}"
+    return f"{limit.requests} requests per {unit}{once}{_of(limit.key)}"
 
 
 def _of(key: LimitKey | None) -> str:

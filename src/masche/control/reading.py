@@ -24,6 +24,8 @@ from masche.api.messages import (
     RolloutState,
 )
 from masche.api.plane import Fault, PlaneError
+from masche.compiler.limits import amount, of_service
+from masche.compiler.protocol import protocol
 from masche.compiler.trafficpolicy import told, traffic
 from masche.compiler.view import statuses
 from masche.control.naming import naming
@@ -118,6 +120,8 @@ class Reading:
             origins = {field: str(origin) for field, origin in made.origins}
             for field, value in told(made):
                 yield Effective(port=port.port, field=field, value=value, origin=origins.get(field, "default"))
+            for limit in of_service(mesh, service) if protocol(port).is_http else ():
+                yield Effective(port=port.port, field="limit", value=amount(limit), origin=str(limit.origins[0]))
 
     def _endpoints(self, service: Service) -> Iterable[EndpointRow]:
         for port in service.spec.ports:
