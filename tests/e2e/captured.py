@@ -16,7 +16,7 @@ import dns.query
 
 from e2e.calling import Answer, call, status_of
 from e2e.mesh import Instance
-from masche.agent.capture.inside import enter_namespace, user
+from masche.agent.capture.inside import enter_namespace, keep_apart, user
 from masche.agent.capture.sockets import in_namespace, open_in
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -79,7 +79,8 @@ def typical_wait(instance: Instance, host: str, port: int, *, times: int = 9) ->
 @contextmanager
 def greeter(address: str, name: str) -> Iterator[int]:
     """A server outside the mesh that speaks first; yields its port."""
-    with closing(socket.create_server((address, 0))) as server:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with closing(socket.create_server((address, 0), family=family)) as server:
 
         def serve() -> None:
             while True:
@@ -104,6 +105,7 @@ def tried_by_an_ordinary_user(instance: Instance, script: str, *arguments: str) 
 
     def become() -> None:
         enter_namespace(path)
+        keep_apart()
         nobody.become()
 
     done = subprocess.run(

@@ -120,7 +120,7 @@ print(json.dumps(got))
 def test_a_user_of_a_workload_reaches_no_socket_and_no_key_of_the_agent(mesh: Mesh, callers: list[Instance]) -> None:
     """Neither Envoy's admin socket nor that of its secrets, nor the agent's, nor what is kept on disk."""
     folders = Folders(mesh.data)
-    targets = [folders.agent_socket, folders.relay_socket, folders.sockets / "node.admin"]
+    targets = [folders.agent_socket, folders.relay_socket, folders.names_socket, folders.sockets / "node.admin"]
     targets += [kept for each in folders.seats.iterdir() if (kept := each / "identity.json").exists()]
     assert len(targets) > CALLERS
     assert all(each.exists() for each in targets)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from e2e.calling import Answer, call
+from e2e.intruder import REQUEST, Certificate, encrypted, plaintext
 from e2e.load import Load
 from e2e.machines import ZONES, Country, country
 from e2e.mesh import APP, NODE_APP, ON_THE_NODE, SERVERS, Instance, service
@@ -92,6 +93,22 @@ def test_both_ends_of_every_call_know_each_other_and_no_word_is_seen_on_the_wire
     assert any(source != there for source, there in pairs), "nobody called another machine"
     assert three.wire.encrypted() > 0
     assert three.wire.carried(SECRET.encode(), b"HTTP/1.1", b"x-forwarded", b"content-length") == []
+
+
+def test_who_calls_past_its_proxy_has_no_certificate_and_gets_no_answer(
+    three: Country, placed: dict[tuple[str, str], Instance], tmp_path: Path
+) -> None:
+    """A captured workload speaks to the mesh port of another machine itself: in the clear, or with TLS of its own."""
+    caller, callee = placed["caller", "vienna"], placed["node", "milan"]
+    where = three["milan"].address, callee.mesh_port
+    forged = Certificate.of_another_authority(tmp_path, identity("caller"))
+    tries = {
+        "plaintext": lambda: plaintext(*where, REQUEST),
+        "no certificate": lambda: encrypted(*where, REQUEST),
+        "a certificate of its own": lambda: encrypted(*where, REQUEST, certificate=forged),
+    }
+    for what, attempt in tries.items():
+        assert caller.within(attempt) == b"", what
 
 
 def test_one_envoy_serves_each_machine(placed: dict[tuple[str, str], Instance]) -> None:

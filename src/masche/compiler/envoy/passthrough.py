@@ -36,8 +36,14 @@ LOCAL_RANGES = (
     ("::", 128),
     ("::ffff:0:0", 96),
     ("fe80::", 10),
+    # Where clouds give a machine its credentials, beside 169.254.169.254.
+    ("100.100.100.200", 32),
+    ("168.63.129.16", 32),
+    ("192.0.0.192", 32),
+    ("fd00:ec2::254", 128),
+    ("fd20:ce::254", 128),
 )
-"""What is of one host alone."""
+"""What is of one host alone, or given to one host alone."""
 
 
 def _reaching(prefix: str, length: int) -> Body:
