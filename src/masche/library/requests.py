@@ -19,6 +19,7 @@ from functools import lru_cache, partial
 from http.client import HTTPException
 from io import BytesIO
 from math import inf
+from queue import Empty, Full, LifoQueue
 from time import monotonic
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ from masche.library.core.opening import FacadeOf
 from masche.library.core.pool import Pools
 from masche.library.core.ports import MeshError
 from masche.library.core.sync_driver import SyncDriver
+from masche.library.core.usual_heads import UsualHeads
 from masche.library.core.ways import Way
 from masche.library.core.ways_sync import tunnel
 from masche.library.resident import facade as resident
@@ -140,7 +142,8 @@ class _Carrier(HTTPAdapter):
     def _pool(self, context: ssl.SSLContext, place: tuple[str, Way | None]) -> "_Pool":
         endpoint, way = place
         host, _, port = endpoint.rpartition(":")
-        made = _Pool(host, int(port), ssl_context=context, assert_hostname=False, **self._size)
+        kind = _WaitedFor if self._size["block"] else _Pool
+        made = kind(host, int(port), ssl_context=context, assert_hostname=False, **self._size)
         if way is not None:
             made.by = partial(self._tunnel, way, endpoint)
         return made
@@ -179,6 +182,7 @@ _USUAL = re.compile("[A-Za-z0-9-]+")
 class _Connection(HTTPSConnection):
     """A connection that may begin at a gateway between zones, ``by`` which it is tunnelled."""
 
+    response_class = UsualHeads
     by: Callable[[float | None], ssl.SSLSocket] | None = None
 
     def putheader(self, header: str, *values: str) -> None:  # type: ignore[override] # bytes come, too, and go on
@@ -200,9 +204,32 @@ class _Connection(HTTPSConnection):
             raise NewConnectionError(self, str(error)) from error
 
 
+class _Idle(LifoQueue[Any]):
+    """The idle connections of a pool for which nobody ever waits: a list does, whose ends no two threads can have."""
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self.maxsize = maxsize
+        self._idle: list[Any] = []
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:  # noqa: ARG002 # as urllib3 calls it
+        try:
+            return self._idle.pop()
+        except IndexError:
+            raise Empty from None
+
+    def put(self, item: Any, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002 # as urllib3 calls it
+        if len(self._idle) >= self.maxsize > 0:
+            raise Full
+        self._idle.append(item)
+
+    def qsize(self) -> int:
+        return len(self._idle)
+
+
 class _Pool(urllib3.HTTPSConnectionPool):
     """Connections to one instance by one way, which tell when nothing was sent."""
 
+    QueueCls = _Idle
     ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType] # urllib3's own class does not fit either
     by: Callable[[float | None], ssl.SSLSocket] | None = None
 
@@ -247,6 +274,12 @@ class _Pool(urllib3.HTTPSConnectionPool):
         except Exception as error:
             setattr(error, _UNSENT, True)
             raise
+
+
+class _WaitedFor(_Pool):
+    """One with so many connections and no more (``pool_block``): who finds none waits."""
+
+    QueueCls = LifoQueue
 
 
 def _told(error: Exception) -> Exception:
