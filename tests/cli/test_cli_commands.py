@@ -181,6 +181,12 @@ def test_describe_shows_conditions_findings_effective_policy_and_rejections(
         assert part in said
 
 
+def test_describe_says_of_what_nobody_wrote_that_it_is_built_in(masche: Masche, plane: FakePlane):
+    ref = Ref(Kind.MESH_CONFIG, "", "default")
+    plane.items[ref] = m.Item(ref=ref, revision=0, created_revision=0, manifest={"kind": "MeshConfig"})
+    assert "nobody has written it" in ended(masche("describe", "mc", "default"), Exit.OK)
+
+
 def test_describe_says_where_a_workload_runs(masche: Masche, plane: FakePlane):
     ref = Ref(Kind.WORKLOAD, "shop", "web-1")
     manifest = {
@@ -191,7 +197,7 @@ def test_describe_says_where_a_workload_runs(masche: Masche, plane: FakePlane):
     item = m.Item(ref=ref, revision=2, created_revision=1, manifest=manifest)
     plane.items[ref] = item
     said = ended(masche("describe", "workload", "web-1", "-n", "shop"), Exit.OK)
-    assert "runs on machine m1, served by node~m1 (placement node)" in said
+    assert "READY on machine m1, served by node~m1 (placement node)" in said
     listed = ended(masche("get", "workload", "web-1", "-n", "shop"), Exit.OK)
     assert "node" in listed
     assert "m1" in listed
@@ -372,6 +378,9 @@ def test_events_are_chosen_by_kind_and_by_what_they_are_about(masche: Masche, pl
     assert chosen("--about", "orders-1", "--kind", "ejected") == ["ejected"]
     assert chosen("--about", "shop/orders") == ["zone-moved"]
     assert chosen("--about", "orders-2") == []
+    nothing = masche("events", "--kind", "ejection")
+    assert nothing.stderr == "nothing of that among 3 events, which are ejected, readmitted, zone-moved\n"
+    assert "ejected shop/orders-1 is cut off" in ended(masche("events"), Exit.OK)
 
 
 def test_dashboard_prints_a_link_with_the_code_behind_the_hash(masche: Masche, api: RunningApi):

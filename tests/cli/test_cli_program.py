@@ -9,6 +9,7 @@ from pathlib import Path
 import masche.__main__
 from masche.cli.exits import Exit
 from masche.cli.main import COMMANDS
+from masche.version import VERSION
 
 ROOT = Path(masche.__main__.__file__).parents[2]
 
@@ -66,9 +67,23 @@ def test_a_command_that_is_nearly_one_is_asked_back():
 def test_completion_is_printed_for_each_shell_and_completes_commands():
     for shell in ("bash", "zsh", "fish"):
         assert "_MASCHE_COMPLETE" in run(sys.executable, "-m", "masche", "completion", shell).stdout
-    env = {"_MASCHE_COMPLETE": "bash_complete", "COMP_WORDS": "masche desc", "COMP_CWORD": "1"}
-    ended = run(sys.executable, "-c", "from masche.cli.main import run; run()", env=env)
-    assert ended.stdout == "plain,describe\n"
+    assert completed("masche desc") == ["plain,describe"]
+
+
+def test_a_shell_is_told_the_kinds_and_where_it_completes_files_itself():
+    assert completed("masche get traf") == ["plain,trafficpolicy"]
+    assert "plain,svc" in completed("masche describe s")
+    assert completed("masche apply -f my") == ["file,my"]
+    assert completed("masche run --service x -- ./my") == ["file,./my"]
+
+
+def completed(line: str) -> list[str]:
+    env = {"_MASCHE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    return run(sys.executable, "-c", "from masche.cli.main import run; run()", env=env).stdout.splitlines()
+
+
+def test_the_version_is_an_option_too():
+    assert run(sys.executable, "-m", "masche", "--version").stdout == f"masche {VERSION}\n"
 
 
 def test_an_unknown_command_or_option_is_a_usage_error():

@@ -10,7 +10,7 @@ from masche.cli.options import Address, Duration, data_option
 
 @click.command()
 @data_option
-@click.option("--envoy", default="", help="An Envoy binary of one's own.")
+@click.option("--envoy", type=click.Path(), default="", help="An Envoy binary of one's own.")
 @click.option("--zone", default="", help="The zone in which this machine is.")
 @click.option("--address", type=Address(), help="Where other machines reach this one.")
 @click.option(

@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from masche.cli.documents import documents
+from masche.cli.naming import kinds_like
 from masche.cli.options import data_option, files_option, namespace_option, output_option, wait_options
 from masche.cli.output import Form
 
 
 @click.command()
-@click.argument("resources", nargs=-1, metavar="[KIND NAME... | KIND/NAME...]")
+@click.argument("resources", nargs=-1, metavar="[KIND NAME... | KIND/NAME...]", shell_complete=kinds_like)
 @files_option(is_required=False)
 @namespace_option
 @click.option("--dry-run", is_flag=True, help="Delete nothing; say which workloads would change and how.")

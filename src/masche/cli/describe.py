@@ -8,6 +8,7 @@ import click
 from masche.cli.columns import at
 from masche.cli.exits import Exit
 from masche.cli.failures import Failed
+from masche.cli.naming import kinds_like
 from masche.cli.options import data_option, namespace_option, output_option
 from masche.cli.output import Form, emit, say, table, to_yaml
 from masche.cli.text import finding
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("resource", nargs=-1, required=True, metavar="KIND NAME | KIND/NAME")
+@click.argument("resource", nargs=-1, required=True, metavar="KIND NAME | KIND/NAME", shell_complete=kinds_like)
 @namespace_option
 @output_option
 @data_option
@@ -41,7 +42,10 @@ def describe(resource: tuple[str, ...], *, namespace: str, form: Form | None, da
 def _say(description: "Description") -> None:
     item = description.item
     say(str(item.ref), "bold")
-    say(f"written at revision {item.revision}, created at revision {item.created_revision}")
+    if item.revision:
+        say(f"written at revision {item.revision}, created at revision {item.created_revision}")
+    else:
+        say("nobody has written it: what is built in holds")
     if placed := _placed(item.manifest):
         say(placed)
     for condition in description.conditions:
@@ -66,7 +70,8 @@ def _placed(manifest: "Mapping[str, Any]") -> str:
     machine, proxy = at(manifest, "status", "machine"), at(manifest, "status", "proxy")
     if manifest.get("kind") != "Workload" or not machine:
         return ""
-    return f"runs on machine {machine}, served by {proxy} (placement {at(manifest, 'spec', 'placement')})"
+    state = at(manifest, "status", "state") or "READY"
+    return f"{state} on machine {machine}, served by {proxy} (placement {at(manifest, 'spec', 'placement')})"
 
 
 def _say_tables(description: "Description") -> None:

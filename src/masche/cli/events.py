@@ -46,7 +46,8 @@ def events(*, follow: bool, after: int, kinds: tuple[str, ...], about: str, form
     for event in found:
         _say(event, form)
     if not found and not follow:
-        note("nothing happened")
+        kinds_seen = ", ".join(sorted({event.kind for event in seen}))
+        note(f"nothing of that among {len(seen)} events, which are {kinds_seen}" if seen else "nothing happened")
     if follow:
         for event in _follow(client, after=seen[-1].sequence if seen else after):
             if asked.takes(event):
@@ -101,6 +102,13 @@ def _say(event: "Event", form: Form | None) -> None:
             click.echo("---")
             emit(event, form)
         case None:
-            at = datetime.fromtimestamp(event.at, tz=UTC).astimezone().strftime("%H:%M:%S")
-            about = f" {event.about}:" if event.about else ""
+            at = _clock(event.at)
+            about = f" {event.about}:" if event.about and not event.message.startswith(f"{event.about} ") else ""
             say(f"{event.sequence:>6}  {at}  {event.kind}{about} {event.message}", STYLES.get(event.severity, ""))
+
+
+def _clock(instant: float) -> str:
+    """The time of day here, and the day when that is not today."""
+    then = datetime.fromtimestamp(instant, tz=UTC).astimezone()
+    is_today = then.date() == datetime.now(tz=UTC).astimezone().date()
+    return then.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")

@@ -20,7 +20,7 @@ ROOT_NAMESPACE = "masche-system"
 @click.option("--service-account", default="", help="As whom it calls; the Gateway's name without.")
 @click.option("--zone", default="", help="The zone in which it runs.")
 @click.option("--address", type=Address(), help="Where other machines reach this one.")
-@click.option("--envoy", default="", help="An Envoy binary of one's own.")
+@click.option("--envoy", type=click.Path(), default="", help="An Envoy binary of one's own.")
 @click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
 @data_option
 @click.pass_context

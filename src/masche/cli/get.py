@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from masche.cli.naming import kinds_like
 from masche.cli.options import Label, data_option, namespace_option, output_option
 from masche.cli.output import Form, emit, styled, table, to_yaml
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("kind")
+@click.argument("kind", shell_complete=kinds_like)
 @click.argument("name", required=False)
 @namespace_option
 @click.option("-A", "--all-namespaces", is_flag=True, help="In all namespaces.")
@@ -35,7 +36,7 @@ def get(
 ) -> None:
     """List resources of a KIND, or show the one called NAME.
 
-    KIND is written in any case, singular, plural or short (svc, wl, route, authz, pa, tp, gw, ns, mc).
+    KIND is written in any case, singular, plural or short (svc, wl, route, authz, pa, tp, rl, gw, ns, mc).
     """
     from masche.api.client import Client
     from masche.cli.naming import CLUSTER_SCOPED, kind_of, refs_of

@@ -5,6 +5,7 @@ import sys
 import click
 
 from masche.cli.lazy import Lazy, LazyGroup
+from masche.version import VERSION
 
 COMMANDS = {
     "demo": Lazy("masche.cli.demo:demo", "The whole story on one machine.", "masche.cli.demo"),
@@ -33,6 +34,7 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="masche", message="%(prog)s %(version)s")
 def cli() -> None:
     """A service mesh: discovery, balancing, mutual TLS, policy, and a live picture of all of it."""
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import click
+from click.shell_completion import CompletionItem
+
 from masche.cli.exits import Exit
 from masche.cli.failures import Failed
 from masche.model.refs import Kind, Ref
@@ -21,6 +24,7 @@ SHORT = {
     "pa": Kind.PEER_AUTHENTICATION,
     "tp": Kind.TRAFFIC_POLICY,
     "rl": Kind.RATE_LIMIT_POLICY,
+    "fp": Kind.FAULT_POLICY,
     "mc": Kind.MESH_CONFIG,
 }
 
@@ -42,6 +46,13 @@ def kind_of(word: str) -> Kind:
         known = ", ".join(sorted(kind.lower() for kind in Kind))
         raise Failed(f"there is no kind {word!r}", fix=f"one of {known}", code=Exit.USAGE)
     return kind
+
+
+def kinds_like(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For shells: the kinds whose names begin so, and the short words for them."""
+    known = {kind.lower(): "" for kind in Kind} | {short: str(kind) for short, kind in SHORT.items()}
+    begun = incomplete.lower()
+    return [CompletionItem(word, help=said or None) for word, said in sorted(known.items()) if word.startswith(begun)]
 
 
 def ref_of(kind: Kind, name: str, *, namespace: str) -> Ref:

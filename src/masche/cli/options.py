@@ -104,6 +104,7 @@ def files_option(*, is_required: bool) -> Callable[[Command], Command]:
         "files",
         multiple=True,
         required=is_required,
+        type=click.Path(),
         metavar="FILE|DIR|-",
         help="A YAML file, a folder of them, or - for standard input. May be repeated.",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from masche.cli.captured import Asked, capture_options
 from masche.cli.options import Address, Duration, Label, data_option, namespace_option
@@ -34,6 +35,10 @@ class PortSpec(click.ParamType["Port"]):
         return Port(port=int(number), name=name, protocol=protocol)
 
 
+def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--service", help="The service it belongs to; the command's name without.")
 @namespace_option
@@ -50,10 +55,12 @@ class PortSpec(click.ParamType["Port"]):
 @click.option("--grace", type=Duration(), default="10s", show_default=True, help="Between SIGTERM and SIGKILL.")
 @click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
 @click.option("--strict", is_flag=True, help="Refuse a command that listens beyond loopback.")
-@click.option("--envoy", default="", help="An Envoy binary of one's own.")
+@click.option("--envoy", type=click.Path(), default="", help="An Envoy binary of one's own.")
 @capture_options
 @data_option
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.argument(
+    "command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...", shell_complete=_files
+)
 @click.pass_context
 def run(
     ctx: click.Context,

@@ -67,6 +67,7 @@ def serve(
     It takes mutual TLS itself, knows its callers (masche.library.peer) and heeds the policies of the mesh. It gets
     calls once it is well, and at SIGTERM its callers are told, open requests end, and its exit code is 0.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # each connection that ends is a line in this terminal otherwise
     from masche.library import resident
     from masche.library.inbound.wsgi import as_asgi
     from masche.library.inbound.wsgi import is_wsgi as looks_like_wsgi

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from masche.control.process import Started
 
 PORT = click.IntRange(0, 65535)
+SHORTEST_LEASE, LONGEST_LEASE = 2.0, 3600.0
+"""Seconds. Agents are heard of once a second; who is silent for an hour is not there."""
 
 
 @click.command()
@@ -31,7 +33,7 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--static",
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
-    help="A folder of YAML that is watched and always carried out.",
+    help="A folder of YAML that is watched and carried out; nothing else can be applied then.",
 )
 @click.option("--leaf-ttl", type=Duration(), default="24h", show_default=True, help="Life of a workload's certificate.")
 @click.option("--lease", type=Duration(), default="15s", show_default=True, help="How long a silent agent is believed.")
@@ -59,6 +61,8 @@ def up(
 
     if not MIN_LIFETIME <= leaf_ttl <= MAX_LIFETIME:
         raise click.BadParameter("a certificate lives 20s at least and 366d at most", param_hint="--leaf-ttl")
+    if not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
+        raise click.BadParameter("a lease is 2s at least and 1h at most", param_hint="--lease")
     options = UpOptions(
         data=data,
         listen=listen,

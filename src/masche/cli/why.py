@@ -66,7 +66,8 @@ def drawn(explanation: "Explanation") -> Any:
         _add(tree, step)
     if explanation.deciding_rule:
         tree.add(styled(f"decided by {explanation.deciding_rule}", "bold"))
-    tree.add(styled(explanation.summary))
+    if not explanation.steps or explanation.summary not in explanation.steps[-1].text:
+        tree.add(styled(explanation.summary))
     return tree
 
 
