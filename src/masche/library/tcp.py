@@ -5,19 +5,31 @@
     reader, writer = await tcp.open("db", 5432)  # asyncio's streams
     connection = tcp.connect("db", 5432)  # what is used like a socket
 
+    async with await tcp.start_server(handle, 5432) as server:  # as asyncio.start_server
+        await server.serve_forever()
+
 Mutual TLS with the identity that is expected there, balanced and limited like requests. Of what is carried nothing is
 read. Invariant: only services of the mesh are connected to, and never in plaintext unless the mesh itself says so.
 """
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 
+from masche.library import resident as residents
 from masche.library.core import streams_async, streams_sync
 from masche.library.core.facade import Facade
 from masche.library.core.streams import NotConnectedError
 from masche.library.core.streams_sync import Stream
-from masche.library.resident import facade as resident
+from masche.library.inbound.health import turning
+from masche.library.inbound.listen import bound
+from masche.library.inbound.stream_server import Handler, StreamServer
+from masche.library.inbound.streams import StreamDoor
+from masche.library.life.options import port as read_port
+from masche.library.life.residence import Resident
+from masche.model.port import Port
 
-__all__ = ["NotConnectedError", "Stream", "connect", "open"]
+__all__ = ["Handler", "NotConnectedError", "Stream", "StreamServer", "connect", "open", "start_server"]
 
 LIMIT = 2**16
 """Bytes that a StreamReader reads ahead, as asyncio has it."""
@@ -39,9 +51,38 @@ async def open(  # noqa: A001 # as asyncio has open_connection; it is written tc
     Raises NotConnectedError (an OSError) when the mesh has nobody to connect to or does not know the service, OSError
     when no instance could be connected to, TimeoutError, and NotReadyError when nothing is known of the mesh yet.
     """
-    return await streams_async.opened(facade or resident(), host, port, timeout=timeout, limit=limit)
+    return await streams_async.opened(facade or residents.facade(), host, port, timeout=timeout, limit=limit)
 
 
 def connect(host: str, port: int, *, timeout: float | None = None, facade: Facade | None = None) -> Stream:
     """Connect as ``open`` does, in a thread; ``timeout`` holds for reading and writing as well, as for a socket."""
-    return streams_sync.opened(facade or resident(), host, port, timeout=timeout)
+    return streams_sync.opened(facade or residents.facade(), host, port, timeout=timeout)
+
+
+async def start_server(
+    handler: Handler,
+    port: int | str | Port,
+    *,
+    host: str = "0.0.0.0",  # noqa: S104 - mutual TLS guards the port wherever it is reached
+    limit: int = LIMIT,
+    resident: Resident | None = None,
+) -> StreamServer:
+    """Serve TCP in the mesh: ``handler(reader, writer)`` is called for each connection, as by asyncio.start_server.
+
+    Mutual TLS or plaintext as PeerAuthentication says just then, and whom AuthorizationPolicies let in;
+    ``peer.current()`` in the handler is who calls. The port is ``5432``, or ``db:5432`` by its name; it gets traffic
+    once it can take it. ``async with`` the server, or ``close`` it, to leave in order. Raises OSError when the port is
+    not to be had.
+    """
+    at = read_port(port)
+    at = at if at.protocol else replace(at, protocol="tcp")
+    listening = bound(host, at.port)
+    who = resident or residents.resident()
+    identity = who.facade.identity
+    door = StreamDoor(at.port, workload=lambda: who.workload, reception=who.reception, counter=who.counter)
+    leave = partial(asyncio.to_thread, who.drain)
+    server = StreamServer(handler, [listening], door, identity, leave=leave, limit=limit)
+    server.start()
+    loop = asyncio.get_running_loop()
+    who.serve(at, probe=turning(port=at.port, reception=who.reception, identity=identity, loop=loop))
+    return server

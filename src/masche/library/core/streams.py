@@ -56,7 +56,8 @@ def blame(error: Exception) -> Blame:
 class Streams:
     """Counts one connection: a Recorder that tells another of a stream instead of a request.
 
-    How long a connection takes to be made says nothing of how long a service takes, so attempts are not told.
+    How long a connection takes to be made says nothing of how long a service takes, so attempts are not told. ``sent``
+    says how many bytes it carried away.
     """
 
     __slots__ = ("_recorder", "sent")

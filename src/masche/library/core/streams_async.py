@@ -5,10 +5,9 @@ Invariant: a connection that nobody got is closed, and one that somebody got is 
 
 import asyncio
 import ssl
-from collections.abc import Iterable
-from typing import cast
 
 from masche.library.core.async_driver import AsyncDriver
+from masche.library.core.counting_writer import counting_writer
 from masche.library.core.exchange import Answer, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
 from masche.library.core.ports import BYTES
@@ -56,21 +55,6 @@ class _Protocol(asyncio.StreamReaderProtocol):
         """Tell the end, if there is one and somebody to be told."""
         if self.ending is not None and self._is_lost:
             self.ending.over(received=self._received, is_broken=isinstance(self._is_lost, Exception))
-
-
-class _Writer(asyncio.StreamWriter):
-    """Counts what is written."""
-
-    streams: Streams
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """As StreamWriter has it."""
-        self.streams.sent += len(data)
-        super().write(data)
-
-    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """As StreamWriter has it."""
-        self.write(b"".join(data))
 
 
 _Raw = tuple[asyncio.Transport, _Protocol]
@@ -121,10 +105,9 @@ class _Exchange:
         """Hand it over."""
         transport, protocol = raw
         protocol.ending = ending
-        writer = _Writer(transport, protocol, protocol.reader, asyncio.get_running_loop())
-        writer.streams = self._streams
+        writer = counting_writer(transport, protocol, protocol.reader, self._streams)
         protocol.tell()
-        return protocol.reader, cast("asyncio.StreamWriter", writer)
+        return protocol.reader, writer
 
     def answered(self, answer: Answer) -> Pair:
         """The mesh itself refuses."""

@@ -53,6 +53,15 @@ def asking(
     return ask
 
 
+def turning(*, port: int, reception: Reception, identity: Identity, loop: asyncio.AbstractEventLoop) -> Probe:
+    """Return the question of a server that has no path to be asked by: whether its loop turns."""
+    return asking(_nothing, "", port=port, reception=reception, identity=identity, loop=loop)
+
+
+async def _nothing(_scope: Scope, _receive: object, _send: object) -> None:
+    """An application that is never asked."""
+
+
 async def _answered(app: App, path: str, port: int, state: Mapping[str, Any]) -> int:
     """Return the status of one GET; 200 without a path."""
     if not path:
