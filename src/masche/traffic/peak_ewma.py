@@ -96,15 +96,19 @@ class PeakEwma:
         if not size or self.settled < 2 * size:
             return
         gauges = self._gauges.values()
-        self.bound = 2 * sorted(gauge.record for gauge in gauges)[(size - 1) // 2] + RECORD_ROOM
-        known = sorted(gauge.latency for gauge in gauges if gauge.latency > 0 and gauge.record <= self.bound)
+        self.bound = bound = 2 * sorted([gauge.record for gauge in gauges])[(size - 1) // 2] + RECORD_ROOM
+        known = sorted([gauge.latency for gauge in gauges if gauge.latency > 0 and gauge.record <= bound])
         if known:
             count = len(known)
             self.reference = known[max(count // 4, 1 if count > 2 else 0)]
             self.limit = self.reference * self.tolerance
             self.ceiling = max(known[count * 3 // 4], self.reference)
+        limit = self.limit
         for gauge in gauges:
-            gauge.judge(now=now)
+            if gauge.is_avoided or gauge.latency > limit or gauge.faults >= BLEMISH:
+                gauge.judge(now=now)
+            else:  # which is what ``judge`` says of nearly all
+                gauge.is_plain = gauge.latency > 0 and gauge.record <= bound
 
 
 class PeakGauge:

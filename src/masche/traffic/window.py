@@ -89,8 +89,10 @@ class Sketch:
         """Count one duration."""
         if self._since is None or now - self._since >= self._half:
             self.slide(now=now)
-        index = bucket(seconds)
-        self._new[index] = self._new.get(index, 0) + 1
+        fraction, exponent = frexp(seconds if seconds > _SMALLEST else _SMALLEST)
+        index = exponent * _STEPS + int((fraction - 0.5) * 2 * _STEPS)  # ``bucket``, without a call of it
+        new = self._new
+        new[index] = new.get(index, 0) + 1
         self.count += 1
 
     def slide(self, *, now: float) -> None:

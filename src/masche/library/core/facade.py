@@ -9,6 +9,7 @@ from time import monotonic
 
 from masche.library.core.channel import Channels
 from masche.library.core.ports import Identity, Knowledge, Known, Now, Recorder
+from masche.library.core.tracing import Traces
 from masche.traffic.chance import Chance
 
 
@@ -31,7 +32,7 @@ class CallOptions:
 class Facade:
     """What a transport is given; ``masche.library.resident.facade()`` makes the one of this process."""
 
-    __slots__ = ("channels", "identity", "knowledge", "now", "options", "recorder", "rng")
+    __slots__ = ("channels", "identity", "knowledge", "now", "options", "recorder", "rng", "traces")
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Facade:
         self.options = options or CallOptions()
         self.now = now
         self.rng: Chance = rng or Random()  # noqa: S311 - it spreads load, and keeps no secret
+        self.traces = Traces(self.rng, self.options.trace_sampling)
         self.channels = Channels(caller=self.options.caller)
 
     def prepare(self, known: Known) -> None:

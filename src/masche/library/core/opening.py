@@ -38,7 +38,7 @@ class Opened:
 def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
     """Decide what becomes of a call. An answer that is given at once is counted already."""
     request = asked.request
-    trace = tracing.onward(rng=facade.rng, sampling=facade.options.trace_sampling)
+    trace = facade.traces.onward()
     routes = facade.channels.routes(known, now=facade.now)
     # The usual request on the usual route needs no more than to be looked up.
     names = plain(request) if request.scheme == "http" else None
