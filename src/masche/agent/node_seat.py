@@ -39,7 +39,7 @@ SAID_AFTER = 1.5
 """Seconds after which a start says what it still waits for."""
 
 ASK_AGAIN_SECONDS = 0.5
-"""How often it is looked whether what an Envoy refused can be had now."""
+"""How soon it is looked whether what Envoy refused can be had now; twice as late after each time in vain."""
 
 DROPPED_WITHIN = 3.0
 """Seconds that an end waits for Envoy to listen there no more; then the host stays, for whoever tidies up."""
@@ -70,7 +70,7 @@ class NodeSeat:
         )
         self._captured = Captured(host.hosts, host.dns, host.ports, name, claim, where=self._where)
         self._services: tuple[ScopeService, ...] = ()
-        self._is_refused, self._ask_again_at = False, 0.0
+        self._is_refused, self._ask_again_at, self._ask_again_after = False, 0.0, ASK_AGAIN_SECONDS
         self._registration = Registration(
             node.desk(name), self.identity, node.proxy, on_scope=self._on_scope, tell=tell
         )
@@ -179,16 +179,20 @@ class NodeSeat:
             said.cancel()
 
     async def _ask_again(self) -> None:
-        """Envoy does not try again what it refused: it is told once more when nobody has the ports that it lacks."""
+        """Envoy does not try again what it refused: it is told once more when nobody has the ports that it lacks.
+
+        If it refuses that for another reason, all who sit here would pay for asking often.
+        """
         now = asyncio.get_running_loop().time()
         self._is_refused |= bool(self.status().rejections)
         if not self._is_refused or now < self._ask_again_at:
             return
         place, there = self._captured.place, await self._node.listeners()
         ways = {f"capture/{self.name}": place.outbound_port, f"capture-inbound/{self.name}": place.inbound_port}
-        self._ask_again_at = now + ASK_AGAIN_SECONDS
+        self._ask_again_at = now + self._ask_again_after
         if not {port for name, port in ways.items() if name not in there} & await self._captured.taken():
             self._is_refused = False
+            self._ask_again_after *= 2
             self._node.turn()
 
     def _say_waiting(self) -> None:
