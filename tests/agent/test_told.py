@@ -8,17 +8,18 @@ from masche.agent import environment
 from masche.agent.last_good import LastGood
 from masche.agent.listen import Listen, ListenError, parse_listen
 from masche.agent.local import Claim, ClaimPort
-from masche.agent.occupancy import ClaimError, seat_of, workload_names
+from masche.agent.occupancy import ClaimError, Record, seat_of, workload_names, write_record
 from masche.agent.offline import Offline
+from masche.agent.returning import wanted
 from masche.agent.sds import Sds, Shelf
 from masche.link.messages import ScopeService
 from masche.link.workloads import port_names, protocol_of
-from masche.model.refs import PortRef
+from masche.model.refs import Name, PortRef
 from masche.model.vantage import Placement
 from masche.model.view import Protocol
 from masche.wire import framing
 from masche.wire.discovery import DeltaRequest, decode_delta_response, encode_delta_response
-from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, SECRET
+from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 
 
 def _acknowledged(folder: Path, kind: str, *names: str, content: bytes = b"x") -> LastGood:
@@ -61,6 +62,48 @@ def test_what_was_removed_is_forgotten_and_what_changed_is_replaced(tmp_path: Pa
     assert [(one.name, one.version) for one in kept.every(CLUSTER)] == [("a", fresh.version)]
 
 
+def test_what_was_removed_of_a_shared_envoy_is_remembered_until_nobody_wants_it(tmp_path: Path) -> None:
+    kept = LastGood(tmp_path / "k", keeps_removed=True)
+    frames = [framing.blob(CLUSTER, name, b"x").frame for name in ("a", "b", "c")]
+    kept.keep(decode_delta_response(encode_delta_response(CLUSTER, "1", frames)))
+    kept.keep(decode_delta_response(encode_delta_response(CLUSTER, "2", [], ["a"])))
+    kept.let_go(CLUSTER, ["b"])
+    assert [one.name for one in kept.every(CLUSTER)] == ["a", "b", "c"]
+    assert [one.name for one in kept.named(CLUSTER, ["b"])] == ["b"]
+    kept.prune(lambda kind, name: (kind, name) == (CLUSTER, "b"))
+    assert [one.name for one in kept.every(CLUSTER)] == ["b", "c"]
+    kept.keep(decode_delta_response(encode_delta_response(CLUSTER, "3", frames[:2])))
+    kept.prune(lambda _kind, _name: False)
+    assert [one.name for one in kept.every(CLUSTER)] == ["a", "b", "c"], "what is there again is not removed"
+    assert len(list((tmp_path / "k").rglob("*"))) == 1 + 3
+
+
+def _left(seats: Path, workload: str, *services: str) -> None:
+    """The seat of a workload of the node that has left."""
+    namespace, name = workload.split("/")
+    folder = seats / f"{namespace}~{name}"
+    folder.mkdir(parents=True)
+    claim = Claim(service="web", namespace=namespace, service_account="web", placement=Placement.NODE)
+    seat = seat_of(Name(namespace, name), claim, bind="127.0.0.1", mesh_ports={})
+    write_record(folder, Record(claim=claim, seat=seat, services=tuple(map(_service, services))))
+
+
+def test_those_who_may_come_back_want_what_is_theirs_and_what_they_called(tmp_path: Path) -> None:
+    _left(tmp_path, "shop/web-1", "orders")
+    wants = wanted(tmp_path.iterdir())
+    own = ("capture/shop/web-1", "capture-inbound/shop/web-1", "inbound/shop/web-1/80", "local/shop/web-1/15006")
+    assert all(wants(LISTENER, name) for name in own)
+    assert not any(wants(LISTENER, name.replace("web-1", "gone-1")) for name in own)
+    assert wants(CLUSTER, "inbound/shop/web-1/80/h2")
+    assert wants(CLUSTER, "outbound/shop/orders/80")
+    assert wants(ENDPOINTS, "outbound/shop/orders/80")
+    assert not wants(CLUSTER, "outbound/shop/orders/8080")
+    assert not wants(ENDPOINTS, "outbound/shop/stock/80")
+    assert wants(ROUTES, "capture/shop/all")
+    assert not wants(ROUTES, "capture/bank/all")
+    assert wants(CLUSTER, "passthrough/captured"), "what is nobody's is everybody's"
+
+
 def test_a_damaged_file_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     kept = _acknowledged(tmp_path / "k", CLUSTER, "a", "b")
     files = sorted((tmp_path / "k").rglob("*"))[1:]
@@ -91,6 +134,41 @@ def test_a_secret_that_envoy_holds_is_not_sent_again_after_a_reconnect() -> None
     sds = Sds(shelf)
     sds.read(DeltaRequest(type_url=SECRET, subscribe=("default",), initial_versions={"default": blob.version}))
     assert sds.answer() is None
+
+
+def _told(raw: bytes | None) -> tuple[list[str], list[str]]:
+    found = decode_delta_response(raw) if raw else None
+    return ([one.name for one in found.resources], [*found.removed]) if found else ([], [])
+
+
+def test_the_secret_of_who_left_is_removed_where_it_is_held_and_given_again_to_who_comes_back() -> None:
+    shelf = Shelf()
+    one, other = Sds(shelf), Sds(shelf)
+    one.read(DeltaRequest(type_url=SECRET, subscribe=("workload/shop/web-1",)))
+    other.read(DeltaRequest(type_url=SECRET, subscribe=("workload/shop/other-1",)))
+    shelf.put(framing.blob(SECRET, "workload/shop/web-1", b"1"), framing.blob(SECRET, "workload/shop/other-1", b"1"))
+    assert (_told(one.answer()), _told(other.answer())) == (
+        (["workload/shop/web-1"], []),
+        (["workload/shop/other-1"], []),
+    )
+    shelf.remove("workload/shop/web-1")
+    assert _told(one.answer()) == ([], ["workload/shop/web-1"])
+    assert one.answer() is None, "it is said once"
+    assert other.answer() is None
+    assert shelf.known == {"workload/shop/other-1"}
+    shelf.put(framing.blob(SECRET, "workload/shop/web-1", b"1"))
+    assert _told(one.answer()) == (["workload/shop/web-1"], [])
+
+
+def test_a_secret_that_envoy_had_of_an_earlier_agent_is_removed_too() -> None:
+    shelf = Shelf()
+    sds = Sds(shelf)
+    name = "workload/shop/web-1"
+    sds.read(DeltaRequest(type_url=SECRET, subscribe=(name,), initial_versions={name: "1"}))
+    assert shelf.known == {name}
+    assert sds.answer() is None, "nobody said that it has left"
+    shelf.remove(name)
+    assert _told(sds.answer()) == ([], [name])
 
 
 def test_a_shelf_shows_names_and_no_secrets() -> None:

@@ -289,3 +289,31 @@ def test_calls_within_a_machine_are_encrypted_where_that_is_asked_for(start_mesh
     assert sum(orders.admin.stats(r"listener\..*\.ssl\.handshake$").values()) >= sum(before.values()) > 0
     seen = caller.call("orders").seen_header("x-forwarded-client-cert")
     assert [_without_hash(each) for each in seen] == [f"By={identity('orders')};URI={identity('caller')}"]
+
+
+def test_envoy_forgets_the_secret_of_who_left_and_learns_that_of_who_comes_back(start_mesh: StartMesh) -> None:
+    mesh = start_mesh()
+    mesh.apply(
+        service("orders")
+        + "apiVersion: masche.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {sameMachine: tls}\n"
+    )
+    orders, caller = mesh.run("orders", options=ON_THE_NODE), mesh.run("caller", options=ON_THE_NODE)
+    mesh.await_ready(orders, caller)
+    until(lambda: caller.reaches("orders"), "orders answers")
+    assert _secrets(orders) == {"caller", "orders"}
+    caller.terminate()
+    caller.wait()
+    until(lambda: _secrets(orders) == {"orders"}, "the caller's secret is forgotten")
+    again = mesh.run("caller", options=ON_THE_NODE)
+    mesh.await_ready(again)
+    until(lambda: again.reaches("orders"), "orders answers who came back")
+    seen = again.call("orders").seen_header("x-forwarded-client-cert")
+    assert [_without_hash(each) for each in seen] == [f"By={identity('orders')};URI={identity('caller')}"]
+    assert _secrets(orders) == {"caller", "orders"}
+
+
+def _secrets(instance: Instance) -> set[str]:
+    """Whose certificates its Envoy holds."""
+    dump = json.loads(instance.admin.ask("/config_dump"))["configs"]
+    kept = (each for part in dump for each in part.get("dynamic_active_secrets", ()))
+    return {each["name"].split("/")[2].rpartition("-")[0] for each in kept if each["name"].startswith("workload/")}

@@ -5,22 +5,25 @@ if it were not there. Invariant: nothing is kept that Envoy has not acknowledged
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from masche.agent.folders import private_folder
 from masche.wire.discovery import DeltaResponse, Framed, decode_delta_response
 from masche.wire.framing import WireError
-from masche.wire.types import LISTENER
+from masche.wire.types import LISTENER, MAKE_BEFORE_BREAK
 
 _DIGEST_BYTES = 16
+_REMOVED = ".removed"
+"""What the name of a file ends with whose resource was removed, and is remembered all the same."""
 
 
 class LastGood:
     """What one proxy acknowledged, by type and name. Nothing of it is held in memory.
 
-    ``keeps_removed``: what was removed belonged to somebody who may come back, and is remembered all the same.
+    ``keeps_removed``: what was removed belonged to somebody who may come back, and is remembered until ``prune``.
     """
 
     def __init__(self, folder: Path, *, keeps_removed: bool = False) -> None:
@@ -37,13 +40,35 @@ class LastGood:
         folder = private_folder(self._of_type(response.type_url))
         for resource in response.resources:
             _write(folder / _file_name(resource.name), resource.frame)
-        for name in () if self._keeps_removed else response.removed:
-            (folder / _file_name(name)).unlink(missing_ok=True)
+            (folder / (_file_name(resource.name) + _REMOVED)).unlink(missing_ok=True)
+        for name in response.removed:
+            self._remove(folder / _file_name(name))
+
+    def _remove(self, path: Path) -> None:
+        if self._keeps_removed:
+            with suppress(FileNotFoundError):
+                path.replace(path.with_suffix(_REMOVED))
+        else:
+            path.unlink(missing_ok=True)
+
+    def let_go(self, type_url: str, names: Iterable[str]) -> None:
+        """Take note that Envoy, which asks for these by name, does so no more."""
+        for name in names if self._keeps_removed else ():
+            self._remove(self._of_type(type_url) / _file_name(name))
+
+    def prune(self, is_wanted: Callable[[str, str], bool]) -> None:
+        """Forget what is removed, but for that of which ``is_wanted`` says so by its type and name."""
+        for type_url in MAKE_BEFORE_BREAK:
+            for path in self._of_type(type_url).glob(f"*{_REMOVED}"):
+                found = _read(path)
+                if found is None or not is_wanted(type_url, found.name):
+                    path.unlink(missing_ok=True)
 
     def named(self, type_url: str, names: Iterable[str]) -> tuple[Framed, ...]:
         """Those of ``names`` that are remembered."""
         folder = self._of_type(type_url)
-        found = (_read(folder / _file_name(name)) for name in names)
+        paths = (folder / _file_name(name) for name in names)
+        found = (_read(path) or _read(path.with_suffix(_REMOVED)) for path in paths)
         return tuple(resource for resource in found if resource)
 
     def every(self, type_url: str) -> tuple[Framed, ...]:

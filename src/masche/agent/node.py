@@ -15,6 +15,7 @@ from masche.agent.envoy import EnvoyError, Place, runs
 from masche.agent.folders import private_folder
 from masche.agent.last_good import LastGood
 from masche.agent.relay import Tenant
+from masche.agent.returning import owner
 from masche.agent.sds import Shelf
 from masche.agent.sidecar import Host
 from masche.agent.supervisor import Supervisor
@@ -24,11 +25,9 @@ from masche.link.messages import Accepted, CertificateReport, Drained, Occupant,
 from masche.link.workloads import node_proxy_id
 from masche.model.refs import Name
 from masche.model.vantage import Placement
+from masche.wire import secret
 from masche.wire.bootstrap import bootstrap
 from masche.wire.types import LISTENER
-
-_OWNED = frozenset({"capture", "capture-inbound", "inbound", "local"})
-"""With what the names of listeners begin that belong to one workload, whose name follows."""
 
 SEEN_SECONDS, ASKING_SHARE = 0.02, 5
 """How long what was seen of the listeners is good for: that, and so many times as long as it took to ask."""
@@ -160,7 +159,13 @@ class Node:
     async def listening_for(self) -> frozenset[Name]:
         """Whose hosts its Envoy listens in now."""
         names = await self.listeners() if self.supervisor.pid else ()
-        return frozenset(owner for each in names if (owner := _owner(each)))
+        return frozenset(whose for each in names if (whose := owner(each)))
+
+    def forget_secrets(self, listening: frozenset[Name]) -> None:
+        """Have Envoy forget the secrets of those who left: who neither sits here nor has a listener calls nobody."""
+        used = {secret.certificate_of(one) for one in (*self._sitting, *self._awaited, *listening)}
+        if self.supervisor.pid and (unused := {each for each in self.shelf.known if secret.is_workloads(each)} - used):
+            self.shelf.remove(*unused)
 
     async def dropped(self, listeners: set[str], *, within: float) -> None:
         """Wait until Envoy uses none of these, or is gone. Raises TimeoutError."""
@@ -228,7 +233,7 @@ class Node:
             shelf=self.shelf,
             last_good=self.last_good,
             upstream=lambda: upstream(self.proxy),
-            wants=lambda kind, name: kind != LISTENER or _owner(name) in {None, *self._sitting, *self._awaited},
+            wants=lambda kind, name: kind != LISTENER or owner(name) in {None, *self._sitting, *self._awaited},
         )
 
     def _supervisor(self) -> Supervisor:
@@ -331,13 +336,6 @@ class Desk:
         """The workload listens no more."""
         del proxy  # it stays
         self.node.ignore(self.workload)
-
-
-def _owner(listener: str) -> Name | None:
-    """Whose listener it is; None when it is nobody's own."""
-    kind, _, rest = listener.partition("/")
-    parts = rest.split("/")
-    return Name(parts[0], parts[1]) if kind in _OWNED and len(parts) > 1 else None
 
 
 async def in_silence(_proxy: object) -> None:

@@ -258,6 +258,7 @@ class _Session:
 
     def _settle(self, request: DeltaRequest) -> None:
         """Keep what Envoy acknowledges here; what it rejects stays as it was before."""
+        self._tenant.last_good.let_go(request.type_url, request.unsubscribe)
         response = self._pending.pop(request.nonce, None)
         if response is None:
             return

@@ -1,10 +1,11 @@
 """Secrets for one Envoy stream: what it asked for, what it holds, what to send it now.
 
-Invariant: a secret that is not there is withheld, never answered as removed, because a listener whose secret was
-removed opens and resets every connection, while one that waits stays closed.
+Invariant: a secret that is not there is withheld, and not answered as removed, because a listener whose secret was
+removed opens and resets every connection, while one that waits stays closed. Removed is what no listener uses any more:
+the secret of a workload that has left.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from types import MappingProxyType
 
 from masche.model.blob import Blob
@@ -17,6 +18,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self._blobs: dict[str, Blob] = {}
+        self._gone = set[str]()
+        self._asked = set[str]()
         self._watchers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -30,12 +33,34 @@ class Shelf:
     def put(self, *blobs: Blob) -> None:
         """Add or replace secrets, all at once."""
         self._blobs.update((blob.name, blob) for blob in blobs)
+        self._gone.difference_update(blob.name for blob in blobs)
         self._tell()
 
     def withdraw(self, *names: str) -> None:
         """Stop giving secrets out; who holds them keeps them."""
         for name in names:
             self._blobs.pop(name, None)
+        self._tell()
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of what is there or was asked for, and is not gone."""
+        return frozenset(self._blobs.keys() | self._asked) - self._gone
+
+    def asked(self, *names: str) -> None:
+        """Take note of what an Envoy asks for, or has from an agent before us."""
+        self._asked.update(names)
+
+    @property
+    def gone(self) -> Set[str]:
+        """What nobody uses any more."""
+        return self._gone
+
+    def remove(self, *names: str) -> None:
+        """Have these forgotten by who holds them: nobody uses them any more. One may be put there again."""
+        for name in names:
+            self._blobs.pop(name, None)
+        self._gone.update(names)
         self._tell()
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
@@ -63,6 +88,7 @@ class Sds:
         if not self._nonce:
             self._held.update(request.initial_versions)
         self._wanted.update(request.subscribe)
+        self._shelf.asked(*request.subscribe)
         for name in request.subscribe:
             if name not in request.initial_versions:
                 self._held.pop(name, None)  # who subscribes anew must be answered, even with what it was given before
@@ -78,8 +104,11 @@ class Sds:
         due = [
             blobs[name] for name in sorted(self._wanted & blobs.keys()) if self._held.get(name) != blobs[name].version
         ]
-        if not due:
+        removed = sorted(self._shelf.gone & self._held.keys())
+        if not (due or removed):
             return None
+        for name in removed:
+            del self._held[name]
         self._held.update((blob.name, blob.version) for blob in due)
         self._nonce += 1
-        return encode_delta_response(SECRET, f"secret-{self._nonce}", [blob.frame for blob in due])
+        return encode_delta_response(SECRET, f"secret-{self._nonce}", [blob.frame for blob in due], removed)

@@ -38,6 +38,7 @@ from masche.agent.occupancy import ClaimError, workload_names
 from masche.agent.processes import ProcessId
 from masche.agent.program import Program
 from masche.agent.registration import Tell
+from masche.agent.returning import wanted
 from masche.agent.seats import NoPortError
 from masche.agent.sidecar import Host, Sidecar
 from masche.agent.sight import Proxy
@@ -208,6 +209,7 @@ class Server:
                 if leftovers.is_forgotten(folder, now=time.time()):
                     shutil.rmtree(folder, ignore_errors=True)
                     self.host.ports.release(folder.name.replace("~", "/", 1))
+            self.node.last_good.prune(wanted(self.host.folders.seats.iterdir()))
             await asyncio.sleep(TENDING_SECONDS)
 
     def _end_orphans(self, *, waited: float) -> bool:
@@ -240,8 +242,10 @@ class Server:
             held = {*self.seated, *map(_workload, folders)}
             for workload in self.node.awaited - held:
                 self.node.unseat(workload)
+            listening = await self.node.listening_for()
+            self.node.forget_secrets(listening)
             try:
-                await self.host.hosts.sweep({*held, *await self.node.listening_for(), *self.seated})
+                await self.host.hosts.sweep({*held, *listening, *self.seated})
             except CaptureError as error:
                 self.host.journal(f"what was left of hosts cannot be removed: {error}")
 

@@ -16,7 +16,15 @@ CERTIFICATE = "default"
 
 def certificate_of(workload: Name) -> str:
     """Return the name of that secret on a proxy that serves several workloads."""
-    return f"workload/{workload}"
+    return f"{_OF_WORKLOADS}{workload}"
+
+
+def is_workloads(name: str) -> bool:
+    """Return whether it is the name of such a one."""
+    return name.startswith(_OF_WORKLOADS)
+
+
+_OF_WORKLOADS = "workload/"
 
 
 ROOTS = "ROOTCA"
