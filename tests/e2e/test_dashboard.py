@@ -141,3 +141,40 @@ def test_a_mesh_without_zones_has_no_panel_of_zones(api: RunningApi, page: Page,
     page.goto(api.client.login_link())
     expect(page.locator(".link.live")).to_be_visible()
     expect(page.locator(".zones")).to_have_count(0)
+
+
+def test_the_picture_is_walked_by_keyboard_and_escape_leads_back(api: RunningApi, page: Page, plane: FakePlane):
+    plane.traffic = t.Edges(at=NOW, window=5.0, edges=(edge(),))
+    page.goto(api.client.login_link())
+    called = page.get_by_role("button", name="shop/web calls shop/orders")
+    called.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("aside h2").first).to_have_text("shop/web → shop/orders:80")
+    page.keyboard.press("Escape")
+    expect(page.locator("aside h2").first).to_have_text("Whole mesh")
+
+
+def test_an_edge_whose_calls_are_denied_does_not_look_well(api: RunningApi, page: Page, plane: FakePlane):
+    plane.traffic = t.Edges(at=NOW, window=5.0, edges=(msgspec.structs.replace(edge(), denied_per_second=12.5),))
+    page.goto(api.client.login_link())
+    expect(page.locator(".edge.warn")).to_contain_text("13/s · all denied")
+
+
+def test_services_that_nobody_calls_stand_beneath_those_that_are_called(api: RunningApi, page: Page, plane: FakePlane):
+    alone = tuple(node(f"alone-{each}") for each in range(12))
+    assert plane.picture
+    plane.picture = msgspec.structs.replace(plane.picture, nodes=(*alone, node("orders"), node("web")))
+    plane.traffic = t.Edges(at=NOW, window=5.0, edges=(edge(),))
+    page.goto(api.client.login_link())
+    expect(page.locator(".node")).to_have_count(14)
+    expect(page.locator(".edge")).to_have_count(1)
+    boxes = {
+        name: page.locator(".node", has=page.locator(f'text="{name}"')).bounding_box()
+        for name in ("orders", "alone-0", "alone-1")
+    }
+    first, second, called = boxes["alone-0"], boxes["alone-1"], boxes["orders"]
+    assert first
+    assert second
+    assert called
+    assert first["y"] > called["y"] + called["height"]
+    assert second["y"] == first["y"]

@@ -3,7 +3,7 @@ import { layout, graphlib } from '@dagrejs/dagre';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { edgeId, edges, graph, selected, standings } from './live';
 import type { Edge, Node, NodeWorkload } from './messages';
-import { millis, perSecond, share, standingTone, stateTone, tone, type Tone } from './words';
+import { edgeTone, millis, outcome, perSecond, standingTone, stateTone, type Tone } from './words';
 
 const WIDTH = 158;
 const HEIGHT = 66;
@@ -11,26 +11,58 @@ const PLATE = 106;
 const DOTS_SHOWN = 9;
 const LARGEST = 1.25;
 const READABLE = 0.8;
+const SMALLEST = 0.5;
+const GAP = 30;
 
 type Direction = 'LR' | 'TB';
 
 interface Placed { node: Node; x: number; y: number }
 interface Drawn { key: string; points: { x: number; y: number }[]; label: { x: number; y: number } }
+interface Room { width: number; height: number }
 interface Layout { width: number; height: number; nodes: Placed[]; lines: Map<string, Drawn> }
 
 // From left to right while that can be read in the room there is; else in whichever direction the text is larger.
-function fitting(nodes: Node[], from: Edge[], room: { width: number; height: number }): Layout {
-  const across = arrange(nodes, from, 'LR');
+function fitting(nodes: Node[], from: Edge[], room: Room): Layout {
+  const met = new Set(from.flatMap((edge) => [edge.source, edge.destination]));
+  const joined = nodes.filter((node) => met.has(node.id)), alone = nodes.filter((node) => !met.has(node.id));
+  const made = (direction: Direction) => beneath(arrange(joined, from, direction), alone, room);
+  const across = made('LR');
   if (scale(across, room) >= READABLE) return across;
-  const down = arrange(nodes, from, 'TB');
+  const down = made('TB');
   return scale(down, room) > scale(across, room) ? down : across;
 }
 
-function scale(made: Layout, room: { width: number; height: number }): number {
-  return Math.min(room.width / made.width, room.height / made.height, LARGEST);
+// What is smaller than that nobody reads: it is scrolled instead.
+function scale(made: Layout, room: Room): number {
+  return Math.max(SMALLEST, Math.min(room.width / made.width, room.height / made.height, LARGEST));
+}
+
+// Whoever neither calls nor is called stands in rows under the picture, and makes it no smaller than it must.
+function beneath(made: Layout, alone: Node[], room: Room): Layout {
+  if (!alone.length) return made;
+  const fit = Math.floor((Math.max(made.width, room.width) - GAP) / (WIDTH + GAP));
+  const columns = Math.max(1, Math.min(alone.length, fit));
+  const left = Math.max(8, (made.width - columns * (WIDTH + GAP) + GAP) / 2);
+  const nodes = alone.map((node, index) => ({
+    node,
+    x: left + WIDTH / 2 + (index % columns) * (WIDTH + GAP),
+    y: made.height + GAP / 2 + HEIGHT / 2 + Math.floor(index / columns) * (HEIGHT + GAP / 2),
+  }));
+  const last = nodes[nodes.length - 1]!;
+  const width = Math.max(made.width, left + columns * (WIDTH + GAP) - GAP + 8);
+  const shift = (width - made.width) / 2;
+  const centred = moved(made, shift);
+  return { ...centred, width, height: last.y + HEIGHT / 2 + 12, nodes: [...centred.nodes, ...nodes] };
+}
+
+function moved(made: Layout, by: number): Layout {
+  const to = (point: { x: number; y: number }) => ({ x: point.x + by, y: point.y });
+  const lines = [...made.lines].map(([key, line]) => [key, { key, points: line.points.map(to), label: to(line.label) }] as const);
+  return { ...made, nodes: made.nodes.map((placed) => ({ ...placed, x: placed.x + by })), lines: new Map(lines) };
 }
 
 function arrange(nodes: Node[], from: Edge[], rankdir: Direction): Layout {
+  if (!nodes.length) return { width: 0, height: 0, nodes: [], lines: new Map() };
   const g = new graphlib.Graph({ multigraph: true });
   g.setGraph({ rankdir, nodesep: 30, ranksep: 62, edgesep: 20, marginx: 8, marginy: 12 });
   g.setDefaultEdgeLabel(() => ({}));
@@ -85,7 +117,7 @@ export function Picture() {
   const drawnAt = scale(arranged, room);
   return (
     <div class="room" ref={place}>
-    <svg class="picture" viewBox={`0 0 ${arranged.width} ${arranged.height}`} width={arranged.width * drawnAt} height={arranged.height * drawnAt} role="img" aria-label="live service graph">
+    <svg class="picture" viewBox={`0 0 ${arranged.width} ${arranged.height}`} width={arranged.width * drawnAt} height={arranged.height * drawnAt} role="group" aria-label="live service graph">
       <defs>
         {(['good', 'warn', 'bad', 'idle'] as const).map((t) => (
           <marker id={`arrow-${t}`} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto">
@@ -100,15 +132,26 @@ export function Picture() {
   );
 }
 
+// By mouse and by keyboard.
+function opening(what: string, open: () => void) {
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key !== 'Enter' && event.key !== ' ') return;
+    event.preventDefault();
+    open();
+  };
+  return { role: 'button' as const, tabindex: 0, 'aria-label': what, onClick: open, onKeyDown };
+}
+
 function Line({ edge, drawn }: { edge: Edge; drawn: Drawn | undefined }) {
   if (!drawn) return null;
-  const colour = tone(edge.rate);
+  const colour = edgeTone(edge);
   const id = edgeId(edge);
   const chosen = selected.value?.kind === 'edge' && selected.value.id === id;
   const width = 1.2 + Math.min(5, Math.log10(1 + edge.rate.requestsPerSecond) * 1.8);
   const speed = edge.rate.requestsPerSecond > 0 ? Math.max(0.35, 3 / Math.sqrt(1 + edge.rate.requestsPerSecond)) : 0;
   return (
-    <g class={`edge ${colour}${chosen ? ' chosen' : ''}`} data-source={edge.source} data-destination={edge.destination} onClick={() => { selected.value = { kind: 'edge', id }; }}>
+    <g class={`edge ${colour}${chosen ? ' chosen' : ''}`} data-source={edge.source} data-destination={edge.destination}
+      {...opening(`${edge.source} calls ${edge.destination}`, () => { selected.value = { kind: 'edge', id }; })}>
       <path class="reach" d={smooth(drawn.points)} />
       <path class="line" d={smooth(drawn.points)} style={{ strokeWidth: width }} marker-end={`url(#arrow-${colour})`} />
       {speed > 0 && <path class="flow" d={smooth(drawn.points)} style={{ animationDuration: `${speed}s`, strokeWidth: width }} />}
@@ -124,7 +167,7 @@ function Figures({ edge }: { edge: Edge }) {
   const late = millis(edge.rate.p99Ms);
   return (
     <>
-      <text class="figures" y="-3">{perSecond(edge.rate.requestsPerSecond)} · {share(edge.rate.success)}</text>
+      <text class="figures" y="-3">{perSecond(edge.rate.requestsPerSecond)} · {outcome(edge)}</text>
       {edge.way === 'local' && <text class="figures dim" y="12.5">local · {late}</text>}
       {edge.way === 'mixed' && <text class="figures dim" y="12.5">TLS, local · {late}</text>}
       {edge.way === 'tls' && (edge.isMtls
@@ -139,7 +182,7 @@ function Box({ placed: { node, x, y } }: { placed: Placed }) {
   const dots = node.workloads.slice(0, DOTS_SHOWN);
   return (
     <g class={`node ${node.kind}${chosen ? ' chosen' : ''}`} transform={`translate(${x - WIDTH / 2},${y - HEIGHT / 2})`}
-      onClick={() => { selected.value = { kind: 'node', id: node.id }; }}>
+      {...opening(`${node.kind} ${node.id}`, () => { selected.value = { kind: 'node', id: node.id }; })}>
       <title>{node.id}</title>
       <rect width={WIDTH} height={HEIGHT} rx="10" />
       <text class="name" x="14" y="24">{clip(node.name)}</text>

@@ -1,12 +1,18 @@
 // Beside the picture: what is selected, or the whole mesh.
+import { useEffect } from 'preact/hooks';
 import { Instances } from './Instances';
 import { ALL, edgeId, edges, events, graph, selected, standings } from './live';
 import type { Edge, Node, NodeWorkload } from './messages';
 import { Plots } from './Plot';
-import { ahead, clock, instanceTone, millis, perSecond, share, short, standingTone, stateTone } from './words';
+import { ahead, clock, instanceTone, millis, outcome, perSecond, share, short, standingTone, stateTone } from './words';
 
 export function Side() {
   const choice = selected.value;
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => { if (event.key === 'Escape') selected.value = null; };
+    window.addEventListener('keydown', onKey);
+    return () => { window.removeEventListener('keydown', onKey); };
+  }, []);
   const edge = choice?.kind === 'edge' ? edges.value.find((each) => edgeId(each) === choice.id) : undefined;
   const node = choice?.kind === 'node' ? graph.value?.nodes.find((each) => each.id === choice.id) : undefined;
   return (
@@ -94,7 +100,7 @@ function Callers({ title, list, name }: { title: string; list: Edge[]; name: (ed
       <h3>{title}</h3>
       <ul class="callers">{list.map((edge) => (
         <li key={edgeId(edge)}><button class="plain" onClick={() => { selected.value = { kind: 'edge', id: edgeId(edge) }; }}>{name(edge)}</button>
-          <span class="dim">{perSecond(edge.rate.requestsPerSecond)} · {share(edge.rate.success)} · p99 {millis(edge.rate.p99Ms)}</span></li>))}
+          <span class="dim">{perSecond(edge.rate.requestsPerSecond)} · {outcome(edge)} · p99 {millis(edge.rate.p99Ms)}</span></li>))}
       </ul>
     </>
   );

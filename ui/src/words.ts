@@ -1,5 +1,5 @@
 // Numbers as people read them.
-import type { EdgeEndpoint, InstanceState, Rate } from './messages';
+import type { Edge, EdgeEndpoint, InstanceState, Rate } from './messages';
 
 export function perSecond(value: number): string {
   return value >= 100 ? `${Math.round(value)}/s` : value >= 10 ? `${value.toFixed(0)}/s` : `${value.toFixed(1)}/s`;
@@ -28,6 +28,17 @@ export type Tone = 'good' | 'warn' | 'bad' | 'idle';
 export function tone(rate: Rate): Tone {
   if (rate.requestsPerSecond === 0) return 'idle';
   return rate.success >= 0.999 ? 'good' : rate.success >= 0.95 ? 'warn' : 'bad';
+}
+// Who is denied is answered, so that nothing has failed; but it is not well.
+export function edgeTone(edge: Edge): Tone {
+  const own = tone(edge.rate);
+  return own === 'good' && edge.deniedPerSecond > 0 ? 'warn' : own;
+}
+// How the calls of an edge end: how many are denied, while some are, else how many succeed.
+export function outcome(edge: Edge): string {
+  if (edge.deniedPerSecond === 0) return share(edge.rate.success);
+  const denied = Math.min(1, edge.deniedPerSecond / edge.rate.requestsPerSecond);
+  return `${denied > 0.995 ? 'all' : percent(denied)} denied`;
 }
 export function stateTone(state: string, isConnected: boolean): Tone {
   if (state === 'READY') return isConnected ? 'good' : 'warn';
