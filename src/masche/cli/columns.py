@@ -84,6 +84,14 @@ def _limit(limit: Any) -> str:
     return f"{at(limit, 'requests')}/{at(limit, 'per')}"
 
 
+def _fault(kind: str, what: str) -> Cell:
+    def cell(manifest: Manifest) -> str:
+        fault = at(manifest, "spec", kind)
+        return f"{at(fault, 'percent')} % {at(fault, what)}" if fault else ""
+
+    return cell
+
+
 def _yes(*path: str) -> Cell:
     return lambda manifest: "yes" if at(manifest, *path) is True else ""
 
@@ -140,6 +148,11 @@ COLUMNS: Mapping[Kind, tuple[tuple[str, Cell], ...]] = {
     Kind.RATE_LIMIT_POLICY: (
         ("limits", _each("spec", "local", of=_limit)),
         ("selector", _pairs("spec", "selector", "matchLabels")),
+        ("targets", _each("spec", "targetRefs", of=_named("Service"))),
+    ),
+    Kind.FAULT_POLICY: (
+        ("delay", _fault("delay", "time")),
+        ("abort", _fault("abort", "status")),
         ("targets", _each("spec", "targetRefs", of=_named("Service"))),
     ),
     Kind.MESH_CONFIG: (

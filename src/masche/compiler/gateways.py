@@ -10,6 +10,7 @@ from itertools import groupby
 from masche.compiler import hostnames, rules
 from masche.compiler.attach import is_service, parent_name
 from masche.compiler.backends import GATEWAY_GROUP
+from masche.compiler.faults import troubled
 from masche.compiler.grants import is_granted
 from masche.compiler.grpc_routes import every_route
 from masche.compiler.outbound import by_precedence
@@ -97,7 +98,7 @@ def _table(
         fitting = [each for each in hosts if hostnames.covers(each, host)]
         if fitting:
             rank = min(map(hostnames.specificity, fitting))
-            ranked.setdefault(rank, []).extend(rules.routes(route, setting))
+            ranked.setdefault(rank, []).extend(troubled(mesh, rules.routes(route, setting)))
     return tuple(route for _, routes in sorted(ranked.items()) for route in by_precedence(routes))
 
 

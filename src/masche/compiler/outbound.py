@@ -11,6 +11,7 @@ from typing import Any
 from masche.compiler import names, rules
 from masche.compiler.addresses import virtual_addresses
 from masche.compiler.attach import Attachment, attachments, met_by
+from masche.compiler.faults import troubled
 from masche.compiler.precedence import specificity
 from masche.compiler.protocol import bare_port, ports, protocol
 from masche.compiler.remember import by_identity
@@ -51,6 +52,7 @@ def _inputs(mesh: Mesh) -> tuple[Any, ...]:
         mesh.grpc_routes,
         mesh.reference_grants,
         mesh.traffic_policies,
+        mesh.fault_policies,
         mesh.config,
     )
 
@@ -83,8 +85,9 @@ def _table(mesh: Mesh, ref: PortRef, spoken: Protocol, deciding: tuple[Attachmen
     settings = traffic(mesh.services, mesh.traffic_policies, mesh.config)[ref.owner]
     setting = Setting(mesh=mesh, traffic=settings, protocol=spoken, service=ref)
     if not deciding:
-        return (_default(mesh, ref, setting),)
-    return by_precedence(route for each in deciding for route in rules.routes(each.route, setting))
+        return tuple(troubled(mesh, (_default(mesh, ref, setting),), ref.owner))
+    made = (route for each in deciding for route in rules.routes(each.route, setting))
+    return by_precedence(troubled(mesh, made, ref.owner))
 
 
 def by_precedence(routes: Iterable[Route]) -> tuple[Route, ...]:

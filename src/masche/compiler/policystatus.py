@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from masche.compiler.conditions import UnknownAttributeError, needs_request_identity, when
+from masche.compiler.faults import deciding
 from masche.compiler.policy import Placed
 from masche.compiler.protocol import ports, protocol
 from masche.compiler.selection import matches
@@ -16,6 +17,7 @@ from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.limits import KeyKind
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name
+from masche.model.resources.fault_policy import FaultPolicy
 from masche.model.resources.rate_limit_policy import RateLimitPolicy
 from masche.model.resources.security import AuthorizationPolicy, AuthorizationRule
 from masche.model.resources.traffic_policy import TrafficPolicy
@@ -31,16 +33,23 @@ def policy_statuses(mesh: Mesh) -> Iterator[Status]:
     for policy in mesh.rate_limit_policies.values():
         problems = (*_missing_targets(mesh, policy), *_selects_nobody(mesh, policy), *_counts_nothing(mesh, policy))
         yield _status(policy, problems)
+    for policy in mesh.fault_policies.values():
+        yield _status(policy, (*_missing_targets(mesh, policy), *_troubles_nobody(mesh, policy)))
     defaults = of_defaults(mesh.config)
     yield Status(ref=mesh.config.ref, diagnostics=tuple(unheeded_defaults(mesh.config, defaults)))
 
 
-Policy = AuthorizationPolicy | TrafficPolicy | RateLimitPolicy
+Policy = AuthorizationPolicy | TrafficPolicy | RateLimitPolicy | FaultPolicy
 
 
 def _status(policy: Policy, problems: tuple[Diagnostic, ...]) -> Status:
-    reason = "TargetNotFound" if any(each.code == "target-missing" for each in problems) else "Accepted"
+    codes = {each.code for each in problems}
+    reason = next((_REASONS[code] for code in _REASONS if code in codes), "Accepted")
     return Status(ref=policy.ref, conditions=(("Accepted", reason == "Accepted", reason),), diagnostics=problems)
+
+
+_REASONS = {"target-missing": "TargetNotFound", "outranked": "Conflicted"}
+"""Why a policy is not accepted, in the Gateway API's words (GEP-713), by what is said of it."""
 
 
 def _missing_targets(mesh: Mesh, policy: Policy) -> Iterator[Diagnostic]:
@@ -80,6 +89,19 @@ def _counts_nothing(mesh: Mesh, policy: RateLimitPolicy) -> Iterator[Diagnostic]
         for number in by_client if target.kind == Kind.GATEWAY else ():
             why = "to a Gateway nobody has an identity, so that all clients share one bucket"
             yield _warning(policy, f"spec.local[{number}].key", "one-bucket", why, "use a key of type Header, or none")
+
+
+def _troubles_nobody(mesh: Mesh, policy: FaultPolicy) -> Iterator[Diagnostic]:
+    """Say for which Services another policy decides, and which have no requests."""
+    for index, target in enumerate(policy.spec.target_refs):
+        name, place = Name(policy.metadata.namespace, target.name), f"spec.targetRefs[{index}]"
+        service, other = mesh.services.get(name), deciding(mesh.fault_policies)[name]
+        if other is not policy:
+            why = f"for Service {name} {other.ref} decides, which is older"
+            yield _warning(policy, place, "outranked", why, "remove one of both")
+        elif service and not any(protocol(port).is_http for port in ports(service)):
+            why = f"no port of Service {name} carries requests, only bytes, for which no trouble is made"
+            yield _warning(policy, place, "troubles-nobody", why, "name a Service that speaks HTTP")
 
 
 def _not_judged(policy: AuthorizationPolicy) -> Iterator[Diagnostic]:

@@ -15,7 +15,7 @@ from masche.compiler.gateways import gateway
 from masche.compiler.inbound import inbound
 from masche.compiler.names import spiffe_id
 from masche.compiler.outbound import outbound
-from masche.compiler.proxyless import grpc_ignored, library_ignored
+from masche.compiler.proxyless import grpc_ignored
 from masche.compiler.proxyless.grpc_ignored import Ignored
 from masche.compiler.remember import by_identity
 from masche.compiler.status import statuses as of_mesh
@@ -67,6 +67,7 @@ def _calling_side(mesh: Mesh, vantage: Vantage) -> Sides:
         mesh.grpc_routes,
         mesh.reference_grants,
         mesh.traffic_policies,
+        mesh.fault_policies,
         mesh.workloads,
         mesh.endpoint_slices,
         mesh.config,
@@ -90,7 +91,8 @@ def _shared(*_tables: Any) -> dict[tuple[str, tuple[str, ...] | None], Sides]:
 def statuses(mesh: Mesh) -> tuple[Status, ...]:
     """Return the Status of every resource about which there is something to say, sorted by what it is about.
 
-    To what is true of the mesh comes what the placements that are in use do not carry out.
+    To what is true of the mesh comes what programs that use gRPC without a proxy do not carry out. All other placements
+    carry out everything.
     """
     found = {each.ref: each for each in of_mesh(mesh)}
     for ref, diagnostics in _not_carried_out(mesh).items():
@@ -100,33 +102,28 @@ def statuses(mesh: Mesh) -> tuple[Status, ...]:
 
 
 def _not_carried_out(mesh: Mesh) -> dict[Ref, list[Diagnostic]]:
-    """What programs without a proxy ignore, each thing once."""
+    """What such programs ignore, each thing once."""
     concerned: dict[Vantage, list[str]] = defaultdict(list)
     for name, workload in sorted(mesh.workloads.items()):
-        dialect = workload.status.dialect if workload.status else None
-        if dialect is not None and dialect in _PROGRAMS:
-            where = stand(mesh, workload, placement=Placement.LIBRARY, dialect=dialect)
+        if workload.status and workload.status.dialect == Dialect.GRPC:
+            where = stand(mesh, workload, placement=Placement.LIBRARY, dialect=Dialect.GRPC)
             concerned[where].append(str(name))
-    by: dict[tuple[Dialect, Ignored], list[str]] = defaultdict(list)
+    by: dict[Ignored, list[str]] = defaultdict(list)
     for vantage, workloads in concerned.items():
-        ignored = grpc_ignored.ignored if vantage.dialect is Dialect.GRPC else library_ignored.ignored
-        for each in dict.fromkeys(ignored(view(mesh, vantage))):
-            by[vantage.dialect, each].extend(workloads)
+        for each in dict.fromkeys(grpc_ignored.ignored(view(mesh, vantage))):
+            by[each].extend(workloads)
     said: dict[Ref, list[Diagnostic]] = defaultdict(list)
-    for (dialect, each), workloads in by.items():
-        said[each.origin.ref].append(_ignored_by(dialect, sorted(workloads), each))
+    for each, workloads in by.items():
+        said[each.origin.ref].append(_ignored_by_grpc(sorted(workloads), each))
     return said
 
 
-_PROGRAMS = {Dialect.GRPC: "programs that use gRPC without a proxy", Dialect.LIBRARY: "programs that use the library"}
-
-
-def _ignored_by(dialect: Dialect, workloads: list[str], each: Ignored) -> Diagnostic:
+def _ignored_by_grpc(workloads: list[str], each: Ignored) -> Diagnostic:
     others = f" and {len(workloads) - 1} more" if len(workloads) > 1 else ""
     return Diagnostic(
-        code=f"ignored-by-{dialect}",
+        code="ignored-by-grpc",
         where=str(each.origin),
-        why=f"{_PROGRAMS[dialect]} ({workloads[0]}{others}) ignore this: {each.why}",
+        why=f"programs that use gRPC without a proxy ({workloads[0]}{others}) ignore this: {each.why}",
         fix=each.fix,
         severity=Severity.WARNING,
         ref=each.origin.ref,

@@ -11,6 +11,7 @@ from enum import Enum, StrEnum
 from typing import assert_never
 
 from masche.compiler.endpoints import FAIR
+from masche.compiler.faults import said
 from masche.compiler.hostnames import covers, specificity
 from masche.compiler.limits import counting
 from masche.model.refs import Origin, PortRef
@@ -256,7 +257,8 @@ def _routed(trail: _Trail, table: str, routes: Sequence[Route], request: Request
     action = route.action
     match action:
         case Forward():
-            return _forwarded(trail.then(_route_step(table, route, "forwards it")), route, action, request)
+            made = f"forwards it; trouble is made: {said(route.fault)}" if route.fault else "forwards it"
+            return _forwarded(trail.then(_route_step(table, route, made)), route, action, request)
         case Redirect():
             where = location(action, route.match, request)
             last = _route_step(table, route, f"redirects it to {where}")

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from masche.model import (
     validate_core,
+    validate_faults,
     validate_gateways,
     validate_limits,
     validate_mesh,
@@ -16,6 +17,7 @@ from masche.model import (
     validate_security,
 )
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
+from masche.model.resources.fault_policy import FaultPolicy
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from masche.model.resources.grpc_route import GRPCRoute
 from masche.model.resources.mesh_config import MeshConfig
@@ -99,6 +101,7 @@ ENTRIES = (
     _carried(PeerAuthentication, validate_security.peer_authentication, None, "v1beta1"),
     _carried(TrafficPolicy, validate_mesh.traffic_policy, validate_mesh.TRAFFIC_BEYOND),
     _carried(RateLimitPolicy, validate_limits.rate_limit_policy, validate_limits.LIMITS_BEYOND),
+    _carried(FaultPolicy, validate_faults.fault_policy),
     _carried(MeshConfig, validate_mesh.mesh_config),
     _checked("TCPRoute", TCPRoute, validate_routes.stream_route, "v1", "v1alpha2"),
     _checked("TLSRoute", TLSRoute, validate_routes.stream_route, "v1", "v1alpha3", "v1alpha2"),
@@ -127,7 +130,7 @@ _ELSEWHERE: Mapping[str, tuple[str, str]] = MappingProxyType(
             kind: (f"{kind} is not carried out yet", _LATER)
             for kind in (
                 "TCPRoute", "TLSRoute", "UDPRoute", "ListenerSet", "BackendTLSPolicy",
-                "RequestAuthentication", "Telemetry", "FaultPolicy", "ExternalService",
+                "RequestAuthentication", "Telemetry", "ExternalService",
             )
         },
         **{

@@ -11,6 +11,7 @@ from typing import Any
 
 from masche.model.refs import Name
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
+from masche.model.resources.fault_policy import FaultPolicy
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
 from masche.model.resources.grpc_route import GRPCRoute
 from masche.model.resources.mesh_config import MeshConfig
@@ -34,6 +35,7 @@ Resource = (
     | PeerAuthentication
     | TrafficPolicy
     | RateLimitPolicy
+    | FaultPolicy
     | MeshConfig
 )
 
@@ -62,3 +64,4 @@ class Mesh:
     peer_authentications: Mapping[Name, PeerAuthentication] = field(default_factory=_empty)
     traffic_policies: Mapping[Name, TrafficPolicy] = field(default_factory=_empty)
     rate_limit_policies: Mapping[Name, RateLimitPolicy] = field(default_factory=_empty)
+    fault_policies: Mapping[Name, FaultPolicy] = field(default_factory=_empty)

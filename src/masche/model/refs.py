@@ -25,6 +25,7 @@ class Kind(StrEnum):
     PEER_AUTHENTICATION = "PeerAuthentication"
     TRAFFIC_POLICY = "TrafficPolicy"
     RATE_LIMIT_POLICY = "RateLimitPolicy"
+    FAULT_POLICY = "FaultPolicy"
     MESH_CONFIG = "MeshConfig"
 
 

@@ -48,11 +48,16 @@ def _address(address: Spot) -> Findings:
 def traffic_policy(policy: Spot) -> Findings:
     """Everything about one TrafficPolicy."""
     spec = policy["spec"]
-    for target in spec["targetRefs"]:
+    yield from service_targets(spec["targetRefs"])
+    yield from settings(spec)
+
+
+def service_targets(targets: Spot) -> Findings:
+    """Targets of a policy that may be Services alone, each of them once."""
+    for target in targets:
         if (target["group"].text(), target["kind"].text("Service")) != ("", "Service"):
             yield target.not_carried_out(f"a target of kind {target['kind'].text()}", "name a Service")
-    yield from distinct(spec["targetRefs"], "name")
-    yield from settings(spec)
+    yield from distinct(targets, "name")
 
 
 def mesh_config(config: Spot) -> Findings:

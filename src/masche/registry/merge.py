@@ -31,6 +31,7 @@ TABLES: Mapping[Kind, str] = MappingProxyType(
         Kind.PEER_AUTHENTICATION: "peer_authentications",
         Kind.TRAFFIC_POLICY: "traffic_policies",
         Kind.RATE_LIMIT_POLICY: "rate_limit_policies",
+        Kind.FAULT_POLICY: "fault_policies",
     }
 )
 """The table of the Mesh that holds each kind; MeshConfig is ``Mesh.config``."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from masche.compiler.addresses import IPV4, IPV6
-from masche.compiler.envoy import capture_table, clusters, edge, on_demand, reports, spent
+from masche.compiler.envoy import capture_table, clusters, edge, faults, on_demand, reports, spent
 from masche.compiler.envoy.balancing import BY_CALLER
 from masche.compiler.envoy.inbound import LISTENER
 from masche.compiler.envoy.managers import by_table, calling_router, connection_manager, tcp_proxy
@@ -55,16 +55,31 @@ def blobs(view: View, seat: Seat, seated: Seated) -> tuple[Blob, ...]:
     passed = () if view.is_registry_only else (_PASSTHROUGH,)
     tcp = tuple(each for each in view.outbound if not each.protocol.is_http and each.addresses)
     table = capture_table.table(view)
-    made = _listener(tcp, seat, seated, view.identity, table.name, is_registry_only=view.is_registry_only)
+    made = _listener(
+        tcp,
+        seat,
+        seated,
+        view.identity,
+        table.name,
+        is_registry_only=view.is_registry_only,
+        is_troubled=faults.any_of_ways(view.outbound),
+    )
     return (*passed, made, table)
 
 
 @lru_cache(maxsize=LISTENERS_REMEMBERED)
 def _listener(
-    tcp: tuple[Outbound, ...], seat: Seat, seated: Seated, identity: str, table: str, *, is_registry_only: bool
+    tcp: tuple[Outbound, ...],
+    seat: Seat,
+    seated: Seated,
+    identity: str,
+    table: str,
+    *,
+    is_registry_only: bool,
+    is_troubled: bool,
 ) -> Blob:
     """The listener, on which a Service that speaks HTTP has no influence: these are told apart in the table."""
-    chains = [_http(seated, identity, table), *(_tcp(each, seated, identity) for each in tcp)]
+    chains = [_http(seated, identity, table, is_troubled=is_troubled), *(_tcp(each, seated, identity) for each in tcp)]
     body: dict[str, Json] = {
         "name": seated.capture,
         **addresses(seat, seat.capture.port if seat.capture else 0),
@@ -145,7 +160,7 @@ _BY_RANGE: Body = {
 
 
 @lru_cache(maxsize=4_096)
-def _http(seated: Seated, identity: str, table: str) -> Body:
+def _http(seated: Seated, identity: str, table: str, *, is_troubled: bool) -> Body:
     """Every Service that speaks HTTP; which is meant is told by the address, in one table for all.
 
     A proxy that serves several workloads is given every cluster unasked, and waits for none.
@@ -153,7 +168,12 @@ def _http(seated: Seated, identity: str, table: str) -> Body:
     manager = connection_manager(
         seated.capture,
         by_table(table),
-        [*_ASLEEP, *(() if seated.is_shared else (on_demand.FILTER,))],
+        [
+            CORS,
+            spent.FILTER,
+            *faults.filters(is_troubled=is_troubled),
+            *(() if seated.is_shared else (on_demand.FILTER,)),
+        ],
         reports.outbound_http(identity, seated.tag),
         router=calling_router(seated.tag),
         skip_xff_append=True,
@@ -161,10 +181,6 @@ def _http(seated: Seated, identity: str, table: str) -> Body:
         early_header_mutation_extensions=[capture_table.WHERE_TO],
     )
     return {"name": _HTTP, "filters": [introduced(seated, identity), manager]}
-
-
-_ASLEEP: tuple[Body, ...] = tuple({**each, "disabled": True} for each in (CORS, spent.FILTER))
-"""Filters that a route wakes which has something for them to do; even one that does nothing costs every request."""
 
 
 @lru_cache(maxsize=16_384)

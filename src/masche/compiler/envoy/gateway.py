@@ -6,7 +6,7 @@ asked first; they come with the table of routes, and to them nobody out there ha
 left, but for preflight requests of CORS, so that a browser can read that it was refused.
 """
 
-from masche.compiler.envoy import edge, limits, reports
+from masche.compiler.envoy import edge, faults, limits, reports
 from masche.compiler.envoy.inbound import LISTENER, TLS_INSPECTOR
 from masche.compiler.envoy.managers import by_table, connection_manager
 from masche.compiler.envoy.outbound import CORS
@@ -33,8 +33,9 @@ def gateway_listener(
 ) -> Blob:
     """Return the listener of one port of a Gateway, bound to ``port``, where requests are ``counted``."""
     name = f"gateway/{source.port}"
+    is_troubled = any(faults.any_of_routes(host.routes) for host in source.virtual_hosts)
     logs = reports.outbound_http(identity)
-    filters = (*HTTP_FILTERS, CORS, *limits.filters(counted, is_told=False))
+    filters = (*HTTP_FILTERS, CORS, *limits.filters(counted, is_told=False), *faults.filters(is_troubled=is_troubled))
     manager = connection_manager(name, by_table(name), filters, logs, early_header_mutation_extensions=_CLAIMS)
     body: Body = {
         "name": name,

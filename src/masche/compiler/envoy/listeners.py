@@ -6,7 +6,7 @@ can leak into what is.
 
 from functools import lru_cache
 
-from masche.compiler.envoy import capture, capture_inbound, gateway, inbound, neighbours, outbound, tunnels
+from masche.compiler.envoy import capture, capture_inbound, faults, gateway, inbound, neighbours, outbound, tunnels
 from masche.compiler.envoy.seated import Seated, is_shared
 from masche.model.blob import Blob
 from masche.model.vantage import Placement, Seat
@@ -54,7 +54,11 @@ def _called(view: View, seat: Seat) -> tuple[Blob, ...]:
     ]
     if not seat.proxy_port:
         return tuple(found)
-    return (*outbound.proxy_clusters(), *found, *outbound.proxy_listeners(view.identity, seat))
+    return (
+        *outbound.proxy_clusters(),
+        *found,
+        *outbound.proxy_listeners(view.identity, seat, is_troubled=faults.any_of_ways(view.outbound)),
+    )
 
 
 def _gateway(view: View, seat: Seat) -> tuple[Blob, ...]:

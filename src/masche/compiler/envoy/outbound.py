@@ -6,7 +6,7 @@ nothing. Invariant: whichever way a request takes, it is routed by the same rout
 
 from functools import lru_cache
 
-from masche.compiler.envoy import edge, on_demand, passthrough, reports, spent
+from masche.compiler.envoy import edge, faults, on_demand, passthrough, reports, spent
 from masche.compiler.envoy.balancing import BY_CALLER
 from masche.compiler.envoy.clusters import CLUSTER
 from masche.compiler.envoy.cors import FILTER as CORS_FILTER
@@ -29,8 +29,8 @@ LOOPBACK = "127.0.0.1"
 LOCAL_LISTENERS_REMEMBERED = 100_000
 """About as many as proxies hold together: 300 of them with 300 services each."""
 
-CORS = extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors")
-"""Answers preflight requests before they are sent anywhere; it does nothing where a route has no such policy."""
+CORS: Body = {**extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors"), "disabled": True}
+"""Answers preflight requests before they are sent anywhere; it sleeps where a route has no such policy."""
 
 
 def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> Blob:
@@ -42,7 +42,8 @@ def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> 
     refs = refs_of(outbound.origins)
     seated = Seated(workload=Name(*seat.workload), is_shared=False)
     where = (seat.namespace_path, port)
-    return _local(outbound.service.path, weights, where, identity, seated=seated, refs=refs)
+    is_troubled = faults.any_of_routes(outbound.routes)
+    return _local(outbound.service.path, weights, where, identity, seated=seated, refs=refs, is_troubled=is_troubled)
 
 
 @lru_cache(maxsize=LOCAL_LISTENERS_REMEMBERED)
@@ -54,6 +55,7 @@ def _local(
     *,
     seated: Seated,
     refs: frozenset[Ref],
+    is_troubled: bool,
 ) -> Blob:
     namespace_path, port = where
     if weights:
@@ -64,7 +66,7 @@ def _local(
         chain = connection_manager(
             name,
             by_table(name),
-            [CORS, spent.FILTER, on_demand.FILTER],
+            [CORS, *faults.filters(is_troubled=is_troubled), spent.FILTER, on_demand.FILTER],
             logs,
             skip_xff_append=True,
             local_reply_config=said,
@@ -72,10 +74,13 @@ def _local(
     return _listener(name, port, [introduced(seated, identity), chain], namespace_path, refs)
 
 
-def proxy_listeners(identity: str, seat: Seat) -> tuple[Blob, ...]:
-    """Return the explicit proxy, and the internal listener in which its tunnels to HTTP services end."""
+def proxy_listeners(identity: str, seat: Seat, *, is_troubled: bool = False) -> tuple[Blob, ...]:
+    """Return the explicit proxy, and the internal listener in which its tunnels to HTTP services end.
+
+    ``is_troubled``: on some of its routes there is trouble.
+    """
     logs = reports.outbound_http(identity)
-    filters = [CORS, spent.FILTER, *passthrough.FILTERS, on_demand.FILTER]
+    filters = [CORS, *faults.filters(is_troubled=is_troubled), spent.FILTER, *passthrough.FILTERS, on_demand.FILTER]
     table = by_table(PROXY)
     said: Body = {"mappers": [*passthrough.REPLIES, spent.REPLY]}
     proxy, inner = (

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import assert_never
 
-from masche.compiler.envoy import copies, on_demand, spent
+from masche.compiler.envoy import copies, faults, on_demand, spent
 from masche.compiler.envoy.cors import cors
 from masche.compiler.envoy.matches import Taken, route_match
 from masche.compiler.envoy.parts import fraction, header_changes
@@ -77,6 +77,7 @@ def _filters(source: Route) -> Body:
     is_lacking = isinstance(action, Forward) and any(each.cluster is None for each in action.backends)
     asked: Body = {
         **(cors(source.cors) if source.cors else {}),
+        **(faults.asked(source.fault) if source.fault else {}),
         **(spent.ASKED if is_repeating else {}),
         **(on_demand.NEVER if is_lacking else {}),
     }

@@ -51,6 +51,8 @@ def _at(origins: tuple[Origin, ...], said: Iterator[Said]) -> Iterator[Ignored]:
 def _route(route: Route) -> Iterator[Said]:
     if not (route.request_headers.is_empty and route.response_headers.is_empty):
         yield "headers are not changed", _SIDECAR
+    if route.fault:
+        yield "no trouble is made for a gRPC client", _SIDECAR
     action = route.action
     match action:
         case Forward():
