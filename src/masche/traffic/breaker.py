@@ -183,7 +183,8 @@ class Breaker:
         standing = self._standings.get(endpoint)
         if standing is None:
             return
-        self._check_at = min(self._check_at, now + self.rules.interval)
+        if (check_at := now + self.rules.interval) < self._check_at:
+            self._check_at = check_at
         if trial is not None:
             standing.trial = ticket
             if trial.is_copy:
@@ -195,7 +196,8 @@ class Breaker:
         waiting = standing.waiting
         if not waiting:
             self._busy[endpoint] = standing
-            self._shunned_until = min(self._shunned_until, now + standing.limits.overdue)
+            if (until := now + standing.limits.overdue) < self._shunned_until:
+                self._shunned_until = until
         waiting[ticket] = None
 
     def settle(self, attempt: Attempt, outcome: Outcome, *, now: float) -> tuple[Event, ...]:

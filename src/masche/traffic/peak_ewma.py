@@ -152,8 +152,12 @@ class PeakGauge:
         group = self._group
         busy = self.outstanding
         factor = 1.0
-        if busy and (age := now - self._oldest(now)) > group.ceiling:
-            factor = OVERDUE_COST * age / group.ceiling
+        if busy:
+            under_way = self._open
+            while under_way and under_way[0].is_settled:
+                under_way.popleft()
+            if under_way and (age := now - under_way[0].started_at) > group.ceiling:
+                factor = OVERDUE_COST * age / group.ceiling
         if self.is_plain:
             return factor * (busy / capacity + 1.0)
         if self.is_avoided:
@@ -161,13 +165,6 @@ class PeakGauge:
                 return 0.0
             factor *= self._slowness(now) * (1.0 + group.penalty * self.faults)
         return factor * (max(busy / capacity, group.outstanding / max(len(group), 1)) + 1.0)
-
-    def _oldest(self, now: float) -> float:
-        """When the oldest call under way started."""
-        under_way = self._open
-        while under_way and under_way[0].is_settled:
-            under_way.popleft()
-        return under_way[0].started_at if under_way else now
 
     def _slowness(self, now: float) -> float:
         """How many times slower than the fast quarter; 1 within tolerance."""

@@ -73,8 +73,8 @@ class Lone(Generic[Raw, Final_co]):
         place = opened.channel.places.get(claim.endpoint.id)
         if place is None:
             return None
-        now = claim.started_at
         send, view, destination, is_tls = opened.send, place.view, place.destination, place.is_tls
+        left, per_try = self._deadline.at - claim.started_at, send.rules.per_try_timeout
         return Target(
             opened.channel.name,
             view.address,
@@ -83,8 +83,8 @@ class Lone(Generic[Raw, Final_co]):
             is_tls,
             place.way,
             opened.request,
-            onward(opened, self._deadline, now=now, is_tls=is_tls),
-            self._deadline.per_try(send.rules.per_try_timeout, now=now),
+            onward(opened, left, is_tls=is_tls),
+            per_try if 0 < per_try < left else left,
             destination.cluster.traffic.connect_timeout,
             send.idle_timeout,
         )

@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from masche.model.told import Destination
 from masche.model.view import Endpoints, Inbound, VirtualHost
 from masche.traffic.outcome import Outcome
@@ -86,9 +88,8 @@ class Identity(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Tried:
-    """One attempt that ended. Never changed; not frozen because one is made for every attempt.
+class Tried(Struct, frozen=True, gc=False):
+    """One attempt that ended. One is made for every attempt, and the collector of garbage need not look at it.
 
     ``address`` is ``host:port``, of a detour ``host:port@gateway``; ``seconds`` until the first byte of the answer.
 
@@ -102,9 +103,8 @@ class Tried:
     service_seconds: float = -1.0
 
 
-@dataclass(slots=True)
-class Called:
-    """One call that ended. Never changed; not frozen because one is made for every call.
+class Called(Struct, frozen=True, gc=False):
+    """One call that ended. One is made for every call, as of attempts.
 
     ``status`` 0: no answer came. ``flag`` is Envoy's response flag for why (``UH``, ``UT``). ``is_stream``: it was a
     connection of TCP, which has no status, and whose ``seconds`` are its life.

@@ -223,7 +223,7 @@ class Run(Generic[Raw, Final_co]):
             place.is_tls,
             place.way,
             self._opened.request,
-            onward(self._opened, self._call.deadline, now=now, is_tls=place.is_tls),
+            onward(self._opened, self._call.deadline.at - now, is_tls=place.is_tls),
             start.timeout,
             destination.cluster.traffic.connect_timeout,
             send.idle_timeout,
@@ -369,11 +369,11 @@ class Run(Generic[Raw, Final_co]):
             self._repeats.release(ended)
 
 
-def onward(opened: Opened, deadline: Deadline, *, now: float, is_tls: bool) -> Headers:
-    """The headers that go out. What is left of the deadline is told to peers of the mesh only: others would not take it
-    off again.
+def onward(opened: Opened, left: float, *, is_tls: bool) -> Headers:
+    """The headers that go out. What is left of the time (seconds) is told to peers of the mesh only: others would not
+    take it off again.
     """
-    headers, left = opened.headers, deadline.at - now
+    headers = opened.headers
     if not is_tls or left == inf or left < deadlines.SHORTEST:
         return headers
     is_grpc = opened.request.method == "POST" and answers.is_grpc(headers)
