@@ -7,6 +7,7 @@ every request both make the same, and over many draws as often.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -32,8 +33,10 @@ from masche.compiler.envoy.route_tables import proxy_table
 from masche.compiler.proxyless import library
 from masche.compiler.proxyless.library_clusters import cluster
 from masche.compiler.proxyless.library_servers import listener
+from masche.compiler.view import statuses
 from masche.model.blob import Blob
 from masche.model.refs import Kind, Name, Origin, PortRef, Ref
+from masche.model.resources.workload import Workload, WorkloadStatus
 from masche.model.told import CLIENT_LISTENER, Destination, Table, Told, ToldServer
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort, Vantage
 from masche.model.view import (
@@ -384,6 +387,40 @@ def test_the_client_is_told_of_one_table():
     assert told == [Told(name=CLIENT_LISTENER, table_name="proxy")]
 
 
+def tunnelled(table: Table, way: Outbound) -> list[tuple[PortRef | None, int]]:
+    """Whom a connection to a TCP service reaches, by which part."""
+    asked = Request(method="CONNECT", target="", authority=f"{way.hosts[0]}:{way.service.port}", scheme="tcp")
+    route = match(host_of(table, asked.authority), asked)
+    assert route is not None
+    if isinstance(route.action, Refuse):
+        return []
+    assert isinstance(route.action, Forward)
+    assert (route.action.timeout, route.action.retry) == (0, Retry(attempts=2))
+    return [(each.cluster and PortRef.parse(each.cluster.path), each.weight) for each in route.action.backends]
+
+
+@pytest.mark.parametrize("name", names())
+def test_of_no_story_does_a_program_with_the_library_ignore_anything(name: str):
+    mesh = story(name).mesh
+    workloads = {
+        ref: replace_status(workload) for ref, workload in mesh.workloads.items() if workload.spec.tls == "MUTUAL"
+    }
+    said = [each.code for status in statuses(replace(mesh, workloads=workloads)) for each in status.diagnostics]
+    assert [code for code in said if code.startswith("ignored-by")] == []
+
+
+def replace_status(workload: Workload) -> Workload:
+    """The same as a program with the library."""
+    return workload.model_copy(update={"status": WorkloadStatus(state=workload.state, dialect=Dialect.LIBRARY)})
+
+
+def test_the_documentation_says_that_the_library_ignores_nothing():
+    text = (Path(__file__).parents[3] / "docs" / "library.md").read_text()
+    _, _, section = text.partition("## What the library does not carry out\n")
+    said = section.partition("\n#")[0]
+    assert said.split("\n")[0].startswith("Nothing.")
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_story_is_read_back_as_it_was_told(name: str):
     """Each route of each Service in each View: the library's table takes its requests the same way."""
@@ -397,6 +434,8 @@ def test_every_story_is_read_back_as_it_was_told(name: str):
             assert isinstance(found, Destination)
             assert found.cluster == replace(cluster_told, origins=())
         for way in view.outbound:
+            if not way.protocol.is_http:
+                assert tunnelled(table, way) == [(each.cluster, each.weight) for each in way.backends if each.weight]
             for route in way.routes if way.protocol.is_http else ():
                 for method, more in (("GET", ()), ("POST", ()), ("POST", (("content-type", "application/grpc"),))):
                     request = replace(

@@ -2,7 +2,7 @@
 
 The library is the explicit proxy of a sidecar, inside the application: it gets the very table of routes and the very
 endpoints that sidecars get, clusters that say who may answer and how they are used, and a Listener for each port of its
-own. Invariant: nothing of a View is left out; what cannot be done in a process is a Diagnostic (``library_unheeded``).
+own. Invariant: nothing of a View is left out, and nothing of what it is told does the library ignore.
 """
 
 from functools import lru_cache

@@ -6,7 +6,6 @@ Invariant: nothing of the mesh is connected to in plaintext unless the mesh itse
 """
 
 import errno
-from dataclasses import replace
 from typing import Final
 
 from masche.library.core.exchange import Answer, Asked, Blame, Head
@@ -71,7 +70,18 @@ class Streams:
 
     def called(self, called: Called) -> None:
         """The connection has ended, or was never made."""
-        self._recorder.called(replace(called, is_stream=True, bytes_sent=self.sent))
+        self._recorder.called(
+            Called(
+                cluster=called.cluster,
+                rule=called.rule,
+                status=called.status,
+                seconds=called.seconds,
+                flag=called.flag,
+                bytes_sent=self.sent,
+                bytes_received=called.bytes_received,
+                is_stream=True,
+            )
+        )
 
 
 def counting(facade: Facade, streams: Streams) -> Facade:
