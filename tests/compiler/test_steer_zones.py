@@ -273,6 +273,7 @@ def an_outlook(*, b_network_us: float, c_service_us: float) -> Outlook:
         gateways=frozenset(),
         rules=LocalityRules(),
         rate=1000.0,
+        taken_us={"b": 2e3, "c": c_service_us},
     )
 
 

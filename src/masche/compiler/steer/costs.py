@@ -5,17 +5,15 @@ own part, TCP's round trip stands for the network, and failing that zones are on
 whole microseconds, so that they are exact in whatever order reports come, and a look costs no more than what is new.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
 
-from masche.compiler.steer.links import Passage, Way
-from masche.compiler.steer.seen import Seen
-from masche.compiler.steer.track import Carried, Track
+from masche.compiler.steer.bands import Band, Bands
+from masche.compiler.steer.interval import Interval, Intervals
+from masche.compiler.steer.track import NEVER, Carried, Row, Track
 from masche.compiler.steer.weights import FAIR, Reading
 from masche.compiler.steer.window import SPAN, median
-
-UNKNOWN = -1.0
 
 RATE_DAMPING = 0.3
 """The share of a new interval in the average of calls per interval."""
@@ -25,85 +23,6 @@ FEWEST = 3
 
 FAILING = 0.05
 """A zone fails when more than this share of the calls to it does."""
-
-
-@dataclass(slots=True)
-class Interval:
-    """What all callers of one zone saw of one instance by one way in one interval, summed."""
-
-    zone: str = ""
-    answers: int = 0
-    errors: int = 0
-    timeouts: int = 0
-    active: int = 0
-    rtt_us: float = 0.0
-    latency_sum: int = 0
-    service_sum: int = 0
-    served: int = 0
-
-    def add(self, seen: Seen) -> None:
-        """Add what one caller saw; the order does not matter."""
-        answers = seen.answers
-        self.zone = max(self.zone, seen.zone)
-        self.answers += answers
-        self.errors += seen.errors
-        self.timeouts += seen.timeouts
-        self.active += seen.active
-        self.latency_sum += round(answers * seen.latency_us)
-        if seen.service_us > 0.0:
-            self.service_sum += round(answers * seen.service_us)
-            self.served += answers
-        if seen.rtt_us > 0.0:
-            self.rtt_us = min(self.rtt_us or seen.rtt_us, seen.rtt_us)
-
-    @property
-    def latency_us(self) -> float:
-        """The mean of the callers' time over the answers; 0.0 without any."""
-        return self.latency_sum / self.answers if self.answers else 0.0
-
-    @property
-    def network_us(self) -> float:
-        """What the instance does not account for, or the round trip of TCP; ``UNKNOWN`` when there is neither."""
-        if self.served:
-            return max(0.0, self.latency_sum / self.answers - self.service_sum / self.served)
-        return min(self.rtt_us, self.latency_us) if self.rtt_us and self.answers else UNKNOWN
-
-
-Intervals = dict[tuple[str, str], Interval]
-"""By instance and way (the zone of the gateway, "" for none)."""
-
-
-def summed(seens: Iterable[Seen]) -> Intervals:
-    """Sum up an interval."""
-    made: Intervals = {}
-    for seen in seens:
-        key = (seen.workload, seen.via)
-        if (interval := made.get(key)) is None:
-            interval = made[key] = Interval()
-        interval.add(seen)
-    return made
-
-
-def passages(zone: str, intervals: Intervals) -> Iterator[tuple[Way, Passage]]:
-    """Yield what an interval says of the links that start in ``zone``.
-
-    Where neither an instance nor TCP says anything, the network's part is what it takes longer than those at home.
-    """
-    home = -1.0
-    for (_, via), each in intervals.items():
-        if not zone or not each.zone or each.zone == zone:
-            continue
-        network = each.network_us
-        if network < 0.0 and each.answers:
-            home = _home(zone, intervals) if home < 0.0 else home
-            network = max(0.0, each.latency_us - home) if home else network
-        calls = each.answers + each.errors
-        lost = each.timeouts if each.answers else each.errors
-        yield (zone, each.zone, via), Passage(network, each.answers, calls, min(lost, calls))
-
-
-def _home(zone: str, intervals: Intervals) -> float:
-    return median([(each.latency_us, each.answers) for each in intervals.values() if each.zone == zone])
 
 
 @dataclass(slots=True)
@@ -150,12 +69,14 @@ class Account:
 class Costs:
     """All instances of one port as the callers of one zone have them: by name, then by way.
 
-    ``rate`` is calls per interval and ``callers`` how many make them, both averages.
+    ``rate`` is calls per interval and ``callers`` how many make them, both averages; ``bands`` are the
+    bounds of it all.
     """
 
     tracks: dict[str, dict[str, Track]] = field(default_factory=dict[str, dict[str, Track]])
     rate: float = 0.0
     callers: float = 0.0
+    bands: Bands = field(default_factory=Bands)
 
     def heard(
         self,
@@ -168,31 +89,60 @@ class Costs:
     ) -> None:
         """Take an interval of so many ``callers``; ``carried`` says what the network did, by zone and way."""
         calls = 0
+        known: dict[tuple[str, str], Carried] = {}
+        bands: dict[str, Band] = {}
         for (name, via), interval in intervals.items():
             if (ways := self.tracks.get(name)) is None:
                 ways = self.tracks[name] = {}
             if (track := ways.get(via)) is None:
                 track = ways[via] = Track(interval.zone)
-            track.zone = interval.zone
-            calls += interval.answers + interval.errors
-            _hear(track, interval, carried(interval.zone, via), wait_us=wait_us, at=at)
+            zone = track.zone = interval.zone
+            if not interval.answers and not interval.errors:
+                track.waited(interval.active, wait_us=wait_us, at=at)
+                self.bands.odd_at = at if interval.active else self.bands.odd_at
+                continue
+            if (way := known.get((zone, via))) is None:
+                way = known[zone, via] = carried(zone, via)
+            row = _row(interval, way, wait_us=wait_us, at=at)
+            track.add(row, active=interval.active)
+            calls += row.calls
+            if via or row.served != row.calls or row.timed != row.calls:
+                self.bands.odd_at = at
+                if via or not row.answers:
+                    continue
+            latency, own = row.latency_sum / row.timed, row.own_sum / row.timed
+            if (band := bands.get(zone)) is None:
+                bands[zone] = Band(row.calls, latency, own, row.extra)
+            else:
+                band.add(row.calls, latency, own, row.extra)
+        self.bands.add(bands, at=at)
         self.rate += RATE_DAMPING * (calls - self.rate)
         self.callers += RATE_DAMPING * (callers - self.callers)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget who is gone, and what is old."""
-        gone = list[str]()
+        gone = set[str]()
+        oldest = NEVER
         for name, ways in self.tracks.items():
             if name not in present:
-                gone.append(name)
+                gone.add(name)
                 continue
-            empty = [via for via, each in ways.items() if not each.trim(now=now)]
-            for via in empty:
-                del ways[via]
-            if not ways:
-                gone.append(name)
+            for track in ways.values():
+                if (taken_at := track.trim(now=now)) < oldest:
+                    oldest = taken_at
+                elif taken_at == NEVER:
+                    gone.add(name)
         for name in gone:
-            del self.tracks[name]
+            left = {via: each for via, each in self.tracks[name].items() if each.asked and name in present}
+            if left:
+                self.tracks[name] = left
+            else:
+                del self.tracks[name]
+        self.bands.trim(oldest)
+
+    def taken_us(self, *, now: float) -> dict[str, float]:
+        """What the instances of each zone took of themselves, on average, in the interval that ended ``now``."""
+        return {zone: band.own / band.count for zone, band in self.bands.latest(now=now).items()}
 
     def every(self) -> Iterator[Track]:
         """All tracks."""
@@ -243,12 +193,19 @@ class Costs:
         return spare | found
 
 
-def _hear(track: Track, interval: Interval, carried: Carried, *, wait_us: float, at: float) -> None:
-    """Let a track take an interval; a call that timed out took ``wait_us`` at least."""
+def _row(interval: Interval, carried: Carried, *, wait_us: float, at: float) -> Row:
+    """What a track keeps of an interval in which calls ended; one that timed out took ``wait_us`` at least."""
+    answers, network = interval.answers, carried.network_us
+    if interval.errors or interval.timeouts or interval.served != answers:
+        return _mixed(interval, carried, wait_us=wait_us, at=at)
+    latency, own = interval.latency_sum, interval.service_sum
+    beyond = (latency - own) / answers - network
+    return Row(at, answers, answers, answers, answers, latency, own, own, 0.0, beyond if beyond > network else 0.0)
+
+
+def _mixed(interval: Interval, carried: Carried, *, wait_us: float, at: float) -> Row:
+    """The same of an interval in which some calls failed, or an instance did not say what its part was."""
     answers, errors = interval.answers, interval.errors
-    if not answers and not errors:
-        track.waited(interval.active, wait_us=wait_us, at=at)
-        return
     failures = own_timeouts = 0.0
     if errors or interval.timeouts:
         calls = answers + errors
@@ -259,7 +216,7 @@ def _hear(track: Track, interval: Interval, carried: Carried, *, wait_us: float,
     own = service or max(0.0, latency - carried.network_us)
     beyond = latency - own - carried.network_us if answers else 0.0
     wait = max(wait_us, latency)
-    track.add(
+    return Row(
         at=at,
         calls=answers + errors,
         answers=answers,
@@ -270,7 +227,6 @@ def _hear(track: Track, interval: Interval, carried: Carried, *, wait_us: float,
         service_sum=round(service * answers),
         failures=failures,
         extra=beyond if beyond > carried.network_us else 0.0,
-        active=interval.active,
     )
 
 

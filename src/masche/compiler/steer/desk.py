@@ -1,8 +1,9 @@
 """What the callers of one zone know of one port, and what follows for them: weights, ejections, zones and detours."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from masche.compiler.steer.bands import Bounds
 from masche.compiler.steer.costs import Costs
 from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Move, MoveKind
@@ -68,7 +69,46 @@ class Desk:
         """Whether everything is fair, and nothing is about to move."""
         return not self.weights and self.spread.is_still
 
+    def has_choice(self, ground: Ground) -> bool:
+        """Whether there is any zone but its own to call."""
+        return bool(self.zone and ground.counts.keys() - {self.zone})
+
     # -- what is decided --------------------------------------------------------------------------------------------
+
+    def settle(self, ground: Ground, links: Links, *, now: float) -> None:
+        """Do what a look does where nothing moves: learn what is usual."""
+        if not ground.traffic.algorithm.is_hash:
+            for group, cost in self._taken(ground, links, now=now).items():
+                self._settle(group, cost)
+            if self.has_choice(ground):
+                self.spread.settle(self.costs.taken_us(now=now))
+
+    def _taken(self, ground: Ground, links: Links, *, now: float) -> dict[str, float]:
+        """What calls to each group cost on average in the interval that ended just now."""
+        sums: dict[str, tuple[float, int]] = {}
+        for zone, band in self.costs.bands.latest(now=now).items():
+            total, count = sums.get(group := self._group(ground, zone), (0.0, 0))
+            network = self.network_us(links, zone, "")
+            sums[group] = total + band.total + band.count * network, count + band.count
+        return {group: total / count for group, (total, count) in sums.items()}
+
+    def _settle(self, group: str, cost: float) -> None:
+        usual = self._usual_us.get(group, 0.0)
+        self._usual_us[group] = usual + SETTLING * (cost - usual) if usual else cost
+
+    def grouped(self, ground: Ground, links: Links, bounds: Mapping[str, Bounds]) -> Iterable[tuple[float, float]]:
+        """The bounds of the mean costs of all instances that are compared with each other."""
+        found: dict[str, tuple[float, float]] = {}
+        for zone, each in bounds.items():
+            low, high = each.costs(self.network_us(links, zone, ""))
+            least, most = found.get(group := self._group(ground, zone), (low, high))
+            found[group] = min(low, least), max(high, most)
+        return found.values()
+
+    def _group(self, ground: Ground, zone: str) -> str:
+        """With whom the instances of a zone are compared: with each other, or with all when zones are alike."""
+        is_alike = not self.zone or ground.traffic.locality.preference is ZonePreference.NONE
+        return "" if is_alike else zone
 
     def weigh(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> Iterator[Move]:
         """Set the weights anew, and tell who was noticed. Where a hash chooses, another weight would move users."""
@@ -76,11 +116,13 @@ class Desk:
         if bench.verdicts:
             before = {**before, **dict.fromkeys(bench.readmitted(now=now), READMITTED)}
         made: dict[str, int] = {}
-        self._readings = self._grouped(ground, bench, links, now=now)
+        self._readings, taken = self._grouped(ground, bench, links, now=now), self._taken(ground, links, now=now)
         if not ground.traffic.algorithm.is_hash:
             made.update(dict.fromkeys(bench.ejected | bench.probing, PROBE) if bench.verdicts else {})
             for group, readings in self._readings.items():
                 is_crowded, is_busy = self._is_crowded(group, readings), self._is_busy(readings)
+                if group in taken and self._is_unrelieved(readings):
+                    self._settle(group, taken[group])
                 made.update(weights(readings, before, is_crowded=is_crowded, is_busy=is_busy))
         self.weights = {name: weight for name, weight in made.items() if weight != FAIR and name in ground.names}
         self.falling = NOBODY
@@ -90,7 +132,6 @@ class Desk:
 
     def _grouped(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> dict[str, dict[str, Reading]]:
         """The instances that are compared with each other: those of a zone, or all when zones are alike."""
-        is_alike = not self.zone or ground.traffic.locality.preference is ZonePreference.NONE
         network = {zone: self.network_us(links, zone, "") for zone in ground.counts}
         tracks, steered = self.costs.tracks, self.weights
         made: dict[str, dict[str, Reading]] = {}
@@ -98,7 +139,7 @@ class Desk:
             is_known = name in tracks or name in steered
             if is_known and (not bench.verdicts or bench.state(name) is Admission.ADMITTED):
                 reading = self.costs.reading(name, network[zone], now=now)
-                made.setdefault("" if is_alike else zone, {})[name] = reading
+                made.setdefault(self._group(ground, zone), {})[name] = reading
         return made
 
     def network_us(self, links: Links, zone: str, via: str) -> float:
@@ -108,14 +149,17 @@ class Desk:
 
     def _is_crowded(self, group: str, readings: Mapping[str, Reading]) -> bool:
         """Whether those with a fair share got slow since others were relieved. Who is silent says nothing of it."""
-        heard = [(name, each) for name, each in readings.items() if each.calls and not each.is_silent]
-        fair = [each.cost_us for name, each in heard if name not in self.weights]
-        cost, usual = typical(fair), self._usual_us.get(group, 0.0)
-        if len(fair) == len(heard) and self.weights.keys().isdisjoint(readings):
-            if fair:
-                self._usual_us[group] = usual + SETTLING * (cost - usual) if usual else cost
+        usual = self._usual_us.get(group, 0.0)
+        if not usual or self._is_unrelieved(readings):
             return False
-        return bool(usual) and cost > CROWDED * usual + CROWDED_US
+        heard = [(name, each) for name, each in readings.items() if each.calls and not each.is_silent]
+        return (
+            typical([each.cost_us for name, each in heard if name not in self.weights]) > CROWDED * usual + CROWDED_US
+        )
+
+    def _is_unrelieved(self, readings: Mapping[str, Reading]) -> bool:
+        """Whether all of them have a fair share."""
+        return self.weights.keys().isdisjoint(readings)
 
     def _is_busy(self, readings: Mapping[str, Reading]) -> bool:
         """Whether a caller has calls under way with most instances at any moment (Little's law)."""

@@ -113,14 +113,14 @@ class Passing:
         return now - at >= self._pause(cost, is_bad=is_bad) or ratio(cost.direct_us, direct_us) >= FASTER
 
     def _pause(self, cost: ZoneCost, *, is_bad: bool) -> float:
-        return PAUSE if is_bad or _is_unusual(cost) else RARELY
+        return PAUSE if is_bad or is_unusual(cost) else RARELY
 
     def _is_suspect(self, cost: ZoneCost, candidates: list[str], *, is_bad: bool) -> bool:
         predicted = [cost.predicted[each] for each in candidates if cost.predicted.get(each)]
         if predicted and ratio(cost.direct_us, min(predicted)) >= FASTER:
             return True
         hopeful = len(predicted) < len(candidates)
-        return hopeful and (is_bad or _is_unusual(cost) or cost.network_us > LONG_US)
+        return hopeful and (is_bad or is_unusual(cost) or cost.network_us > LONG_US)
 
     def _judged(self, zone: str, outlook: Outlook, cost: ZoneCost, *, is_needed: bool, now: float) -> Iterator[Move]:
         """Take or leave what a trial showed; the calls may have left the zone meanwhile."""
@@ -175,7 +175,8 @@ class Passing:
         return _move(outlook, sentence)
 
 
-def _is_unusual(cost: ZoneCost) -> bool:
+def is_unusual(cost: ZoneCost) -> bool:
+    """Whether the direct way loses calls, or takes far longer than it usually does."""
     is_more = cost.latest_us - cost.usual_us > MARGIN_US and cost.latest_us >= SUSPECT * cost.usual_us
     return cost.lost > 0.1 or is_more
 

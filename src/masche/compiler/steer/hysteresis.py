@@ -4,6 +4,9 @@ every relapse. Pure: the ratio and the time come from outside.
 
 from dataclasses import dataclass
 
+BAD = 2.0
+"""From this ratio on it is bad, if it lasts."""
+
 STRONG = 3.0
 """From this ratio on nobody waits."""
 
@@ -32,7 +35,7 @@ class Mark:
     does: then no ratio is so strong that nobody waits.
     """
 
-    enter: float = 2.0
+    enter: float = BAD
     leave: float = 1.3
     plain: float = PLAIN
     is_bad: bool = False

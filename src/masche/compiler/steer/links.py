@@ -4,7 +4,7 @@ Taken over all services and instances of a zone as a median, so that one slow se
 and over three intervals as a median again, so that one odd interval is not mistaken for a change.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,34 +37,35 @@ class Passage(NamedTuple):
 
 @dataclass(slots=True)
 class Route:
-    """One way. ``usual_us`` is 0.0 until something is known; ``latest_*`` are of the last interval."""
+    """One way. ``network_us`` is what is known of the network's part, 0.0 when nothing is, ``lost`` the share of calls
+    that nobody answered, and ``cost_us`` what a call costs with a loss at its price. ``usual_us`` is 0.0 until
+    something is known; ``latest_*`` are of the last interval.
+    """
 
     network: Window = field(default_factory=lambda: Window(enough=2))
     loss: Window = field(default_factory=lambda: Window(enough=30))
     _unbroken: int = 0
+    network_us: float = 0.0
+    lost: float = 0.0
+    cost_us: float = 0.0
     usual_us: float = 0.0
     latest_us: float = 0.0
     latest_lost: float = 0.0
-
-    @property
-    def network_us(self) -> float:
-        """What is known of the network's part; 0.0 when nothing is."""
-        return self.network.middle
-
-    @property
-    def lost(self) -> float:
-        """The share of calls that nobody answered."""
-        return self.loss.mean
 
     @property
     def is_known(self) -> bool:
         """Whether enough was heard to choose by it."""
         return self.network.count >= 2 or (self.loss.count >= 3 and self.lost > 0.5)
 
-    @property
-    def cost_us(self) -> float:
-        """What a call costs on this way, with a loss at its price."""
-        return self.network_us + self.lost * LOSS_US
+    def _know(self) -> None:
+        self.network_us, self.lost = self.network.middle, self.loss.mean
+        self.cost_us = self.network_us + self.lost * LOSS_US
+
+    def trim(self, *, now: float) -> None:
+        """Let go of what is old."""
+        self.network.trim(now=now)
+        self.loss.trim(now=now)
+        self._know()
 
     def heard(self, passages: list[Passage], *, at: float) -> None:
         """Take an interval."""
@@ -73,6 +74,7 @@ class Route:
             self.latest_us = median(timed)
             self.network.add(self.latest_us, count, at=at)
         self._lose(passages, at=at)
+        self._know()
         if self.network.count:
             self.usual_us = min(self.cost_us, self.usual_us * (1 + RISE)) if self.usual_us else self.cost_us
 
@@ -96,11 +98,10 @@ class Links:
     routes: dict[Way, Route] = field(default_factory=dict[Way, Route])
     _noted: dict[Way, list[Passage]] = field(default_factory=dict[Way, list[Passage]])
 
-    def note(self, passages: Iterable[tuple[Way, Passage]]) -> None:
-        """Take some of what happened in this interval; it counts when it is ``heard``."""
-        for way, passage in passages:
-            if passage.calls:
-                self._noted.setdefault(way, []).append(passage)
+    def note(self, passages: Mapping[Way, Sequence[Passage]]) -> None:
+        """Take some of what happened in this interval, calls all of it; it counts when it is ``heard``."""
+        for way, some in passages.items():
+            self._noted.setdefault(way, []).extend(some)
 
     def heard(self, *, at: float) -> Iterator[None]:
         """Take the interval as noted, way by way; the caller may pause between two."""
@@ -115,8 +116,7 @@ class Links:
     def _trim(self, *, now: float) -> None:
         """Let go of what is old; what is usual on a way is kept while it is used at all."""
         for way, route in list(self.routes.items()):
-            route.network.trim(now=now)
-            route.loss.trim(now=now)
+            route.trim(now=now)
             if not route.loss.count:
                 del self.routes[way]
 

@@ -39,7 +39,8 @@ NOTHING_KNOWN = ZoneCost()
 
 
 class Outlook(NamedTuple):
-    """``base`` and ``limits`` are per mille of this zone's calls; ``rate`` is in calls per second.
+    """``base`` and ``limits`` are per mille of this zone's calls; ``rate`` is in calls per second. ``taken_us`` is what
+    the instances of each zone took in the last interval alone, where it was heard of.
 
     ``limits`` are worked out when somebody needs them, which is seldom.
     """
@@ -52,6 +53,7 @@ class Outlook(NamedTuple):
     gateways: frozenset[str]
     rules: LocalityRules
     rate: float
+    taken_us: Mapping[str, float] = NO_WAYS
 
 
 def ratio(cost: float, reference: float) -> float:

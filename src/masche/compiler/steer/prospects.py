@@ -45,7 +45,7 @@ def prospect(
     """
     port, zone, ground = desk.port, desk.zone, terrain.ports[desk.port]
     instances = ground.counts
-    if not zone or not instances or (len(instances) == 1 and zone in instances):
+    if not desk.has_choice(ground):
         return None
     base = _base(tuple(instances.items()), terrain.calling, zone)
     out = bench.ejected if bench.verdicts else NOBODY
@@ -70,6 +70,7 @@ def prospect(
         gateways=terrain.gateways,
         rules=_rules(ground),
         rate=desk.costs.rate,
+        taken_us=desk.costs.taken_us(now=now),
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from masche.compiler.steer.costs import Intervals, passages, summed
+from masche.compiler.steer.calm import is_calm
 from masche.compiler.steer.desk import Desk
+from masche.compiler.steer.interval import Intervals, passages, summed
 from masche.compiler.steer.laggards import Laggards
 from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Decision, Move, MoveKind
@@ -180,8 +181,13 @@ class Steersman:
     def _moves(self, port: PortRef, *, now: float) -> Iterator[Move]:
         """Decide for one port, and set what its callers are given."""
         each, ground = self._ports[port], self._terrain.ports[port]
+        lively = self._lively(port, each, now=now)
+        if not lively and each.laggards.is_still and not each.laggards.limit_us:
+            self._settle(each, lively, now=now)
+            each.look_at = now
+            return
         is_dry_run = ground.traffic.steering is SteeringMode.DRY_RUN
-        for move in self._decide(port, each, ground, now=now):
+        for move in self._decide(port, each, lively, now=now):
             yield replace(move, is_dry_run=True) if is_dry_run else move
         for zone, desk in list(each.desks.items()):
             if desk.is_idle and each.bench.is_still:
@@ -195,13 +201,34 @@ class Steersman:
         if not each.desks and each.bench.is_still:
             del self._ports[port]
 
-    def _decide(self, port: PortRef, each: _Port, ground: Ground, *, now: float) -> Iterator[Move]:
+    def _lively(self, port: PortRef, each: _Port, *, now: float) -> Set[str]:
+        """The caller zones at whose desks it is not plain that nothing would move, as nothing has moved."""
+        ground = self._terrain.ports[port]
+        if each.heard_at != now or not each.bench.is_calm(now=now):
+            return each.desks.keys()
+        return {
+            zone
+            for zone, desk in each.desks.items()
+            if (port, zone) in self._steers or not is_calm(desk, self._terrain, ground, self._links, now=now)
+        }
+
+    def _settle(self, each: _Port, lively: Set[str], *, now: float) -> None:
+        """Do at all other desks what a look does where nothing moves."""
+        ground = each.ground
+        for zone, desk in each.desks.items() if self._is_whole else ():
+            if ground is not None and zone not in lively:
+                desk.settle(ground, self._links, now=now)
+
+    def _decide(self, port: PortRef, each: _Port, lively: Set[str], *, now: float) -> Iterator[Move]:
+        ground = self._terrain.ports[port]
         yield from _judge(port, each, ground, now=now)
         if not self._is_whole:
             return
-        desks = sorted(each.desks.items())
-        avoiding = frozenset(zone for zone, desk in desks if desk.spread.bad)
-        for _, desk in desks:
+        lively = lively if each.bench.is_calm(now=now) else each.desks.keys()
+        self._settle(each, lively, now=now)
+        avoiding = frozenset(zone for zone, desk in each.desks.items() if desk.spread.bad)
+        for zone in sorted(lively):
+            desk = each.desks[zone]
             yield from desk.weigh(ground, each.bench, self._links, now=now)
             outlook = prospect(self._terrain, desk, each.bench, self._links, avoiding=avoiding, now=now)
             if outlook is not None:

@@ -17,6 +17,8 @@ MICROSECONDS = 1_000_000
 STUCK_AFTER = 2.0
 """Seconds for which calls pile up without any answer, after which an instance counts as stuck."""
 
+NEVER = float("inf")
+
 PILE = 3
 """So many more calls waiting than twice those at its last answer are a pile."""
 
@@ -32,7 +34,7 @@ AT_HOME = Carried()
 """Within a zone the network counts for nothing."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """An interval: counts, sums in microseconds, and ``extra`` as a mean."""
 
     at: float
@@ -69,30 +71,16 @@ class Track:
     service_sum: int = 0
     failures: float = 0.0
     heard_at: float = float("-inf")
-    _rows: deque[_Row] = field(default_factory=deque[_Row])
+    _rows: deque[Row] = field(default_factory=deque[Row])
     _active: int = 0
     _unpiled_at: float = float("-inf")
     _seen_at: float = float("-inf")
 
-    def add(
-        self,
-        *,
-        at: float,
-        calls: int,
-        answers: int,
-        timed: int,
-        served: int,
-        latency_sum: int,
-        own_sum: int,
-        service_sum: int,
-        failures: float,
-        extra: float,
-        active: int,
-    ) -> None:
-        """Take an interval in which calls ended."""
+    def add(self, row: Row, *, active: int) -> None:
+        """Take an interval in which calls ended, at whose end ``active`` waited."""
         self._active = active
-        self._unpiled_at = self._seen_at = at
-        self._take(_Row(at, calls, answers, timed, served, latency_sum, own_sum, service_sum, failures, extra))
+        self._unpiled_at = self._seen_at = row.at
+        self._take(row)
 
     def waited(self, active: int, *, wait_us: float, at: float) -> None:
         """Take an interval in which none ended, while ``active`` wait. How long nobody called says nothing."""
@@ -102,9 +90,9 @@ class Track:
             self._unpiled_at = at
         elif (piled := at - self._unpiled_at) > STUCK_AFTER:
             stuck = round(active * min(piled * MICROSECONDS, wait_us))
-            self._take(_Row(at, 0, 0, active, 0, stuck, stuck, 0, 0.0, 0.0))
+            self._take(Row(at, 0, 0, active, 0, stuck, stuck, 0, 0.0, 0.0))
 
-    def _take(self, row: _Row) -> None:
+    def _take(self, row: Row) -> None:
         self._rows.append(row)
         self.heard_at = row.at
         self.calls += row.calls
@@ -117,22 +105,22 @@ class Track:
         self.service_sum += row.service_sum
         if row.failures:
             self.failures = sum(each.failures for each in self._rows)
-        if self._rows[0].at <= row.at - SPAN:
-            self.trim(now=row.at)
 
-    def trim(self, *, now: float) -> bool:
-        """Let go of what is old, as long as enough is left; say whether anything is."""
+    def trim(self, *, now: float) -> float:
+        """Let go of what is old, as long as enough is left; return when the oldest that is left was taken, ``NEVER``
+        if nothing is.
+        """
         rows = self._rows
         while rows:
             first = rows[0]
             if first.at > now - SPAN:
-                return True
+                return first.at
             if self.asked - first.asked < ENOUGH and first.at > now - OLDEST:
-                return True
+                return first.at
             self._drop(rows.popleft())
-        return False
+        return NEVER
 
-    def _drop(self, row: _Row) -> None:
+    def _drop(self, row: Row) -> None:
         self.calls -= row.calls
         self.answers -= row.answers
         self.timed -= row.timed

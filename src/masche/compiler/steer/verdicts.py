@@ -6,7 +6,7 @@ by itself, with a few probing calls before readmission. Who was cut off for its 
 alone. One state machine per instance: ADMITTED -> EJECTED (until) -> PROBING -> ADMITTED, or EJECTED again for longer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -15,7 +15,7 @@ from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.standing import Admission
 from masche.compiler.steer.terrain import Ground
-from masche.compiler.steer.voices import HELD, Voices
+from masche.compiler.steer.voices import Voices
 from masche.compiler.steer.words import duration
 from masche.model.refs import PortRef
 
@@ -76,7 +76,6 @@ class Bench:
 
     verdicts: dict[str, Verdict] = field(default_factory=dict[str, Verdict])
     _voices: Voices = field(default_factory=Voices)
-    _kept_at: float = float("-inf")
 
     @property
     def is_still(self) -> bool:
@@ -85,22 +84,23 @@ class Bench:
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
-    def heard(self, seens: Iterable[Seen], *, zone: str, at: float) -> None:
+    def heard(self, seens: Sequence[Seen], *, zone: str, at: float) -> None:
         """Take what the callers of one zone saw in one interval."""
-        for seen in seens:
-            self._voices.hear(seen, zone=zone, at=at)
-            if self.verdicts:
-                verdict = self.verdicts.get(seen.workload)
-                if verdict and verdict.state is Admission.PROBING:
-                    verdict.probed(seen, zone=zone)
+        self._voices.hear(seens, zone=zone, at=at)
+        for seen in seens if self.verdicts else ():
+            verdict = self.verdicts.get(seen.workload)
+            if verdict and verdict.state is Admission.PROBING:
+                verdict.probed(seen, zone=zone)
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
-        """Forget who is gone and what was said too long ago; while nobody is accused, now and then is enough."""
-        if not self._voices.are_accusing(now=now) and not self.verdicts and now - self._kept_at < HELD:
-            return
-        self._kept_at = now
-        self.verdicts = {name: each for name, each in self.verdicts.items() if name in present}
+        """Forget who is gone and what was said too long ago."""
         self._voices.keep(present, now=now)
+        if self.verdicts:
+            self.verdicts = {name: each for name, each in self.verdicts.items() if name in present}
+
+    def is_calm(self, *, now: float) -> bool:
+        """Whether nobody is judged, and no caller has cut anybody off of late."""
+        return not self.verdicts and not self._voices.are_accusing(now=now)
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class Bench:
     def _probe(self, name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:
         verdict.state, verdict.until, verdict.good, verdict.bad = Admission.PROBING, now + PATIENCE, 0, 0
         verdict.late_us = 0.0
-        self._voices.forget(name)
+        self._voices.forget(name, now=now)
         return Move(kind=MoveKind.PROBING, about=name, sentence=f"{name} is probed: its time off {port} is served")
 
     def _room(self, ground: Ground) -> int:
@@ -177,7 +177,7 @@ class Bench:
         verdict.times = min(verdict.times + 1, LONGEST)
         seconds = ground.traffic.outlier.base_ejection * verdict.times
         verdict.state, verdict.until, verdict.reason = Admission.EJECTED, now + seconds, why
-        self._voices.forget(name)
+        self._voices.forget(name, now=now)
         sentence = f"{name} is taken off for {seconds:g} s, because {why}"
         return Move(kind=MoveKind.EJECTED, severity="warning", about=name, sentence=sentence)
 

@@ -5,8 +5,8 @@ alone: the callers of one zone speak with one voice, and nobody is accused who a
 between these there is no link. A caller that is answered by any way, a detour for instance, accuses nobody.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from masche.compiler.steer.seen import Seen
@@ -14,6 +14,8 @@ from masche.compiler.steer.terrain import Site
 
 HELD = 3.0
 """Seconds for which what a caller said counts."""
+
+LONG_AGO = float("-inf")
 
 BELIEVED = 0.5
 """A caller that has cut off more than this share of the instances it calls has a bad way itself."""
@@ -47,20 +49,40 @@ class _Voice:
 
 @dataclass(slots=True)
 class Voices:
-    """By instance, then by caller."""
+    """By instance, then by caller. While nobody accuses anybody, what is said is only kept, and looked into when the
+    first accusation comes.
+    """
 
     _voices: dict[str, dict[str, _Voice]] = field(default_factory=dict[str, dict[str, _Voice]])
+    _said: deque[tuple[float, str, Sequence[Seen]]] = field(default_factory=deque[tuple[float, str, Sequence[Seen]]])
+    _forgotten: dict[str, float] = field(default_factory=dict[str, float])
     _accused_at: float = float("-inf")
 
-    def hear(self, seen: Seen, *, zone: str, at: float) -> None:
-        """Take what a caller in ``zone`` saw in the interval that ended ``at``."""
-        if (voices := self._voices.get(seen.workload)) is None:
-            voices = self._voices[seen.workload] = {}
-        if (voice := voices.get(seen.caller)) is None:
-            voice = voices[seen.caller] = _Voice(zone)
-        voice.hear(seen, at=at)
-        if seen.is_ejected:
+    def hear(self, seens: Sequence[Seen], *, zone: str, at: float) -> None:
+        """Take what callers in ``zone`` saw in the interval that ended ``at``."""
+        was_accusing = self.are_accusing(now=at)
+        self._said.append((at, zone, seens))
+        if any(seen.is_ejected for seen in seens):
             self._accused_at = at
+        if was_accusing:
+            self._take(seens, zone, at)
+        elif self._accused_at == at:
+            self._begin(at)
+
+    def _begin(self, now: float) -> None:
+        """Look into what was said of late."""
+        self._voices = {}
+        for at, zone, seens in self._said:
+            if now - at < HELD:
+                self._take([seen for seen in seens if at > self._forgotten.get(seen.workload, LONG_AGO)], zone, at)
+
+    def _take(self, seens: Iterable[Seen], zone: str, at: float) -> None:
+        for seen in seens:
+            if (voices := self._voices.get(seen.workload)) is None:
+                voices = self._voices[seen.workload] = {}
+            if (voice := voices.get(seen.caller)) is None:
+                voice = voices[seen.caller] = _Voice(zone)
+            voice.hear(seen, at=at)
 
     def are_accusing(self, *, now: float) -> bool:
         """Whether any caller has cut anything off of late."""
@@ -68,16 +90,24 @@ class Voices:
 
     def keep(self, present: frozenset[str], *, now: float) -> None:
         """Forget instances that are gone, and what was said too long ago."""
-        fresh = (
-            (name, {caller: voice for caller, voice in voices.items() if now - voice.at < HELD})
-            for name, voices in self._voices.items()
-            if name in present
-        )
-        self._voices = {name: voices for name, voices in fresh if voices}
+        while self._said and now - self._said[0][0] >= HELD:
+            self._said.popleft()
+        if not self.are_accusing(now=now):
+            self._voices = {}
+        if self._forgotten:
+            self._forgotten = {name: at for name, at in self._forgotten.items() if now - at < HELD}
+        if self._voices:
+            fresh = (
+                (name, {caller: voice for caller, voice in voices.items() if now - voice.at < HELD})
+                for name, voices in self._voices.items()
+                if name in present
+            )
+            self._voices = {name: voices for name, voices in fresh if voices}
 
-    def forget(self, workload: str) -> None:
+    def forget(self, workload: str, *, now: float) -> None:
         """Forget what was said of an instance, because something else holds for it from now on."""
         self._voices.pop(workload, None)
+        self._forgotten[workload] = now
 
     def against(self, workload: str) -> int:
         """How many callers have cut an instance off."""

@@ -7,7 +7,7 @@ to the room it has. Shares move by bounded steps, and the marks of bad zones do 
 mille, sum to 1000, and no zone with instances has none.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from masche.compiler.locality import WHOLE, whole
@@ -44,6 +44,9 @@ and by more, as long as they do not get slower."""
 
 CROWDED = 2.0
 """Instances that take so many times their usual time have too much."""
+
+SETTLING = 0.2
+"""The share of what instances took just now in what they usually take."""
 
 QUIET = 5.0
 """A move of fewer per mille is not worth the publishing."""
@@ -99,7 +102,17 @@ class Spread:
         """The zones that are avoided."""
         return frozenset(zone for zone, mark in self.marks.items() if mark.is_bad)
 
+    def knows(self, zones: Collection[str]) -> bool:
+        """Whether it has looked at these zones, and at no others."""
+        return self._zones == frozenset(zones)
+
     # -- what is decided --------------------------------------------------------------------------------------------
+
+    def settle(self, taken_us: Mapping[str, float]) -> None:
+        """Learn what instances usually take, while no zone is relieved, out of what they took just now."""
+        for zone, service in taken_us.items():
+            usual = self._usual_us.get(zone, 0.0)
+            self._usual_us[zone] = usual + SETTLING * (service - usual) if usual else service
 
     def step(self, outlook: Outlook, *, now: float) -> tuple[Move, ...]:
         """Decide once, and return the moves."""
@@ -232,12 +245,18 @@ class Spread:
         equally: a limit that went up and down by itself sent the same calls there and back.
         """
         is_crowded = False
+        if not self.bad and not self.eases:
+            self.settle(outlook.taken_us)
         for zone in outlook.base:
             service = outlook.costs.get(zone, NOTHING_KNOWN).service_us
             usual = self._usual_us.get(zone, 0.0)
-            if service and not self.bad and not self.eases:
-                self._usual_us[zone] = usual + 0.2 * (service - usual) if usual else service
-            elif usual and zone not in self.bad and zone not in self.eases and service > CROWDED * usual + MARGIN_US:
+            if (
+                (self.bad or self.eases)
+                and usual
+                and zone not in self.bad
+                and zone not in self.eases
+                and service > CROWDED * usual + MARGIN_US
+            ):
                 is_crowded = True
         if is_crowded:
             self._ceiling = self.stretch
