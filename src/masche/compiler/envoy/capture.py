@@ -168,12 +168,7 @@ def _http(seated: Seated, identity: str, table: str, *, is_troubled: bool) -> Bo
     manager = connection_manager(
         seated.capture,
         by_table(table),
-        [
-            CORS,
-            spent.FILTER,
-            *faults.filters(is_troubled=is_troubled),
-            *(() if seated.is_shared else (on_demand.FILTER,)),
-        ],
+        [*_ASLEEP, *faults.filters(is_troubled=is_troubled), *(() if seated.is_shared else (on_demand.FILTER,))],
         reports.outbound_http(identity, seated.tag),
         router=calling_router(seated.tag),
         skip_xff_append=True,
@@ -181,6 +176,10 @@ def _http(seated: Seated, identity: str, table: str, *, is_troubled: bool) -> Bo
         early_header_mutation_extensions=[capture_table.WHERE_TO],
     )
     return {"name": _HTTP, "filters": [introduced(seated, identity), manager]}
+
+
+_ASLEEP: tuple[Body, ...] = tuple({**each, "disabled": True} for each in (CORS, spent.FILTER))
+"""Filters that a route wakes which has something for them to do; even one that does nothing costs every request."""
 
 
 @lru_cache(maxsize=16_384)

@@ -29,8 +29,8 @@ LOOPBACK = "127.0.0.1"
 LOCAL_LISTENERS_REMEMBERED = 100_000
 """About as many as proxies hold together: 300 of them with 300 services each."""
 
-CORS: Body = {**extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors"), "disabled": True}
-"""Answers preflight requests before they are sent anywhere; it sleeps where a route has no such policy."""
+CORS = extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors")
+"""Answers preflight requests before they are sent anywhere; it does nothing where a route has no such policy."""
 
 
 def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> Blob:
