@@ -127,6 +127,16 @@ async def test_a_machine_cannot_say_that_it_is_another(mesh: Plant) -> None:
         await agent.until(lambda: agent.is_over)
 
 
+async def test_who_speaks_another_version_of_the_link_is_told_so(mesh: Plant) -> None:
+    agent = Agent(mesh, "m1", Peer(machine=None))
+    agent.say(Hello(machine="m1", agent_version="9.1", protocol_version=2))
+    async with agent:
+        refused = await agent.hears(Refused)
+        assert "masche 9.1 on machine m1 speaks version 2 of the link" in refused.why
+        assert "the same release" in refused.fix
+        await agent.until(lambda: agent.is_over)
+
+
 async def test_the_first_word_is_hello(mesh: Plant) -> None:
     agent = Agent(mesh, "m1", Peer(machine=None))
     agent.say(Heartbeat())

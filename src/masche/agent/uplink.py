@@ -15,6 +15,7 @@ from masche.identity import transport
 from masche.link.client import Connected, Disconnected, LinkClient
 from masche.link.machine import Machine
 from masche.link.messages import (
+    PROTOCOL_VERSION,
     Accepted,
     Drained,
     Hello,
@@ -44,7 +45,13 @@ class Uplink:
         self._channel: grpc.aio.Channel | None = None
         self._accepted: set[str] = set()
         self._listeners: dict[str, Listener] = {}
-        self._hello = Hello(machine=machine.id, agent_version=version, zone=zone, addresses=addresses)
+        self._hello = Hello(
+            machine=machine.id,
+            agent_version=version,
+            zone=zone,
+            addresses=addresses,
+            protocol_version=PROTOCOL_VERSION,
+        )
         self._targets = machine.targets(self._on_use)
         self._link = LinkClient(self._targets, lambda: self._hello, rng=rng)
         self.why = ""

@@ -21,6 +21,7 @@ from masche.identity.authority import Authority
 from masche.identity.csr import CsrError
 from masche.identity.spiffe import SpiffeId
 from masche.link.messages import (
+    PROTOCOL_VERSION,
     FromAgent,
     FromControl,
     Heartbeat,
@@ -281,6 +282,12 @@ class Agents:
     def _greet(self, session: Session, hello: Hello) -> None:
         if session.peer.machine not in {None, hello.machine}:
             raise RefusedError(f"machine {session.peer.machine} says that it is {hello.machine}")
+        if hello.protocol_version != PROTOCOL_VERSION:
+            raise RefusedError(
+                f"masche {hello.agent_version} on machine {hello.machine} speaks version {hello.protocol_version} of "
+                f"the link, and this control plane version {PROTOCOL_VERSION}",
+                fix="install the same release of masche on both",
+            )
         sessions = self._sessions.get(hello.machine, {})
         if (older := sessions.get(hello.process)) is not None:
             older.close()  # of a broken connection, or somebody with a copy of the credential: one speaks for a process

@@ -102,7 +102,8 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="hello"):
     """The first message of every stream. ``machine`` must be the one of the client certificate, where there is one.
 
     ``process`` tells streams of one machine apart: "" is its agent's, every process with the library has one of its
-    own. A new stream of the same process takes the place of the old one.
+    own. A new stream of the same process takes the place of the old one. Who does not say ``protocol_version`` speaks
+    the first; another than its own is refused by the control plane.
     """
 
     machine: Id
@@ -110,7 +111,7 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="hello"):
     agent_version: Text
     zone: Text = ""
     addresses: tuple[str, ...] = ()
-    protocol_version: int = PROTOCOL_VERSION
+    protocol_version: int = 1
 
 
 class Synced(Struct, frozen=True, kw_only=True, tag="synced"):

@@ -26,6 +26,7 @@ from masche.link import address, backoff, probe
 from masche.link.client import LAST_CALLS, Connected, Disconnected, Event, LinkClient
 from masche.link.machine import Machine
 from masche.link.messages import (
+    PROTOCOL_VERSION,
     Accepted,
     Drained,
     Hello,
@@ -248,6 +249,7 @@ class Life:
             agent_version=VERSION,
             zone=presence.options.zone or presence.zone,
             addresses=(presence.address,),
+            protocol_version=PROTOCOL_VERSION,
         )
 
     def _on_use(self, used: str) -> None:
