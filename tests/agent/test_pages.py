@@ -212,3 +212,17 @@ def test_who_is_on_the_same_node_is_named_by_the_endpoint_that_others_know() -> 
         "10.0.0.1:15006",
         "",
     )
+
+
+def test_the_time_of_an_instance_behind_the_same_envoy_is_all_its_own() -> None:
+    inside, elsewhere = "envoy://local/shop/orders-1/15006/10.0.0.1:15006", "10.0.0.2:15006"
+    series = {
+        f"mesh.instance_us.destination.{ORDERS.path}.instance.{inside}": {(5_000, 100): 3},
+        f"mesh.instance_us.destination.{ORDERS.path}.instance.{elsewhere}": {(9_000, 100): 2},
+        f"mesh.instance_service_us.destination.{ORDERS.path}.instance.{elsewhere}": {(4_000, 100): 2},
+    }
+    page = pages.parse(b"", _histograms(series))
+    near, far = meter.endpoints(Meter().read(page, process=7, is_inherited=False), {})
+    assert (near.endpoint, near.service_time) == ("10.0.0.1:15006", near.latency)
+    assert sum(near.service_time.buckets.values()) == 3
+    assert 0 < far.service_time.sum_us < far.latency.sum_us

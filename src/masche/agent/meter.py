@@ -5,7 +5,7 @@ agent before us has totals that somebody may have reported: its first reading co
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from masche.agent.pages import Buckets, Key, Page
@@ -228,9 +228,7 @@ def endpoints(
     ``round_trips_us`` are those of TCP by ``host:port``; a detour has none of its own.
     """
     tries = _tries(reading)
-    latencies, service_times = (
-        _timed(reading, family) for family in (names.MESH_INSTANCE_US, names.MESH_INSTANCE_SERVICE_US)
-    )
+    latencies, service_times = _timed(reading, _is_latency), _timed(reading, _is_service_time)
     known = round_trips_us or {}
     round_trips = {way: known[way[1]] for way, each in now.items() if each.is_connected and way[1] in known}
     telling = {way for way, each in now.items() if each.is_telling}
@@ -271,11 +269,25 @@ def _is_given_up(labels: Mapping[str, str]) -> bool:
     return _value(labels, stats.FLAGS) in {"", "UT", "DC", "DR"}
 
 
-def _timed(reading: Reading, family: str) -> Mapping[Way, Histogram]:
-    """By way, of all workloads together that went it."""
+def _is_latency(name: str, _: str) -> bool:
+    return name == names.MESH_INSTANCE_US
+
+
+def _is_service_time(name: str, instance: str) -> bool:
+    """What an instance said that it took. Between two workloads of one Envoy there is no network, so all is its own."""
+    is_inside = instance.startswith(_INSIDE)
+    return name == (names.MESH_INSTANCE_US if is_inside else names.MESH_INSTANCE_SERVICE_US)
+
+
+_INSIDE = "envoy://local/"
+
+
+def _timed(reading: Reading, is_meant: Callable[[str, str], bool]) -> Mapping[Way, Histogram]:
+    """By way, of all workloads together that went it, the series that are meant: by their name and the instance."""
     found: defaultdict[Way, list[Histogram]] = defaultdict(list)
     for (name, pairs), each in reading.latencies.items():
-        if name == family and (way := _instance(dict(pairs))):
+        labels = dict(pairs)
+        if is_meant(name, labels.get(stats.INSTANCE, "")) and (way := _instance(labels)):
             found[way].append(each)
     return {way: each[0] if len(each) == 1 else _sum(each) for way, each in found.items()}
 

@@ -14,7 +14,8 @@ Histograms of HTTP, in microseconds:
                                                               of an answer that was cut off, nor of a small refusal)
     instance_us             destination, instance             (request out to first byte of the answer back; of answers
                                                               below 500 only: failing fast is not being fast)
-    instance_service_us     destination, instance             (of that, what the instance's own proxy said it took)
+    instance_service_us     destination, instance             (of that, what the instance's own proxy said it took; not
+                                                              of an instance of the same proxy, whose time is all of it)
 Counters and a histogram of TCP, at the end of each connection:
     connections_total       reporter, source, destination, flags
     received_bytes_total    reporter, source, destination     (from the caller)

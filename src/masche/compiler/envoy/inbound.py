@@ -40,6 +40,8 @@ from masche.wire.messages import Body, Json, any_of, encode
 LISTENER = "envoy.config.listener.v3.Listener"
 _TLS = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_MUTATION_FILTER = "envoy.filters.http.header_mutation"
+_MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 
 DENIED = limits.DENIED
 
@@ -230,7 +232,8 @@ def filters(served: Served, known: Known) -> list[Body]:
 
 
 def _introduction(served: Served, known: Known) -> tuple[Body, ...]:
-    """First of the chain, so that it is the last to touch an answer; only a caller that is known learns it."""
+    """First of the chain, so that it is the last to touch an answer: a caller that showed a certificate learns what the
+    application took. One of the same proxy need not be told, for all that it waits for is the application."""
     match known:
         case Known.BY_CERTIFICATE:
             return (_SERVICE_TIME,)
@@ -247,13 +250,14 @@ def _introducing(identity: str) -> Body:
         "x-forwarded-client-cert": f"By={literal(identity)};URI={peer.PEER_VALUE}",
         "x-forwarded-proto": "https",
     }
-    return reports.service_time(
-        *({"append": header(name, value, "OVERWRITE_IF_EXISTS_OR_ADD")} for name, value in said.items()),
-        {"append": header("x-forwarded-for", peer.SOURCE_VALUE, "APPEND_IF_EXISTS_OR_ADD")},
-    )
+    changes: list[Json] = [
+        {"append": header(name, value, "OVERWRITE_IF_EXISTS_OR_ADD")} for name, value in said.items()
+    ]
+    changes.append({"append": header("x-forwarded-for", peer.SOURCE_VALUE, "APPEND_IF_EXISTS_OR_ADD")})
+    return extension(_MUTATION_FILTER, _MUTATION, {"mutations": {"request_mutations": changes}})
 
 
-_SERVICE_TIME = reports.service_time()
+_SERVICE_TIME = extension(_MUTATION_FILTER, _MUTATION, {"mutations": {"response_mutations": [reports.SERVICE_TIME]}})
 _AFTER_DATA: dict[str, Json] = {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": 16 * 1024}
 """Envoy judges a connection at its first byte, so until then the application, which may speak first, is not asked.
 

@@ -5,19 +5,23 @@ Names and tags are those of ``wire.stats``, and the promise there holds here: no
 
 from functools import lru_cache
 
+from masche.compiler.envoy.counted import Condition, counter, histogram, logger
 from masche.compiler.envoy.parts import extension, literal
 from masche.compiler.envoy.rbac import ALLOW_PREFIX, DENY_PREFIX
 from masche.wire import stats
 from masche.wire.messages import Body, Json
 
-_STATS = "envoy.extensions.access_loggers.stats.v3.Config"
-_CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
-_MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 _STDOUT = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 
 _POLICY, _RESULT = "shadow_effective_policy_id", "shadow_engine_result"
 
 _WHOLE_US = "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"
+_WHOLE_US_OR_ANY = (
+    """%COALESCE({"operators":[{"command":"COMMON_DURATION","param":"DS_RX_BEG:DS_TX_END:us"},"RESPONSE_CODE"]})%"""
+)
+"""A value is formatted before conditions are asked, and Envoy complains in its log of one that is no number: where this
+has none there is another, of a call that is not kept then. The same holds of ``_SAID_US``."""
+
 _SERVICE_US = "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:us)%"
 _UPSTREAM_US = "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%"
 
@@ -77,14 +81,10 @@ def outbound_http(identity: str, workload: str = "") -> tuple[Body, ...]:
 def instances(workload: str = "") -> tuple[Body, ...]:
     """Return what a router reports of each try at an instance, repeats included."""
     tags = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%", **_of(workload)}
-    counter = _counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%", stats.FLAGS: _FLAGS})
-    latency = _histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
-    service_time = _histogram(stats.INSTANCE_SERVICE_US, tags, "Microseconds", f"%RESP({stats.SERVICE_HEADER})%")
-    return (
-        _statistics([counter], []),
-        {**_statistics([], [latency]), "filter": _ANSWERED},
-        {**_statistics([], [service_time]), "filter": _NEIGHBOUR_OR_PROVEN if workload else _SERVICE_TIME_KNOWN},
-    )
+    tries = counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%", stats.FLAGS: _FLAGS})
+    latency = histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
+    service_time = histogram(stats.INSTANCE_SERVICE_US, tags, "Microseconds", _SAID_US, _PROVEN, _SAID)
+    return logger([tries]), logger([], [latency, service_time], _ANSWERED)
 
 
 @lru_cache(maxsize=4_096)
@@ -114,19 +114,13 @@ _FLAGS = "%RESPONSE_FLAGS%"
 _OUTCOME = {stats.CODE: "%RESPONSE_CODE%", stats.GRPC: "%GRPC_STATUS_NUMBER%", stats.FLAGS: _FLAGS}
 
 
-def service_time(*requests: Body) -> Body:
-    """Return the HTTP filter of an inbound listener that tells the caller's proxy how long the application took.
-
-    ``requests`` are more mutations, of what is asked.
-    """
-    said: Body = {
-        "append": {
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            "header": {"key": stats.SERVICE_HEADER, "value": _SERVICE_US},
-        }
+SERVICE_TIME: Body = {
+    "append": {
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        "header": {"key": stats.SERVICE_HEADER, "value": _SERVICE_US},
     }
-    mutations: Body = {"request_mutations": list(requests), "response_mutations": [said]}
-    return extension("envoy.filters.http.header_mutation", _MUTATION, {"mutations": mutations})
+}
+"""The change of an answer that tells the caller's proxy how long the application took."""
 
 
 def _status(operator: str, status: int) -> Body:
@@ -134,36 +128,30 @@ def _status(operator: str, status: int) -> Body:
     return {"status_code_filter": {"comparison": comparison}}
 
 
-_ANSWERED: Body = {"and_filter": {"filters": [_status("GE", 100), _status("LE", 499)]}}
+_FAILED, _NOT_FAILED = _status("GE", 500), _status("LE", 499)
+
+_ANSWERED: Body = {"and_filter": {"filters": [_status("GE", 100), _NOT_FAILED]}}
 """Holds of a try that was answered and did not fail: failing fast is not being fast."""
 
+_WHOLE = Condition(_FLAGS, ("exact", "-"))
+"""Holds of an answer that has an end, if it did not fail: what was cut off after its beginning has a flag, and the code
+that it began with."""
 
-def _where(expression: str) -> Body:
-    return {
-        "extension_filter": extension("envoy.access_loggers.extension_filters.cel", _CEL, {"expression": expression})
-    }
+_PROVEN = Condition("%UPSTREAM_TLS_VERSION%", ("exact", "TLSv1.3"))
+"""Holds of a peer that proved who it is; of a connection in the clear, or inside the proxy, there is no TLS version."""
 
+_SAID = Condition(f"%RESP({stats.SERVICE_HEADER})%", ("safe_regex", "[0-9]{1,11}"))
+"""Holds of a peer that said what it took, up to a day."""
 
-_ENDED = _where("response.flags == 0 || response.code >= 500")
-"""Holds when the answer has an end: what was cut off after its beginning has a flag, and the code it began with."""
-
-_LONGEST_US = 24 * 3600 * 1_000_000
-_SAID_US = f"int(response.headers['{stats.SERVICE_HEADER}'])"
-_PROVEN = "upstream.tls_version == 'TLSv1.3'"
-_SAID = f"{_SAID_US} >= 0 && {_SAID_US} <= {_LONGEST_US}"
-_SERVICE_TIME_KNOWN = _where(f"response.code < 500 && {_PROVEN} && {_SAID}")
-"""Holds of such a try when a peer that proved who it is said what it took. Of a connection in the clear there is no TLS
-version, and of what is no number no value: then the expression has none either, and that is not true."""
-
-_INSIDE = "upstream.address.startsWith('envoy://local/')"
-_NEIGHBOUR_OR_PROVEN = _where(f"response.code < 500 && ({_INSIDE} || {_PROVEN}) && {_SAID}")
-"""The same on a proxy that serves several workloads, which hear what the others took from the proxy itself."""
+_SAID_US = f"""%COALESCE({{"operators":[{{"command":"RESP","param":"{stats.SERVICE_HEADER}"}},"RESPONSE_CODE"]}})%"""
+"""What it said."""
 
 
 def _requests(edge: dict[str, str]) -> tuple[Body, ...]:
-    counter = _counter(stats.REQUESTS, {**edge, **_OUTCOME})
-    histogram = _histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US)
-    return (_statistics([counter], []), {**_statistics([], [histogram]), "filter": _ENDED})
+    whole = histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US_OR_ANY, _WHOLE)
+    failed = histogram(stats.REQUEST_US, edge, "Microseconds", _WHOLE_US)
+    counted = logger([counter(stats.REQUESTS, {**edge, **_OUTCOME})])
+    return counted, logger([], [whole], _NOT_FAILED), logger([], [failed], _FAILED)
 
 
 def _edge(reporter: str, source: str, destination: str, workload: str = "") -> dict[str, str]:
@@ -174,43 +162,18 @@ def _of(workload: str) -> dict[str, str]:
     return {stats.WORKLOAD: literal(workload)} if workload else {}
 
 
-def _statistics(counters: list[Body], histograms: list[Body]) -> Body:
-    scope: Body = {
-        "prefix": stats.SCOPE,
-        "sharing_name": stats.SCOPE,
-        "enable_eviction": True,
-        "max_counters": stats.MAX_COUNTERS,
-        "max_histograms": stats.MAX_HISTOGRAMS,
-    }
-    body: Body = {"stats_scope": scope, "counters": counters, "histograms": histograms}
-    return extension("envoy.access_loggers.stats", _STATS, body)
-
-
-def _counter(name: str, tags: dict[str, str], value: str = "") -> Body:
-    amount: Body = {"value_format": value} if value else {"value_fixed": 1}
-    return {"stat": _stat(name, tags), **amount}
-
-
-def _histogram(name: str, tags: dict[str, str], unit: str, value: str) -> Body:
-    return {"stat": _stat(name, tags), "unit": unit, "value_format": value}
-
-
-def _stat(name: str, tags: dict[str, str]) -> Body:
-    return {"name": name, "tags": [{"name": key, "value_format": value} for key, value in tags.items()]}
-
-
 def _connections(edge: dict[str, str]) -> Body:
     counters = [
-        _counter(stats.CONNECTIONS, {**edge, stats.FLAGS: _FLAGS}),
-        _counter(stats.RECEIVED_BYTES, edge, "%BYTES_RECEIVED%"),
-        _counter(stats.SENT_BYTES, edge, "%BYTES_SENT%"),
+        counter(stats.CONNECTIONS, {**edge, stats.FLAGS: _FLAGS}),
+        counter(stats.RECEIVED_BYTES, edge, "%BYTES_RECEIVED%"),
+        counter(stats.SENT_BYTES, edge, "%BYTES_SENT%"),
     ]
-    return _statistics(counters, [_histogram(stats.CONNECTION_MS, edge, "Milliseconds", "%DURATION%")])
+    return logger(counters, [histogram(stats.CONNECTION_MS, edge, "Milliseconds", "%DURATION%")])
 
 
 def _denials(edge: dict[str, str], rbac: str) -> Body:
     tags = {name: value for name, value in edge.items() if name != stats.REPORTER} | {stats.RULE: rule_of(rbac)}
-    return {**_statistics([_counter(stats.DENIED, tags)], []), "filter": refused(rbac)}
+    return logger([counter(stats.DENIED, tags)], when=refused(rbac))
 
 
 @lru_cache(maxsize=4_096)
@@ -220,8 +183,7 @@ def limited(destination: str, rule: str, source: str = CERTIFIED, workload: str 
     They have no line each: where too many come, a line for each would be too many, too.
     """
     edge = {stats.SOURCE: source, stats.DESTINATION: literal(destination), stats.RULE: rule, **_of(workload)}
-    flagged: Body = {"response_flag_filter": {"flags": ["RL"]}}
-    return {**_statistics([_counter(stats.DENIED, edge)], []), "filter": flagged}
+    return logger([counter(stats.DENIED, edge)], when={"response_flag_filter": {"flags": ["RL"]}})
 
 
 def _lines(peer: str = CERTIFIED, workload: str = "") -> Body:
@@ -234,9 +196,8 @@ _LINES = _lines()
 
 def _failures(rbac: str | None, peer: str, workload: str) -> Body:
     """A line for each answer of 500 and above, and for each refusal; all other calls are only counted."""
-    server_error = _status("GE", 500)
     refusals = [refused_by_rule(rbac), refused_by_none(rbac)] if rbac else []
-    kept: Body = {"or_filter": {"filters": [server_error, *refusals]}} if rbac else server_error
+    kept: Body = {"or_filter": {"filters": [_FAILED, *refusals]}} if rbac else _FAILED
     return {**_lines(peer, workload), "filter": kept}
 
 

@@ -15,8 +15,8 @@ _NAME = "envoy.filters.http.header_mutation"
 _MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 _PER_ROUTE = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 
-FILTER: Body = extension(_NAME, _MUTATION, {"mutations": {}})
-"""Does nothing where a route does not ask for it."""
+FILTER: Body = {**extension(_NAME, _MUTATION, {"mutations": {}}), "disabled": True}
+"""Sleeps until a route asks for it: even a filter that does nothing costs every request."""
 
 _VALUE = "%CEL(response.flags == 0 ? '' : '1')%"
 """Of an answer that came from an instance the flags say that no repeat was left, or that a limit forbade one."""

@@ -1,0 +1,102 @@
+"""Of which calls two real Envoys keep which statistics: conditions are asked inside of Envoy, and only there."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from applications import serving
+from envoy_rig import Authority, Envoy, free_port, secrets, wait_until
+from test_live_calls import request
+from views import at, callee, cluster, outbound, port, seat, view
+
+from masche.compiler.envoy.listeners import listeners
+from masche.compiler.envoy.shared import blobs
+from masche.model.refs import PortRef
+from masche.model.vantage import LocalPort, SeatPort
+
+ROOT = Authority.named("root")
+PEER, STRANGER = port("orders"), port("stranger")
+ANSWERS = {"/ok": 200, "/cut": 200, "/fails": 503}
+
+
+def application(connection: socket.socket) -> None:
+    """Answers by the path; ``/cut`` announces more than it sends, and a second part of the path is what it claims."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(65536)
+    path, _, claim = head.split()[1].decode().removeprefix("/").partition("/")
+    length = 100 if path == "cut" else 2
+    claimed = f"x-masche-service-us: {claim}\r\n" if claim else ""
+    status = ANSWERS[f"/{path}"]
+    connection.sendall(
+        f"HTTP/1.1 {status} x\r\n{claimed}content-length: {length}\r\nconnection: close\r\n\r\nab".encode()
+    )
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+
+
+class Pair:
+    """A workload that calls a peer of the mesh, and a stranger without a proxy."""
+
+    def __init__(self, caller: Envoy, peer: Envoy, app_port: int) -> None:
+        self.caller, self.peer = caller, peer
+        mesh_port, self.local = free_port(), {each: free_port() for each in (PEER, STRANGER)}
+        seen, place = callee("orders", app_port), SeatPort(name="orders", app_port=app_port, mesh_port=mesh_port)
+        self.peer.put((*blobs(seen), *listeners(seen, seat("orders", ports=(place,))), *secrets(ROOT, seen.identity)))
+        seen = view(
+            "web",
+            outbound=(outbound(PEER), outbound(STRANGER)),
+            clusters=(cluster(PEER), cluster(STRANGER, has_plaintext=True)),
+        )
+        places = tuple(LocalPort(service=each, port=number) for each, number in self.local.items())
+        instances = (at(PEER, mesh_port), at(STRANGER, app_port, is_mtls=False))
+        own = (*blobs(seen), *listeners(seen, seat("web", local_ports=places, proxy_port=free_port())))
+        self.caller.put((*own, *instances, *secrets(ROOT, seen.identity, ROOT)))
+
+    def get(self, service: PortRef, path: str) -> None:
+        with suppress(Exception):  # an answer that is cut off is an error to a client as well
+            request(self.local[service], "GET", path)
+
+    def count(self, envoy: Envoy, family: str, *labels: str) -> float:
+        """Of all series with these labels together."""
+        found = envoy.stats(f"envoy_mesh_{family}{{")
+        return sum(value for name, value in found.items() if all(each in name for each in labels))
+
+
+@pytest.fixture
+def pair(start_envoy) -> Iterator[Pair]:
+    with serving(application) as app_port:
+        yield Pair(start_envoy(), start_envoy(), app_port)
+
+
+def test_what_was_cut_off_is_counted_and_not_timed_and_what_failed_is_both(pair: Pair) -> None:
+    for path in ("/ok", "/cut", "/fails", "/ok"):
+        pair.get(PEER, path)
+    for envoy, reporter in ((pair.caller, "source"), (pair.peer, "destination")):
+        own = f'reporter="{reporter}"'
+        wait_until(lambda e=envoy, r=own: pair.count(e, "requests_total", r) == 4, "four calls to be counted")
+        wait_until(lambda e=envoy, r=own: pair.count(e, "request_us_count", r) == 3, "three calls to be timed")
+        tags = [name for name in envoy.stats("envoy_mesh_request_us_count") if "only" in name or "flags" in name]
+        assert not tags, "a condition left a tag"
+    assert "Stats access logger" not in pair.caller.log + pair.peer.log
+
+
+def test_a_service_time_is_believed_of_who_proved_who_it_is(pair: Pair) -> None:
+    for path in ("/ok", "/ok/12345", "/fails"):
+        pair.get(PEER, path)
+        pair.get(STRANGER, path)
+    for service in (PEER, STRANGER):
+        called = f'destination="{service.path}"'
+        wait_until(lambda c=called: pair.count(pair.caller, "instance_us_count", c) == 2, "two answers to be timed")
+    assert pair.count(pair.caller, "instance_service_us_count", f'destination="{PEER.path}"') == 2
+    assert pair.count(pair.caller, "instance_service_us_count", f'destination="{STRANGER.path}"') == 0
+    assert pair.count(pair.caller, "instance_service_us_sum", f'destination="{PEER.path}"') > 0
+    assert "Stats access logger" not in pair.caller.log + pair.peer.log
+
+
+@pytest.mark.parametrize("claim", ["-5", "1e99", "nan", "12345678901234"])
+def test_a_stranger_that_claims_a_service_time_is_not_believed(pair: Pair, claim: str) -> None:
+    pair.get(STRANGER, f"/ok/{claim}")
+    wait_until(lambda: pair.count(pair.caller, "instance_us_count") == 1, "the answer to be timed")
+    assert pair.count(pair.caller, "instance_service_us_count") == 0
