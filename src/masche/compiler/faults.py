@@ -35,6 +35,11 @@ def troubled(mesh: Mesh, routes: Iterable[Route], service: Name | None = None) -
     return [_troubled(each, known, service) for each in routes]
 
 
+def any_troubled(routes: Iterable[Route]) -> bool:
+    """Say whether there is trouble on some of the routes."""
+    return any(each.fault is not None for each in routes)
+
+
 def _troubled(route: Route, known: Mapping[Name, FaultPolicy], service: Name | None) -> Route:
     if not isinstance(route.action, Forward):
         return route

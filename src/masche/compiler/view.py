@@ -11,6 +11,7 @@ from typing import Any
 from masche.compiler import scope
 from masche.compiler.clusters import clusters, of_backends, of_routes
 from masche.compiler.east_west import identities
+from masche.compiler.faults import any_troubled
 from masche.compiler.gateways import gateway
 from masche.compiler.inbound import inbound
 from masche.compiler.names import spiffe_id
@@ -43,6 +44,7 @@ def view(mesh: Mesh, vantage: Vantage) -> View:
         gateway=listeners,
         is_registry_only=config.outbound_traffic_policy is OutboundTrafficPolicy.REGISTRY_ONLY,
         east_west=identities(mesh),
+        is_troubled=bool(mesh.fault_policies) and any(any_troubled(way.routes) for way in ways),
     )
 
 

@@ -369,6 +369,7 @@ class View:
     """All of it. Tuples are sorted by name, so that equal meshes give equal Views.
 
     ``east_west`` are the SPIFFE IDs of the gateways between zones: who may carry a detour; empty when there is none.
+    ``is_troubled``: on some route of a way out there is a Fault.
     """
 
     vantage: Vantage
@@ -380,6 +381,7 @@ class View:
     gateway: tuple[GatewayListener, ...] = ()
     is_registry_only: bool = False
     east_west: tuple[str, ...] = ()
+    is_troubled: bool = False
 
 
 class Health(StrEnum):

@@ -62,7 +62,7 @@ def blobs(view: View, seat: Seat, seated: Seated) -> tuple[Blob, ...]:
         view.identity,
         table.name,
         is_registry_only=view.is_registry_only,
-        is_troubled=faults.any_of_ways(view.outbound),
+        is_troubled=view.is_troubled,
     )
     return (*passed, made, table)
 
@@ -168,7 +168,12 @@ def _http(seated: Seated, identity: str, table: str, *, is_troubled: bool) -> Bo
     manager = connection_manager(
         seated.capture,
         by_table(table),
-        [*_ASLEEP, *faults.filters(is_troubled=is_troubled), *(() if seated.is_shared else (on_demand.FILTER,))],
+        [
+            CORS,
+            spent.FILTER,
+            *faults.filters(is_troubled=is_troubled),
+            *(() if seated.is_shared else (on_demand.FILTER,)),
+        ],
         reports.outbound_http(identity, seated.tag),
         router=calling_router(seated.tag),
         skip_xff_append=True,
@@ -176,10 +181,6 @@ def _http(seated: Seated, identity: str, table: str, *, is_troubled: bool) -> Bo
         early_header_mutation_extensions=[capture_table.WHERE_TO],
     )
     return {"name": _HTTP, "filters": [introduced(seated, identity), manager]}
-
-
-_ASLEEP: tuple[Body, ...] = tuple({**each, "disabled": True} for each in (CORS, spent.FILTER))
-"""Filters that a route wakes which has something for them to do; even one that does nothing costs every request."""
 
 
 @lru_cache(maxsize=16_384)

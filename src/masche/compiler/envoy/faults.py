@@ -4,12 +4,9 @@ The filter stands asleep in the chain of a listener by which somebody in trouble
 where no route has trouble there is no filter.
 """
 
-from collections.abc import Iterable
-
 from masche.compiler.envoy.matches import header
 from masche.compiler.envoy.parts import extension
-from masche.compiler.remember import by_identity
-from masche.model.view import Fault, Outbound, Route
+from masche.model.view import Fault
 from masche.wire.messages import Body, Json, any_of
 
 _NAME = "envoy.filters.http.fault"
@@ -21,17 +18,6 @@ _ASLEEP: tuple[Body, ...] = ({**extension(_NAME, _FAULT), "disabled": True},)
 def filters(*, is_troubled: bool) -> tuple[Body, ...]:
     """Return the filter of a chain on whose routes there is trouble, or nothing."""
     return _ASLEEP if is_troubled else ()
-
-
-def any_of_routes(routes: Iterable[Route]) -> bool:
-    """Say whether some of the routes have trouble."""
-    return any(each.fault is not None for each in routes)
-
-
-@by_identity
-def any_of_ways(outbounds: tuple[Outbound, ...]) -> bool:
-    """Say the same of ways out; asked for each seat, and answered once for all that share the ways."""
-    return any(any_of_routes(each.routes) for each in outbounds)
 
 
 def asked(fault: Fault) -> dict[str, Json]:

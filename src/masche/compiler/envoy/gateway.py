@@ -12,6 +12,7 @@ from masche.compiler.envoy.managers import by_table, connection_manager
 from masche.compiler.envoy.outbound import CORS
 from masche.compiler.envoy.parts import ADS_WAIT, address, refs_of, without_headers
 from masche.compiler.envoy.rbac import HTTP_FILTERS
+from masche.compiler.faults import any_troubled
 from masche.model.blob import Blob
 from masche.model.limits import Limit
 from masche.model.vantage import Seat
@@ -33,7 +34,7 @@ def gateway_listener(
 ) -> Blob:
     """Return the listener of one port of a Gateway, bound to ``port``, where requests are ``counted``."""
     name = f"gateway/{source.port}"
-    is_troubled = any(faults.any_of_routes(host.routes) for host in source.virtual_hosts)
+    is_troubled = any(any_troubled(host.routes) for host in source.virtual_hosts)
     logs = reports.outbound_http(identity)
     filters = (*HTTP_FILTERS, CORS, *limits.filters(counted, is_told=False), *faults.filters(is_troubled=is_troubled))
     manager = connection_manager(name, by_table(name), filters, logs, early_header_mutation_extensions=_CLAIMS)

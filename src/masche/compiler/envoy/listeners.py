@@ -6,7 +6,7 @@ can leak into what is.
 
 from functools import lru_cache
 
-from masche.compiler.envoy import capture, capture_inbound, faults, gateway, inbound, neighbours, outbound, tunnels
+from masche.compiler.envoy import capture, capture_inbound, gateway, inbound, neighbours, outbound, tunnels
 from masche.compiler.envoy.seated import Seated, is_shared
 from masche.model.blob import Blob
 from masche.model.vantage import Placement, Seat
@@ -57,7 +57,7 @@ def _called(view: View, seat: Seat) -> tuple[Blob, ...]:
     return (
         *outbound.proxy_clusters(),
         *found,
-        *outbound.proxy_listeners(view.identity, seat, is_troubled=faults.any_of_ways(view.outbound)),
+        *outbound.proxy_listeners(view.identity, seat, is_troubled=view.is_troubled),
     )
 
 

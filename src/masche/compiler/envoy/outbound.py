@@ -17,6 +17,7 @@ from masche.compiler.envoy.peer import introduced
 from masche.compiler.envoy.route_tables import PROXY, PROXY_CONNECT
 from masche.compiler.envoy.routes import INVALID, cluster_name
 from masche.compiler.envoy.seated import Seated
+from masche.compiler.faults import any_troubled
 from masche.model.blob import Blob
 from masche.model.refs import Name, Ref
 from masche.model.vantage import Seat
@@ -29,8 +30,8 @@ LOOPBACK = "127.0.0.1"
 LOCAL_LISTENERS_REMEMBERED = 100_000
 """About as many as proxies hold together: 300 of them with 300 services each."""
 
-CORS = extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors")
-"""Answers preflight requests before they are sent anywhere; it does nothing where a route has no such policy."""
+CORS: Body = {**extension(CORS_FILTER, "envoy.extensions.filters.http.cors.v3.Cors"), "disabled": True}
+"""Answers preflight requests before they are sent anywhere; it sleeps where a route has no such policy."""
 
 
 def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> Blob:
@@ -42,7 +43,7 @@ def local_listener(outbound: Outbound, port: int, identity: str, seat: Seat) -> 
     refs = refs_of(outbound.origins)
     seated = Seated(workload=Name(*seat.workload), is_shared=False)
     where = (seat.namespace_path, port)
-    is_troubled = faults.any_of_routes(outbound.routes)
+    is_troubled = any_troubled(outbound.routes)
     return _local(outbound.service.path, weights, where, identity, seated=seated, refs=refs, is_troubled=is_troubled)
 
 
