@@ -77,12 +77,12 @@ _RUNTIME: dict[str, int] = {
 
 
 _ALLOCATOR: dict[str, Any] = {
-    # Envoy keeps what it freed: a third of all, once it has taken in what came bit by bit. It goes back at this
-    # rate, so that a burst that comes again finds most of it, ...
+    # Envoy keeps what it freed: a third of all, once it has taken in what came bit by bit. After a change of the
+    # configuration, which leaves most of it behind, what is more than this goes back at once, ...
+    "max_unfreed_memory_bytes": 8 * 1024 * 1024,
+    # ... and what has not been needed for a minute at this rate.
     "bytes_to_release": 4 * 1024 * 1024,
     "memory_release_interval": "1s",
-    # ... and at once after a change of the configuration, which leaves most of it behind.
-    "max_unfreed_memory_bytes": 8 * 1024 * 1024,
 }
 
 
