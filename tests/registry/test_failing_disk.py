@@ -53,6 +53,14 @@ async def test_a_full_disk_refuses_writes_and_heals_by_itself(small_disk: Path):
     await again.close()
 
 
+@pytest.mark.root
+async def test_a_store_on_a_full_disk_is_not_called_damaged(small_disk: Path):
+    (small_disk / "ballast").write_bytes(bytes((1 << 20) - (16 << 10)))
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        await SqliteStore.open(small_disk / "registry.db")
+    assert "damaged" not in str(caught.value)
+
+
 async def test_a_commit_that_reported_a_failure_and_yet_became_durable_is_seen_by_watchers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -41,15 +41,28 @@ def run(options: JoinOptions, *, say: Say | None = None) -> int:
 async def join(options: JoinOptions) -> machine.Credential:
     """Spend the join string and keep what it gives.
 
-    Raises JoinError, BundleError, RefusedError, UnsafeFileError, SpiffeError, OSError.
+    Raises JoinError, BundleError, RefusedError, UnsafeFileError, OSError.
     """
     name = options.machine or machine.local_id()
-    SpiffeId.of_machine("any", name)
+    try:
+        SpiffeId.of_machine("any", name)
+    except SpiffeError as error:
+        why = f"{name!r} is no name for a machine; say --machine NAME with letters, digits, '-', '.' and '_'"
+        raise JoinError(why) from error
     joining_string = JoinString.parse(await asyncio.to_thread(_read, options.token_file))
     async with machine.alone(options.data):
-        credential = await machine.join(joining_string, name, zone=options.zone)
+        credential = await _asked(joining_string, name, zone=options.zone)
         await asyncio.to_thread(machine.save, options.data, credential)
     return credential
+
+
+async def _asked(joining_string: JoinString, name: str, *, zone: str) -> machine.Credential:
+    try:
+        return await machine.join(joining_string, name, zone=zone)
+    except OSError as error:
+        where = f"{joining_string.host} port {joining_string.port}"
+        why = f"nobody answers at {where} ({error.strerror or error}); `masche up` must run there and be reachable"
+        raise JoinError(why) from error
 
 
 def _read(given: Path | None) -> str:

@@ -77,7 +77,10 @@ class JoinString:
         root, dot, token = parts.fragment.partition(".")
         if not dot or not _SHA256.fullmatch(root):
             raise JoinError("the join string has no SHA-256 of the root before the token; was it copied whole?")
-        _token_bytes(token)
+        try:
+            _token_bytes(token)
+        except JoinError as error:
+            raise JoinError("the token of the join string is not whole; was it copied whole?") from error
         return cls(host=host, port=port, root=root, token=Secret(token.encode()))
 
     def reveal(self) -> str:

@@ -4,6 +4,7 @@ Every migration is one transaction that ends by writing its own number, so that 
 either the old schema or the new one. A file with a higher number is not touched.
 """
 
+import shutil
 import sqlite3
 import uuid
 import zlib
@@ -29,12 +30,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 VERSION = len(MIGRATIONS)
 
+LEAST_ROOM_BYTES = 1 << 20
+"""With less than that on the disk, an input/output error is most likely for want of it."""
+
 CURE = "stop the control plane, then restore a backup: python -m masche.registry.backup restore BACKUP STORE"
 
 
 def damaged(path: Path, why: object) -> StoreError:
     """The error that says a file cannot be trusted, and what to do."""
     return StoreError(f"{path} is damaged ({why}); nothing is served from it. To repair: {CURE}")
+
+
+def unusable(path: Path, why: Exception) -> StoreError:
+    """The error for a file that cannot be opened: a full disk damages nothing, and looks to SQLite as if it did."""
+    is_full = isinstance(why, sqlite3.OperationalError) and shutil.disk_usage(path.parent).free < LEAST_ROOM_BYTES
+    return (
+        StoreError(f"cannot open {path}: its disk is full ({why}); free some space") if is_full else damaged(path, why)
+    )
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -60,7 +72,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR:
             why = f"cannot open {path}: {error}"
             raise StoreError(why) from error
-        raise damaged(path, error) from error
+        raise unusable(path, error) from error
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -18,7 +18,7 @@ from masche.registry.feed import PAGE, Feed
 from masche.registry.files import Ownership, Witness, create_private
 from masche.registry.ledger import Wall, wall_clock
 from masche.registry.rows import DamagedRowError
-from masche.registry.schema import CURE, connect, damaged, prepare
+from masche.registry.schema import CURE, connect, prepare, unusable
 from masche.registry.writer import Commit, Keep, Read, Settlement, Transact
 
 
@@ -148,7 +148,7 @@ def _own(path: Path, wall: Wall, keep: Keep, loop: asyncio.AbstractEventLoop) ->
         ownership.release()
         match error:
             case DamagedRowError() | sqlite3.DatabaseError():
-                raise damaged(path, error) from error
+                raise unusable(path, error) from error
             case OSError():
                 raise StoreError(f"cannot open {path}: {error}") from error
             case _:
