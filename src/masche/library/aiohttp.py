@@ -41,6 +41,7 @@ from masche.library.core.facade import Facade
 from masche.library.core.opening import FacadeOf
 from masche.library.core.ports import MeshError
 from masche.library.core.tls import Context
+from masche.library.core.tls_buffers import lighten
 from masche.library.core.ways import Way
 from masche.library.core.ways_async import connected
 from masche.library.resident import facade as resident
@@ -153,7 +154,10 @@ class Connector(aiohttp.TCPConnector):
             )
             if target.way is not None:
                 return await self._carried(req, target, target.way, timeout)
-        return await super()._create_connection(req, traces, timeout)
+        made = await super()._create_connection(req, traces, timeout)
+        if target is not None:
+            lighten(made.transport)
+        return made
 
     async def _carried(
         self,

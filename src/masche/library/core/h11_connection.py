@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import h11
 
+from masche.library.core.tls_buffers import lighten
+
 _LONGEST = 100 * 1024
 """Bytes of a head, or of the line before a chunk, at most (httpcore's limit)."""
 
@@ -58,6 +60,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is made, its handshake over."""
+        lighten(transport)
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:

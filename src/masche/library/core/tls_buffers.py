@@ -1,0 +1,21 @@
+"""How much memory asyncio's TLS keeps for a connection, of which a process in a mesh has one for each instance.
+
+asyncio gives every TLS connection a buffer of 256 kB for what it reads, be it idle for minutes: a hundred of them weigh
+as much as all of the library. Two records of TLS at a time do as well. Invariant: only connections of ours are touched,
+and of an event loop that keeps its buffers elsewhere (uvloop) none.
+"""
+
+import asyncio
+from asyncio.sslproto import SSLProtocol
+from typing import Any
+
+_SIZE = 32 * 1024
+"""Bytes that are read at a time: two records, of 16 kB each at the most (RFC 8446, 5.1)."""
+
+
+def lighten(transport: asyncio.BaseTransport | None) -> None:
+    """Let a connection that has just been made read in smaller pieces, and give back what it has been given."""
+    protocol: Any = getattr(transport, "_ssl_protocol", None)
+    if isinstance(protocol, SSLProtocol) and len(vars(protocol).get("_ssl_buffer", b"")) > _SIZE:
+        buffer = bytearray(_SIZE)
+        vars(protocol).update(max_size=_SIZE, _ssl_buffer=buffer, _ssl_buffer_view=memoryview(buffer))
