@@ -45,15 +45,15 @@ class Watched:
         page, histograms = (self._proxy.ask(target).encode() for target in (pages.NUMBERS, pages.HISTOGRAMS))
         return self._meter.read(pages.parse(page, histograms), process=1, is_inherited=True)
 
-    def until_seen(self, service: PortRef, tries: int = 1) -> Seen:
-        """Wait until so many tries at a service are counted, and the answers among them timed."""
+    def until_seen(self, service: PortRef, tries: int = 1, *, timed: int = 0) -> Seen:
+        """Wait until so many tries at a service are counted, and the answers among them timed, or ``timed`` of them."""
         total = Seen()
 
         def seen() -> Seen | None:
             for each in meter.endpoints(self._read(), {}):
                 if each.service == service:
                     total.add(each)
-            is_timed = total.latency.count >= total.requests - total.errors
+            is_timed = total.latency.count >= (timed or total.requests - total.errors)
             return total if is_timed and total.requests >= tries else None
 
         return eventually(seen)

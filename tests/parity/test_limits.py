@@ -12,7 +12,8 @@ import pytest
 
 from live.client import Answer, http1
 from live.mesh import PROXIES, Live, here
-from masche.model.refs import Name
+from live.watched import Watched
+from masche.model.refs import Name, PortRef
 from masche.testing.check_placement import Asked, Seen
 from masche.traffic.limit import Limiter
 from masche.traffic.normalise import normalise
@@ -234,6 +235,16 @@ def test_what_a_limit_refused_is_counted_by_client_and_rule(world: Live):
     assert [line.rpartition(" ")[2] for line in denied] == ["4"]
     assert 'rule="shop/orders local[0]"' in denied[0]
     assert 'source="spiffe://mesh.local/ns/shop/sa/web"' in denied[0]
+
+
+def test_a_refusal_is_taken_for_no_latency(world: Live):
+    """An instance that turns callers away at once would seem the fastest, and be given more of them."""
+    watched = Watched(world.proxy(WEB))
+    with Sidecars(world) as sidecars:
+        statuses = [sidecars.ask(ask(target)).status for target in (*["/all"] * 7, "/free")]
+    assert statuses == [200] * 3 + [429] * 4 + [200]
+    seen = watched.until_seen(PortRef("shop", "orders", 80), 8, timed=4)
+    assert (seen.requests, seen.errors, seen.latency.count) == (8, 0, 4)
 
 
 def test_the_first_limit_comes_to_connections_that_are_open_already(world: Live):
