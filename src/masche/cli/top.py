@@ -78,20 +78,22 @@ def _print(tables: "list[Table]") -> None:
 def _watch(ask: "Callable[[], list[Table]]") -> None:
     from rich.live import Live
 
-    with Live(_draw(ask), console=console(), screen=True, auto_refresh=False) as live:
+    shown = console()
+    with Live(_draw(ask, shown.width), console=shown, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH)
-            live.update(_draw(ask), refresh=True)
+            live.update(_draw(ask, shown.width), refresh=True)
 
 
-def _draw(ask: "Callable[[], list[Table]]") -> Any:
+def _draw(ask: "Callable[[], list[Table]]", width: int) -> Any:
     """A control plane that is away for a moment is said, and asked again: the mesh goes on without it."""
     from rich.console import Group
 
     from masche.api.client import UnreachableError
+    from masche.cli.traffic import narrowed
 
     try:
-        tables = ask()
+        tables = [narrowed(each, width) for each in ask()]
     except UnreachableError as error:
         return styled(f"{error.message}; trying again", "yellow")
     drawn: list[Any] = []

@@ -1,7 +1,7 @@
 """Draws traffic as tables: edges, the instances behind them, the links between zones. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import assert_never
 
@@ -14,6 +14,13 @@ from masche.cli.text import share
 Cells = Sequence[str | Text]
 
 FAIR = 100
+GUTTER = 2
+FOLDED = 24
+"""A state with its reason is folded to that width before anything else is left out."""
+EXPENDABLE = (
+    "p95 ms", "port", "transport", "usually", "lost", "p50 ms", "service ms", "network ms", "zone", "denied/s"
+)  # fmt: skip
+"""What a narrow terminal shows last, the least first."""
 STATE_STYLES = {
     InstanceState.ADMITTED: "green",
     InstanceState.PROBING: "yellow",
@@ -30,6 +37,27 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[Cells, ...]
     sentences: tuple[str, ...] = ()
+
+
+def narrowed(table: Table, width: int) -> Table:
+    """The same without the columns that say least, as far as it must be to fit into so many columns of a terminal."""
+    for heading in EXPENDABLE:
+        if _width(table) <= width:
+            break
+        if heading in table.headings:
+            table = _without(table, table.headings.index(heading))
+    return table
+
+
+def _width(table: Table) -> int:
+    widths = [max(map(len, map(str, cells))) + GUTTER for cells in zip(table.headings, *table.rows, strict=True)]
+    longest = table.headings.index("state") if "state" in table.headings else -1
+    return sum(min(width, FOLDED) if index == longest else width for index, width in enumerate(widths))
+
+
+def _without(table: Table, index: int) -> Table:
+    rows = tuple((*row[:index], *row[index + 1 :]) for row in table.rows)
+    return replace(table, headings=(*table.headings[:index], *table.headings[index + 1 :]), rows=rows)
 
 
 def edges(found: Edges) -> Table:
