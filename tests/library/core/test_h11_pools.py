@@ -165,9 +165,12 @@ async def test_an_answer_that_is_forgotten_leaves_no_connection(town: Town, call
     town.serve("orders", orders)
     answer = await calling.send(calling.build_request("GET", "http://orders/"), stream=True)
     assert orders.open
+    transport: Any = calling._transport  # pyright: ignore[reportPrivateUsage] # the only way to its pools
+    assert "1 connections in use" in repr(transport)
     del answer
     gc.collect()
     await until(lambda: town.is_quiet)
+    assert "0 connections in use, 0 idle" in repr(transport)
 
 
 async def test_cancelling_at_any_moment_closes_what_was_begun(town: Town) -> None:

@@ -8,7 +8,6 @@ whatever else happens it is closed, at once and without waiting, so that a cance
 import asyncio
 import select
 from collections.abc import AsyncIterable, Sequence
-from contextlib import suppress
 from math import inf
 from typing import Any, cast
 
@@ -128,11 +127,6 @@ class Connection(asyncio.Protocol):
             self._timer, self._timer_at = None, inf
         if self._transport is not None and not self.loop.is_closed():
             self._transport.abort()
-
-    def forgotten(self) -> None:
-        """The same from a finalizer, which may run in any thread."""
-        with suppress(RuntimeError):  # the loop is closed, and with it whatever it carried
-            self.loop.call_soon_threadsafe(self.close)
 
     # One exchange
 

@@ -9,6 +9,7 @@ answer, or idle, or closed, and all are closed with the client.
 import asyncio
 import ssl
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from typing import Any
 
 from masche.library.core.exchange import Target
@@ -92,7 +93,7 @@ class Answer:
 
     def __del__(self) -> None:
         if self._connection is not None:
-            self._connection.forgotten()
+            self._pools.forgotten(self._connection)
 
     async def part(self) -> bytes | None:
         """Return the next part of the body; None at its end. Raises the client's exceptions."""
@@ -131,8 +132,7 @@ class AsyncPools:
             method, where = asked.method.encode("ascii"), asked.target.encode("ascii")
             return Answer(self, place, connection, await connection.send(method, where, headers, body, limits), limits)
         except BaseException:
-            self._used.discard(connection)
-            connection.close()
+            self._given_up(connection)
             raise
 
     def end(self, place: Place, connection: Connection) -> None:
@@ -144,6 +144,11 @@ class AsyncPools:
         place.idle.append(connection)
         if self._sweeping is None or self._sweeping[0] is not connection.loop:
             self._sweep_later(connection.loop)
+
+    def forgotten(self, connection: Connection) -> None:
+        """An answer that was neither read nor closed is gone; told by a finalizer, which may run in any thread."""
+        with suppress(RuntimeError):  # the loop is closed, and with it whatever it carried
+            connection.loop.call_soon_threadsafe(self._given_up, connection)
 
     async def close(self) -> None:
         """Close all, at once, whatever they carry: the client is closed."""
@@ -163,6 +168,10 @@ class AsyncPools:
             await asyncio.sleep(0)
             if all(each.is_closed for each in closing):
                 break
+
+    def _given_up(self, connection: Connection) -> None:
+        self._used.discard(connection)
+        connection.close()
 
     def _place(self, target: Target) -> Place:
         if target.is_tls:
