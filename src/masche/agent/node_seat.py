@@ -138,6 +138,7 @@ class NodeSeat:
             self._registration.begin()
             self._node.seat(self)
             await self._register()
+            self._record = None  # of a hundred workloads it is a hundred times what all of them may call
             await self._until_serving()
             self._say_ready()
             group.create_task(self.wellbeing.watch())
