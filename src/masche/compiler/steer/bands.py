@@ -63,23 +63,41 @@ class Bounds:
         self.extra_high = max([each.extra_high for each in bands])
         self.latency = max([each.latency for each in bands])
 
-    def costs(self, network_us: float) -> tuple[float, float]:
-        """Between what the mean cost of an instance lies where the network costs so much."""
-        return self.own_low + self.extra_low + network_us, self.own_high + self.extra_high + network_us
+    def widen(self, band: Band) -> None:
+        """Hold another Band."""
+        self.own_low = min(self.own_low, band.own_low)
+        self.own_high = max(self.own_high, band.own_high)
+        self.extra_low = min(self.extra_low, band.extra_low)
+        self.extra_high = max(self.extra_high, band.extra_high)
+        self.latency = max(self.latency, band.latency)
+
+    def costs(self, network_us: float, own_us: tuple[float, float] | None) -> tuple[float, float]:
+        """Between what the mean cost of an instance lies where the network costs so much, and its own part is so."""
+        low, high = own_us or (self.own_low, self.own_high)
+        return low + self.extra_low + network_us, high + self.extra_high + network_us
 
 
 class Bands:
-    """Those of the last intervals, by zone. ``odd_at`` is when something came last that they do not hold."""
+    """Those of the last intervals, by zone. ``odd_at`` is when something came last that they do not hold.
 
-    __slots__ = ("_entries", "odd_at", "oldest")
+    The bounds of all are widened by each interval, and drawn anew when they got too wide.
+    """
+
+    __slots__ = ("_bounds", "_entries", "odd_at", "oldest")
 
     def __init__(self) -> None:
         self._entries = deque[tuple[float, dict[str, Band]]]()
+        self._bounds: dict[str, Bounds] = {}
         self.odd_at = self.oldest = LONG_AGO
 
     def add(self, bands: dict[str, Band], *, at: float) -> None:
         """Take an interval."""
         self._entries.append((at, bands))
+        for zone, band in bands.items():
+            if (bounds := self._bounds.get(zone)) is None:
+                self._bounds[zone] = Bounds([band])
+            else:
+                bounds.widen(band)
 
     def trim(self, oldest: float) -> None:
         """Let go of what was taken before the ``oldest`` row that is left."""
@@ -92,12 +110,22 @@ class Bands:
         """Those of the interval that ended ``now``, if calls were heard of."""
         return self._entries[-1][1] if self._entries and self._entries[-1][0] == now else NOTHING
 
-    def known(self) -> dict[str, Bounds] | None:
-        """By zone; None where they do not hold everything, or too little was heard for them to be close."""
-        if self.odd_at >= self.oldest or not 0 < len(self._entries) <= LONGEST:
-            return None
+    @property
+    def are_whole(self) -> bool:
+        """Whether they hold everything, and enough was heard for them to be close."""
+        return self.odd_at < self.oldest and 0 < len(self._entries) <= LONGEST
+
+    @property
+    def wide(self) -> dict[str, Bounds]:
+        """The bounds by zone, of what was dropped lately as well."""
+        return self._bounds
+
+    @property
+    def close(self) -> dict[str, Bounds]:
+        """The bounds by zone, as close as they can be drawn."""
         zones = {zone for _, bands in self._entries for zone in bands}
-        return {zone: Bounds([*self._of(zone)]) for zone in zones}
+        self._bounds = {zone: Bounds([*self._of(zone)]) for zone in zones}
+        return self._bounds
 
     def _of(self, zone: str) -> Iterator[Band]:
         return (bands[zone] for _, bands in self._entries if zone in bands)

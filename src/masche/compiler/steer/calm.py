@@ -6,6 +6,7 @@ calm says nothing.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from masche.compiler.steer.bands import Bounds
 from masche.compiler.steer.desk import Desk
@@ -18,69 +19,111 @@ from masche.compiler.steer.terrain import Ground, Terrain
 from masche.compiler.steer.weights import IDLE
 from masche.compiler.steer.weights import MARGIN_US as ALIKE_US
 
-
-def is_calm(desk: Desk, terrain: Terrain, ground: Ground, links: Links, *, now: float) -> bool:
-    """Whether a look at this desk would move nothing, and nobody there is late."""
-    if not (desk.costs.tracks and desk.is_still and (bounds := desk.costs.bands.known())):
-        return False
-    if any(each.latency >= LATE_US or each.own_high >= LATE_US for each in bounds.values()):
-        return False
-    if not all(_is_alike(*each) for each in desk.grouped(ground, links, bounds)):
-        return False
-    if not desk.has_choice(ground):
-        return True
-    heard = desk.costs.bands.latest(now=now)
-    is_heard = all(zone in heard and heard[zone].calls >= FEWEST for zone in ground.counts)
-    return is_heard and desk.spread.knows(ground.counts) and _is_no_zone_worse(desk.zone, terrain, bounds, links)
-
-
 FEWEST = 3
 """Of fewer calls to a zone in an interval it is not plain what it takes."""
+
+
+class Ways(NamedTuple):
+    """What the links from one zone to some others say in one look, to all ports alike; microseconds.
+
+    ``network_us`` is what each costs. ``pairs`` are each link's cost and that of the best other, ``detours`` each
+    link's and that of a detour beside it, and ``far`` is the nearest. ``are_usual``: enough is known of all of them,
+    and none is out of the ordinary by itself.
+    """
+
+    network_us: Mapping[str, float]
+    far: float = 0.0
+    pairs: tuple[tuple[float, float], ...] = ()
+    detours: tuple[tuple[float, float], ...] = ()
+    are_usual: bool = True
+
+
+def ways(zone: str, targets: frozenset[str], terrain: Terrain, links: Links) -> Ways:
+    """Look at the links from a zone once."""
+    known = {each: route for each in targets - {zone} if (route := links.get((zone, each, "")))}
+    network = {each: known[each].network_us if each in known else 0.0 for each in targets}
+    if len(known) < len(targets - {zone}):
+        return Ways(network, are_usual=False)
+    return Ways(
+        network_us=network,
+        far=min([route.cost_us for route in known.values() if route.cost_us], default=0.0),
+        pairs=tuple(_rivals(known, is_home_a_choice=zone in targets)),
+        detours=tuple(_detours(zone, known, terrain, links)),
+        are_usual=not any(terrain.gateways - {zone, each} and _is_odd(route) for each, route in known.items()),
+    )
+
+
+def _rivals(known: Mapping[str, Route], *, is_home_a_choice: bool) -> Iterator[tuple[float, float]]:
+    """Each route with what it is compared with: the best other one; those at home only as far as it is usual."""
+    for target, route in known.items():
+        others = [each.cost_us for other, each in known.items() if other != target]
+        if is_home_a_choice:
+            others.append(route.usual_us)
+        if others:
+            yield route.cost_us, min(others)
+
+
+def _detours(zone: str, known: Mapping[str, Route], terrain: Terrain, links: Links) -> Iterator[tuple[float, float]]:
+    for target, route in known.items():
+        for via in terrain.gateways - {zone, target}:
+            if predicted := links.predicted(zone, target, via):
+                yield route.cost_us, predicted
+
+
+def _is_odd(route: Route) -> bool:
+    """Whether a detour would be tried for what the link does, wherever it leads."""
+    cost = ZoneCost(latest_us=max(route.cost_us, route.latest_us), usual_us=route.usual_us, lost=route.lost)
+    return is_unusual(cost) or route.cost_us > LONG_US
+
+
+def is_calm(desk: Desk, ground: Ground, outward: Ways, *, now: float) -> bool:
+    """Whether a look at this desk would move nothing, and nobody there is late."""
+    costs = desk.costs
+    if not (costs.tracks and costs.bands.are_whole and desk.is_still):
+        return False
+    if desk.has_choice(ground):
+        heard = costs.bands.latest(now=now)
+        is_heard = all(zone in heard and heard[zone].calls >= FEWEST for zone in ground.zones)
+        if not (is_heard and outward.are_usual and desk.spread.knows(ground.zones)):
+            return False
+    return _is_plain(desk, ground, outward, costs.bands.wide) or _is_plain(desk, ground, outward, costs.bands.close)
+
+
+def _is_plain(desk: Desk, ground: Ground, outward: Ways, bounds: Mapping[str, Bounds]) -> bool:
+    """Whether within these bounds nobody is late, all are alike and no zone is worse than another."""
+    if not bounds.keys() <= ground.zones:
+        return False
+    for each in bounds.values():
+        if each.latency >= LATE_US or each.own_high >= LATE_US:
+            return False
+    if desk.has_choice(ground) and not _is_no_zone_worse(outward, bounds):
+        return False
+    return _are_alike(desk, ground, outward, bounds)
+
+
+def _are_alike(desk: Desk, ground: Ground, outward: Ways, bounds: Mapping[str, Bounds]) -> bool:
+    """Whether weights stay fair: by the bounds of all intervals, or else by the means over them, which are closer."""
+    network = outward.network_us
+    return all(_is_alike(*each) for each in desk.grouped(ground, network, bounds, {})) or all(
+        _is_alike(*each) for each in desk.grouped(ground, network, bounds, desk.costs.own_us())
+    )
 
 
 def _is_alike(low: float, high: float) -> bool:
     return high <= IDLE.noticeable * low or high - low <= ALIKE_US
 
 
+def _is_no_zone_worse(outward: Ways, bounds: Mapping[str, Bounds]) -> bool:
+    """Whether no zone could be marked, for its route or its instances, and no detour tried."""
+    quickest = min([each.own_low for each in bounds.values()])
+    slowest = max([each.own_high for each in bounds.values()])
+    if not _is_less(outward.far + slowest, outward.far + quickest, BAD):
+        return False
+    return all(_is_less(cost + quickest, other + quickest, BAD) for cost, other in outward.pairs) and all(
+        _is_less(cost + quickest, other + quickest, FASTER) for cost, other in outward.detours
+    )
+
+
 def _is_less(cost: float, reference: float, times: float) -> bool:
     """Whether a cost is surely not so many times the reference, as far as it matters."""
     return cost - reference < MARGIN_US or cost < times * reference
-
-
-def _is_no_zone_worse(zone: str, terrain: Terrain, bounds: Mapping[str, Bounds], links: Links) -> bool:
-    """Whether no zone could be marked, for its route or its instances, and no detour tried."""
-    routes = {other: links.get((zone, other, "")) for other in bounds if other != zone}
-    known = {other: route for other, route in routes.items() if route}
-    if len(known) < len(routes):
-        return False
-    quickest = min([each.own_low for each in bounds.values()])
-    far = min([route.cost_us for route in known.values() if route.cost_us], default=0.0)
-    is_slow = any(not _is_less(far + each.own_high, far + quickest, BAD) for each in bounds.values())
-    if is_slow or any(
-        not _is_less(route.cost_us + quickest, other + quickest, BAD) for route, other in _rivals(zone, known, bounds)
-    ):
-        return False
-    return all(_is_direct_best(zone, other, terrain, links, quickest) for other in known)
-
-
-def _rivals(zone: str, known: Mapping[str, Route], bounds: Mapping[str, Bounds]) -> Iterator[tuple[Route, float]]:
-    """Each route with what it is compared with: the best other one; those at home only as far as it is usual."""
-    for target, route in known.items():
-        others = [each.cost_us for other, each in known.items() if other != target]
-        if zone in bounds:
-            others.append(route.usual_us)
-        if others:
-            yield route, min(others)
-
-
-def _is_direct_best(zone: str, target: str, terrain: Terrain, links: Links, quickest: float) -> bool:
-    """Whether there is no reason to try a detour."""
-    vias = terrain.gateways - {zone, target}
-    route = links.get((zone, target, ""))
-    if not vias or route is None:
-        return True
-    cost = ZoneCost(latest_us=max(route.cost_us, route.latest_us), usual_us=route.usual_us, lost=route.lost)
-    if is_unusual(cost) or route.cost_us > LONG_US:
-        return False
-    predicted = [each for via in vias if (each := links.predicted(zone, target, via))]
-    return all(_is_less(route.cost_us + quickest, each + quickest, FASTER) for each in predicted)

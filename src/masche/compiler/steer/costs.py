@@ -140,6 +140,15 @@ class Costs:
                 del self.tracks[name]
         self.bands.trim(oldest)
 
+    def own_us(self) -> dict[str, tuple[float, float]]:
+        """The least and the greatest of the mean own times of each zone's instances."""
+        found: dict[str, tuple[float, float]] = {}
+        for each in self.every():
+            mean = each.own_sum / each.timed if each.timed else 0.0
+            low, high = found.get(each.zone, (mean, mean))
+            found[each.zone] = (mean, high) if mean < low else (low, max(high, mean))
+        return found
+
     def taken_us(self, *, now: float) -> dict[str, float]:
         """What the instances of each zone took of themselves, on average, in the interval that ended ``now``."""
         return {zone: band.own / band.count for zone, band in self.bands.latest(now=now).items()}

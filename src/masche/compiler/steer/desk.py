@@ -71,7 +71,7 @@ class Desk:
 
     def has_choice(self, ground: Ground) -> bool:
         """Whether there is any zone but its own to call."""
-        return bool(self.zone and ground.counts.keys() - {self.zone})
+        return bool(self.zone) and (len(ground.zones) > 1 or (bool(ground.zones) and self.zone not in ground.zones))
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
@@ -96,11 +96,19 @@ class Desk:
         usual = self._usual_us.get(group, 0.0)
         self._usual_us[group] = usual + SETTLING * (cost - usual) if usual else cost
 
-    def grouped(self, ground: Ground, links: Links, bounds: Mapping[str, Bounds]) -> Iterable[tuple[float, float]]:
-        """The bounds of the mean costs of all instances that are compared with each other."""
+    def grouped(
+        self,
+        ground: Ground,
+        network_us: Mapping[str, float],
+        bounds: Mapping[str, Bounds],
+        own_us: Mapping[str, tuple[float, float]],
+    ) -> Iterable[tuple[float, float]]:
+        """The bounds of the mean costs of all instances that are compared with each other; ``own_us`` are those of
+        their own part, where they are known better.
+        """
         found: dict[str, tuple[float, float]] = {}
         for zone, each in bounds.items():
-            low, high = each.costs(self.network_us(links, zone, ""))
+            low, high = each.costs(network_us[zone], own_us.get(zone))
             least, most = found.get(group := self._group(ground, zone), (low, high))
             found[group] = min(low, least), max(high, most)
         return found.values()

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from masche.compiler.steer.calm import is_calm
+from masche.compiler.steer.calm import Ways, is_calm, ways
 from masche.compiler.steer.desk import Desk
 from masche.compiler.steer.interval import Intervals, passages, summed
 from masche.compiler.steer.laggards import Laggards
@@ -71,6 +71,7 @@ class Steersman:
     _ports: dict[PortRef, _Port] = field(default_factory=dict[PortRef, _Port])
     _links: Links = field(default_factory=Links)
     _terrain: Terrain = field(default_factory=lambda: Terrain(ports={}))
+    _ways: dict[tuple[str, frozenset[str]], Ways] = field(default_factory=dict[tuple[str, frozenset[str]], Ways])
     _steering: Steering = NO_STEERING
     _steers: dict[Key, Steer] = field(default_factory=dict[Key, Steer])
     _stepped_at: float = float("-inf")
@@ -117,6 +118,7 @@ class Steersman:
             heard[port] = self._note(zones)
             yield
         yield from self._links.heard(at=now)
+        self._ways = {}
         moves: list[Move] = []
         for port in self._due(pending.keys(), now=now):
             self._hear(port, pending.get(port, {}), heard.get(port, {}), now=now)
@@ -209,8 +211,15 @@ class Steersman:
         return {
             zone
             for zone, desk in each.desks.items()
-            if (port, zone) in self._steers or not is_calm(desk, self._terrain, ground, self._links, now=now)
+            if (port, zone) in self._steers or not is_calm(desk, ground, self._outward(zone, ground.zones), now=now)
         }
+
+    def _outward(self, zone: str, targets: frozenset[str]) -> Ways:
+        """What the links from a zone to others say in this look; the same for all ports."""
+        key = (zone, targets)
+        if (found := self._ways.get(key)) is None:
+            found = self._ways[key] = ways(zone, targets, self._terrain, self._links)
+        return found
 
     def _settle(self, each: _Port, lively: Set[str], *, now: float) -> None:
         """Do at all other desks what a look does where nothing moves."""

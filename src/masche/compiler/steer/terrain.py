@@ -30,17 +30,21 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """One (Service, port): its instances, with their ``names`` and ``counts`` by zone, and the effective Traffic."""
+    """One (Service, port): its instances, with their ``names``, ``zones`` and ``counts`` by zone, and the effective
+    Traffic.
+    """
 
     sites: tuple[Site, ...]
     traffic: Traffic = UNSAID
     names: frozenset[str] = field(init=False, compare=False, repr=False)
     healthy: frozenset[str] = field(init=False, compare=False, repr=False)
+    zones: frozenset[str] = field(init=False, compare=False, repr=False)
     counts: Mapping[str, int] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", frozenset(site.workload for site in self.sites))
         object.__setattr__(self, "healthy", frozenset(site.workload for site in self.sites if site.is_healthy))
+        object.__setattr__(self, "zones", frozenset(site.zone for site in self.sites))
         object.__setattr__(self, "counts", Counter(site.zone for site in self.sites))
 
 

@@ -62,7 +62,6 @@ class Track:
 
     zone: str
     calls: int = 0
-    answers: int = 0
     timed: int = 0
     served: int = 0
     asked: int = 0
@@ -94,16 +93,16 @@ class Track:
 
     def _take(self, row: Row) -> None:
         self._rows.append(row)
-        self.heard_at = row.at
-        self.calls += row.calls
-        self.answers += row.answers
-        self.timed += row.timed
-        self.served += row.served
-        self.asked += row.calls if row.calls > row.timed else row.timed
-        self.latency_sum += row.latency_sum
-        self.own_sum += row.own_sum
-        self.service_sum += row.service_sum
-        if row.failures:
+        at, calls, _, timed, served, latency_sum, own_sum, service_sum, failures, _ = row
+        self.heard_at = at
+        self.calls += calls
+        self.timed += timed
+        self.served += served
+        self.asked += row.asked
+        self.latency_sum += latency_sum
+        self.own_sum += own_sum
+        self.service_sum += service_sum
+        if failures:
             self.failures = sum(each.failures for each in self._rows)
 
     def trim(self, *, now: float) -> float:
@@ -121,15 +120,15 @@ class Track:
         return NEVER
 
     def _drop(self, row: Row) -> None:
-        self.calls -= row.calls
-        self.answers -= row.answers
-        self.timed -= row.timed
-        self.served -= row.served
+        _, calls, _, timed, served, latency_sum, own_sum, service_sum, failures, _ = row
+        self.calls -= calls
+        self.timed -= timed
+        self.served -= served
         self.asked -= row.asked
-        self.latency_sum -= row.latency_sum
-        self.own_sum -= row.own_sum
-        self.service_sum -= row.service_sum
-        if row.failures:
+        self.latency_sum -= latency_sum
+        self.own_sum -= own_sum
+        self.service_sum -= service_sum
+        if failures:
             self.failures = sum(each.failures for each in self._rows)
 
     # -- what is known ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ to the room it has. Shares move by bounded steps, and the marks of bad zones do 
 mille, sum to 1000, and no zone with instances has none.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from masche.compiler.locality import WHOLE, whole
@@ -102,9 +102,9 @@ class Spread:
         """The zones that are avoided."""
         return frozenset(zone for zone, mark in self.marks.items() if mark.is_bad)
 
-    def knows(self, zones: Collection[str]) -> bool:
+    def knows(self, zones: frozenset[str]) -> bool:
         """Whether it has looked at these zones, and at no others."""
-        return self._zones == frozenset(zones)
+        return self._zones == zones
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
