@@ -126,48 +126,61 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    journal(f"agent of {server.host.machine}, control plane {server.host.uplink.address}, data {folders.data}")
     host = server.host
-    pages = Metrics(
-        address=options.metrics_address,
-        ports=host.ports,
-        proxies=server.proxies,
-        seated=lambda: tuple(server.seated.values()),
-    )
-    server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
-    server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
-    reporter = Reporter(
-        machine=host.machine,
-        uplink=host.uplink,
-        version=host.envoy_version,
-        proxies=server.proxies,
-        programs=server.programs,
-    )
-    server.part = reporter.part
+    journal(f"agent of {host.machine}, control plane {host.uplink.address}, data {folders.data}")
+    pages, reporter = _pages(options, server), _reporter(server)
     server.recall()
     code = 0
     try:
         async with asyncio.TaskGroup() as group:
             await host.relay.start()
-            group.create_task(pages.run())
-            group.create_task(reporter.run())
-            group.create_task(Verdicts(proxies=server.proxies, tell=host.uplink.tell).run())
-            group.create_task(server.host.uplink.run())
-            group.create_task(server.run())
-            group.create_task(host.dns.lender.run(folders.names_socket))
-            group.create_task(_until_asked(asked))
-            group.create_task(_until_joined(folders, standing))
-            group.create_task(Tidying(server, reporter).run())
-            if options.idle_exit is not None:
-                group.create_task(_until_idle(server, options.idle_exit))
+            for work in (
+                pages.run(),
+                reporter.run(),
+                Verdicts(proxies=server.proxies, tell=host.uplink.tell).run(),
+                host.uplink.run(),
+                server.run(),
+                host.dns.lender.run(folders.names_socket),
+                _until_asked(asked),
+                _until_joined(folders, standing),
+                Tidying(server, reporter).run(),
+                _until_idle(server, options.idle_exit),
+            ):
+                group.create_task(work)
     except* _EndError:
         journal("agent ends; proxies go on")
     except* _JoinedError:
         code = _AGAIN
     finally:
-        server.host.ports.close()
-        await server.host.relay.stop()
+        host.ports.close()
+        await host.relay.stop()
     return code
+
+
+def _pages(options: AgentOptions, server: Server) -> Metrics:
+    """Metrics and readiness of everything that is seated here, and where the server says that they are."""
+    pages = Metrics(
+        address=options.metrics_address,
+        ports=server.host.ports,
+        proxies=server.proxies,
+        seated=lambda: tuple(server.seated.values()),
+    )
+    server.metrics = f"http://{options.metrics_address}:{pages.metrics_port}/metrics"
+    server.readiness = f"http://{options.metrics_address}:{pages.readiness_port}/"
+    return pages
+
+
+def _reporter(server: Server) -> Reporter:
+    """Reports of what the proxies here counted, and the server's word to them when a seat is given back."""
+    reporter = Reporter(
+        machine=server.host.machine,
+        uplink=server.host.uplink,
+        version=server.host.envoy_version,
+        proxies=server.proxies,
+        programs=server.programs,
+    )
+    server.part = reporter.part
+    return reporter
 
 
 async def _until_asked(asked: asyncio.Event) -> None:
@@ -193,8 +206,9 @@ async def _until_joined(folders: Folders, standing: tuple[str, str] | None) -> N
             read_at = written_at
 
 
-async def _until_idle(server: Server, seconds: float) -> None:
-    while True:
+async def _until_idle(server: Server, seconds: float | None) -> None:
+    """Until nobody has had a seat for so long; None is never."""
+    while seconds is not None:
         await asyncio.sleep(min(seconds, 1.0))
         if not server.seated and time.monotonic() - server.idle_since >= seconds:
             raise _EndError

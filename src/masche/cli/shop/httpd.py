@@ -67,6 +67,13 @@ def _decode(text: bytes) -> dict[str, Any] | str:
         return text.decode(errors="replace")
 
 
+def _encoded(answer: dict[str, Any] | str) -> tuple[bytes, str]:
+    """The body, and what it is."""
+    if isinstance(answer, str):
+        return answer.encode(), "text/html; charset=utf-8"
+    return json.dumps(answer).encode(), "application/json"
+
+
 def application(handler: Callable[..., Answer]) -> Callable[..., list[bytes]]:
     """The same service as a WSGI application, for a server that is in the mesh itself: `masche serve payment:app`."""
 
@@ -85,8 +92,7 @@ def application(handler: Callable[..., Answer]) -> Callable[..., list[bytes]]:
             status, answer = handler(
                 environ["REQUEST_METHOD"], target, body if isinstance(body, dict) else {}, passed_on
             )
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        kind = "text/html; charset=utf-8" if isinstance(answer, str) else "application/json"
+        data, kind = _encoded(answer)
         headers = [("content-type", kind), ("content-length", str(len(data))), ("x-served-by", NAME)]
         start_response(f"{status} {http.client.responses[status]}", headers)
         return [data]
@@ -94,54 +100,60 @@ def application(handler: Callable[..., Answer]) -> Callable[..., list[bytes]]:
     return app
 
 
+class _Request(BaseHTTPRequestHandler):
+    """One connection; its server knows who answers."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "shop"
+    disable_nagle_algorithm = True
+    server: "_Server"
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        body = _decode(self.rfile.read(length)) if length else {}
+        status, answer = self._said(body if isinstance(body, dict) else {})
+        data, kind = _encoded(answer)
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.send_header("x-served-by", NAME)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _said(self, body: dict[str, Any]) -> Answer:
+        path = urlsplit(self.path).path
+        if path == "/fault" and self.command == "POST":
+            Fault.delay = float(body.get("delay_ms", 0)) / 1000
+            Fault.status = int(body.get("status", 0))
+            return 200, {"delay_ms": Fault.delay * 1000, "status": Fault.status}
+        if path == "/healthz":
+            return 200, {"ok": True}
+        time.sleep(Fault.delay)
+        if Fault.status:
+            return Fault.status, {"error": "switched to fail"}
+        passed_on = {name: self.headers[name] for name in TRACE_HEADERS if self.headers[name]}
+        return self.server.handler(self.command, self.path, body, passed_on)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _answer
+
+    def log_message(self, *_args: object) -> None:
+        """The mesh logs requests."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, handler: Callable[..., Answer]) -> None:
+        self.handler = handler
+        super().__init__((os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8080"))), _Request)
+
+
 def serve(handler: Callable[..., Answer]) -> None:
     """Serve until SIGTERM; open requests are answered first."""
-
-    class Request(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        server_version = "shop"
-        disable_nagle_algorithm = True
-
-        def _answer(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            raw = self.rfile.read(length) if length else b""
-            body = _decode(raw) if raw else {}
-            path = urlsplit(self.path).path
-            if path == "/fault" and self.command == "POST" and isinstance(body, dict):
-                Fault.delay = float(body.get("delay_ms", 0)) / 1000
-                Fault.status = int(body.get("status", 0))
-                status, answer = 200, {"delay_ms": Fault.delay * 1000, "status": Fault.status}
-            elif path == "/healthz":
-                status, answer = 200, {"ok": True}
-            else:
-                time.sleep(Fault.delay)
-                passed_on = {name: self.headers[name] for name in TRACE_HEADERS if self.headers[name]}
-                status, answer = (
-                    (Fault.status, {"error": "switched to fail"})
-                    if Fault.status
-                    else handler(self.command, self.path, body if isinstance(body, dict) else {}, passed_on)
-                )
-            is_html = isinstance(answer, str)
-            data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "text/html; charset=utf-8" if is_html else "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.send_header("x-served-by", NAME)
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _answer
-
-        def log_message(self, *_args: object) -> None:
-            """The mesh logs requests."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 256
-
-    server = Server((os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8080"))), Request)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    signal.signal(signal.SIGINT, lambda *_: threading.Thread(target=server.shutdown).start())
+    server = _Server(handler)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever(poll_interval=0.1)
     server.server_close()
     sys.exit(0)
