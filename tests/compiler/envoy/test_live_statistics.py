@@ -2,11 +2,11 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from applications import serving
-from envoy_rig import Authority, Envoy, free_port, secrets, wait_until
+from envoy_rig import Authority, Envoy, free_port, remove, secrets, short_folder, wait_until
 from test_live_calls import request
 from views import at, callee, cluster, outbound, port, seat, view
 
@@ -64,39 +64,55 @@ class Pair:
         return sum(value for name, value in found.items() if all(each in name for each in labels))
 
 
-@pytest.fixture
-def pair(start_envoy) -> Iterator[Pair]:
-    with serving(application) as app_port:
-        yield Pair(start_envoy(), start_envoy(), app_port)
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with ExitStack() as stack:
+        folders = [short_folder() for _ in range(2)]
+        for folder in folders:
+            stack.callback(remove, folder)
+        envoys = [Envoy(folder) for folder in folders]
+        for envoy in envoys:
+            stack.callback(envoy.close)
+        yield Pair(*envoys, stack.enter_context(serving(application)))
 
 
 def test_what_was_cut_off_is_counted_and_not_timed_and_what_failed_is_both(pair: Pair) -> None:
+    sides = [(pair.caller, 'reporter="source"'), (pair.peer, 'reporter="destination"')]
+    families = {"requests_total": 4, "request_us_count": 3}
+    before = {(side, family): pair.count(side[0], family, side[1]) for side in sides for family in families}
     for path in ("/ok", "/cut", "/fails", "/ok"):
         pair.get(PEER, path)
-    for envoy, reporter in ((pair.caller, "source"), (pair.peer, "destination")):
-        own = f'reporter="{reporter}"'
-        wait_until(lambda e=envoy, r=own: pair.count(e, "requests_total", r) == 4, "four calls to be counted")
-        wait_until(lambda e=envoy, r=own: pair.count(e, "request_us_count", r) == 3, "three calls to be timed")
+    for (side, family), count in before.items():
+        wanted = count + families[family]
+        wait_until(lambda s=side, f=family, w=wanted: pair.count(s[0], f, s[1]) == w, f"{family} of {side[1]}")
+    for envoy, _ in sides:
         tags = [name for name in envoy.stats("envoy_mesh_request_us_count") if "only" in name or "flags" in name]
         assert not tags, "a condition left a tag"
-    assert "Stats access logger" not in pair.caller.log + pair.peer.log
+        assert "Stats access logger" not in envoy.log
 
 
 def test_a_service_time_is_believed_of_who_proved_who_it_is(pair: Pair) -> None:
+    def told(family: str, service: PortRef) -> float:
+        return pair.count(pair.caller, family, f'destination="{service.path}"')
+
+    services = (PEER, STRANGER)
+    before = {each: (told("instance_us_count", each), told("instance_service_us_count", each)) for each in services}
     for path in ("/ok", "/ok/12345", "/fails"):
         pair.get(PEER, path)
         pair.get(STRANGER, path)
-    for service in (PEER, STRANGER):
-        called = f'destination="{service.path}"'
-        wait_until(lambda c=called: pair.count(pair.caller, "instance_us_count", c) == 2, "two answers to be timed")
-    assert pair.count(pair.caller, "instance_service_us_count", f'destination="{PEER.path}"') == 2
-    assert pair.count(pair.caller, "instance_service_us_count", f'destination="{STRANGER.path}"') == 0
-    assert pair.count(pair.caller, "instance_service_us_sum", f'destination="{PEER.path}"') > 0
-    assert "Stats access logger" not in pair.caller.log + pair.peer.log
+    for service in services:
+        wanted = before[service][0] + 2
+        wait_until(lambda s=service, w=wanted: told("instance_us_count", s) == w, "two answers to be timed")
+    assert told("instance_service_us_count", PEER) == before[PEER][1] + 2
+    assert told("instance_service_us_count", STRANGER) == 0
+    assert told("instance_service_us_sum", PEER) > 0
+    assert "Stats access logger" not in pair.caller.log
 
 
 @pytest.mark.parametrize("claim", ["-5", "1e99", "nan", "12345678901234"])
 def test_a_stranger_that_claims_a_service_time_is_not_believed(pair: Pair, claim: str) -> None:
+    called = f'destination="{STRANGER.path}"'
+    before = pair.count(pair.caller, "instance_us_count", called)
     pair.get(STRANGER, f"/ok/{claim}")
-    wait_until(lambda: pair.count(pair.caller, "instance_us_count") == 1, "the answer to be timed")
-    assert pair.count(pair.caller, "instance_service_us_count") == 0
+    wait_until(lambda: pair.count(pair.caller, "instance_us_count", called) == before + 1, "the answer to be timed")
+    assert pair.count(pair.caller, "instance_service_us_count", called) == 0

@@ -6,8 +6,9 @@ The name of each rule is the name of its RBAC policy, so that a denial can say i
 are decided here, because a listener serves one port. Invariant: what cannot be seen on a port never widens access: on
 TCP an ALLOW rule that needs a request never matches, and a DENY rule forgets that part of itself.
 
-Rules stand twice, enforced and, one filter earlier, as a shadow: Envoy writes down what a filter decided only after it
-has answered, and the answer is to name the rule.
+Rules that deny stand twice, enforced and, one filter earlier, as a shadow: Envoy writes down what a filter decided only
+after it has answered, and the answer is to name the rule. That no rule allowed a request can be told from the answer,
+so those that allow are asked once; on TCP, where there is no answer, they stand twice as well.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,7 +49,7 @@ _FORESEE, _DENY, _ALLOW = "masche.foresee", "masche.deny", "masche.allow"
 HTTP_FILTERS: tuple[Body, ...] = tuple(
     {**extension(name, _HTTP), "disabled": True} for name in (_FORESEE, _DENY, _ALLOW)
 )
-"""The HTTP filters: the first only foresees what the second will deny, which foresees what the third will allow.
+"""The HTTP filters: the first only foresees what the second will deny; the third allows.
 
 They hold no rules, and do nothing, until a table of routes brings some: an existing connection goes on with the filters
 that it began with, but asks the newest table at each request.
@@ -64,7 +65,7 @@ def http_rules(policies: tuple[Policy, ...], port: int, *, is_shared: bool = Fal
     deny, allow = rules(policies, port, is_http=True, who=_who(is_shared=is_shared))
     filters = {
         _FORESEE: _shadow(deny, DENY_PREFIX),
-        _DENY: {**_enforced(deny), **_shadow(allow, ALLOW_PREFIX)},
+        _DENY: _enforced(deny),
         _ALLOW: _enforced(allow),
     }
     return {name: any_of(_HTTP_BY_ROUTE, {"rbac": body}) for name, body in filters.items() if body}

@@ -7,10 +7,11 @@ from functools import lru_cache
 
 from masche.compiler.envoy.counted import Condition, counter, histogram, logger
 from masche.compiler.envoy.parts import extension, literal
-from masche.compiler.envoy.rbac import ALLOW_PREFIX, DENY_PREFIX
+from masche.compiler.envoy.rbac import ALLOW_PREFIX, DENY_PREFIX, HTTP_FILTER
 from masche.wire import stats
 from masche.wire.messages import Body, Json
 
+_CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _STDOUT = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
 
 _POLICY, _RESULT = "shadow_effective_policy_id", "shadow_engine_result"
@@ -53,8 +54,8 @@ def refused_by_rule(rbac: str) -> Body:
 
 
 def refused_by_none(rbac: str) -> Body:
-    """Return a filter that holds for what no ALLOW rule matched."""
-    return _metadata(rbac, ALLOW_PREFIX)
+    """Return a filter that holds for what no ALLOW rule matched; of requests the answer itself says so."""
+    return _NO_RULE if rbac == HTTP_FILTER else _metadata(rbac, ALLOW_PREFIX)
 
 
 def refused(rbac: str) -> Body:
@@ -128,10 +129,20 @@ def _status(operator: str, status: int) -> Body:
     return {"status_code_filter": {"comparison": comparison}}
 
 
+_WHY_REFUSED: Body = {
+    "extension_filter": extension(
+        "envoy.access_loggers.extension_filters.cel",
+        _CEL,
+        {"expression": "response.code_details == 'rbac_access_denied_matched_policy[none]'"},
+    )
+}
 _FAILED, _NOT_FAILED = _status("GE", 500), _status("LE", 499)
 
 _ANSWERED: Body = {"and_filter": {"filters": [_status("GE", 100), _NOT_FAILED, _status("NE", 429)]}}
 """Holds of a try that was answered and did not fail: failing fast is not being fast, nor is turning away (429)."""
+
+_NO_RULE: Body = {"and_filter": {"filters": [_status("EQ", 403), _WHY_REFUSED]}}
+"""The expression is asked of few: of answers that refuse."""
 
 _WHOLE = Condition(_FLAGS, ("exact", "-"))
 """Holds of an answer that has an end, if it did not fail: what was cut off after its beginning has a flag, and the code
