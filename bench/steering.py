@@ -33,6 +33,11 @@ BEGIN, END, UNTIL = 30.0, 90.0, 150.0
 CHANGE = 0.02
 """A share that moves by less has not changed its direction."""
 
+MEASURES = (
+    "src/masche/compiler/steer", "src/masche/compiler/localities.py", "src/masche/compiler/locality.py",
+    "src/masche/testing/simulated_zones.py", "bench/steering.py",
+)  # fmt: skip
+
 Figures = dict[str, float]
 
 
@@ -280,7 +285,7 @@ def record_of(results: Mapping[str, Figures]) -> Record:
     record = Record(
         name="steering",
         title="Steering of weights, zones and detours, simulated",
-        measures=("src/masche/compiler/steer", "src/masche/compiler/localities.py", "src/masche/compiler/locality.py"),
+        measures=MEASURES,
         is_simulation=True,
         raw=dict(results),
         plots=[f"steering-{name}-{kind}.svg" for name in SCENARIOS for kind in ("shares", "latency")],
