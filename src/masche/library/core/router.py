@@ -223,7 +223,7 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
     send = Send(
         destination,
         sending.rule,
-        _rules(sending.timeout, sending.per_try_timeout, sending.retry),
+        _rules(*_times(sending, request), sending.retry),
         sending.idle_timeout,
         hidden,
         changes,
@@ -235,6 +235,14 @@ def _sent(sending: Sending, chosen: Route, known: Known, request: Request) -> De
         cors.told(chosen.cors, request) if chosen.cors is not None else (),
     )
     return Sent(send, sending.request)
+
+
+def _times(sending: Sending, request: Request) -> tuple[float, float]:
+    """What a request may take, and a try of it. One that wants another protocol never ends, and Envoy's timeouts begin
+    with the end of a request ("once the entire downstream request [...] has been processed").
+    """
+    is_upgrading = any(name == "upgrade" for name, _ in request.headers)
+    return (0.0, 0.0) if is_upgrading else (sending.timeout, sending.per_try_timeout)
 
 
 def _hidden(changes: tuple[HeaderChange, ...]) -> tuple[frozenset[str], tuple[HeaderChange, ...]]:
