@@ -5,7 +5,9 @@ is looked at on the wire; an Envoy is replaced while all of them call. Item A9 o
 import http.client
 import os
 import secrets
+import signal
 import subprocess
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -135,6 +137,32 @@ def test_a_slow_line_is_left_and_taken_again(three: Country, placed: dict[tuple[
         three.machines.switch.delay("vienna", "milan", 0.0)
         until(lambda: milan() > 0.2, "the line is taken again", within=90)
     load.assert_none_failed()
+
+
+def test_a_killed_envoy_is_back_and_fails_no_call_of_another_machine(
+    three: Country, placed: dict[tuple[str, str], Instance]
+) -> None:
+    """A8: who calls its own machine's instance elsewhere loses nothing; of the machine itself the open calls alone."""
+    own, other = placed["caller", "milan"], placed["caller", "zurich"]
+    before = own.seat.envoy_pid
+    with (
+        Load("http://go/", rate=30, namespace=own.netns) as inside,
+        Load("http://go/", rate=30, namespace=other.netns) as outside,
+    ):
+        inside.lasts(1)
+        os.kill(before, signal.SIGKILL)
+        until(lambda: own.seat.envoy_pid not in {0, before} and _answers(own, "go"), "it is back")
+        back = time.monotonic()
+        inside.lasts(1)
+        outside.lasts(1)
+    outside.assert_none_failed()
+    assert inside.failed(), "the kill cost nothing, so it was none"
+    assert not inside.failed(since=back)
+
+
+def _answers(caller: Instance, name: str) -> bool:
+    answer = _asked(caller, name)
+    return answer is not None and answer.status == 200
 
 
 @pytest.mark.parametrize("is_fresh", [True, False], ids=["new connections", "kept ones"])

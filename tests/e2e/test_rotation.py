@@ -8,14 +8,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from e2e.load import Load
-from e2e.mesh import Instance, Mesh, service
+from e2e.mesh import ON_THE_NODE, Instance, Mesh, service
 from e2e.waiting import until
 from masche.cli.stage import shown_certificate
 
 LIFETIME = 20.0
-LASTING = 300.0 if os.environ.get("MASCHE_LONG") == "1" else 26.0
+IS_LONG = os.environ.get("MASCHE_LONG") == "1"
+LASTING, RATE = (300.0, 100.0) if IS_LONG else (26.0, 40.0)
 PLANE = ("--leaf-ttl", f"{LIFETIME:g}s")
-pytestmark = pytest.mark.timeout(500)
+TLS = "apiVersion: masche.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {sameMachine: tls}\n"
+WAYS = {"sidecar": (), "node": ON_THE_NODE}
+"""Placements; on a node every caller fetches its certificate when it is called for."""
+pytestmark = [pytest.mark.root, pytest.mark.timeout(500)]
 
 
 def shown(instance: Instance) -> x509.Certificate:
@@ -26,13 +30,19 @@ def key_of(certificate: x509.Certificate) -> bytes:
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def test_certificates_rotate_under_load_with_a_new_key_each_time_and_no_call_fails(mesh: Mesh) -> None:
-    mesh.apply(service("orders"))
-    orders, caller = mesh.run("orders"), mesh.run("caller")
+@pytest.mark.parametrize("way", WAYS)
+def test_certificates_rotate_under_load_with_a_new_key_each_time_and_no_call_fails(mesh: Mesh, way: str) -> None:
+    name, options = f"orders-of-{way}", WAYS[way]
+    mesh.apply(service(name) + TLS)
+    orders, caller = mesh.run(name, options=options), mesh.run(f"caller-of-{way}", options=options)
     mesh.await_ready(orders, caller)
-    until(lambda: caller.reaches("orders"), "orders answers")
+    until(lambda: caller.reaches(name), "orders answers")
     seen: dict[bytes, x509.Certificate] = {}
-    with Load(caller.url("orders"), rate=100) as kept, Load(caller.url("orders"), rate=20, is_fresh=True) as fresh:
+    url, where = caller.url(name), caller.netns
+    with (
+        Load(url, rate=RATE, namespace=where) as kept,
+        Load(url, rate=RATE / 5, is_fresh=True, namespace=where) as fresh,
+    ):
         deadline = time.monotonic() + LASTING
         while time.monotonic() < deadline:
             certificate = shown(orders)
@@ -48,7 +58,7 @@ def test_certificates_rotate_under_load_with_a_new_key_each_time_and_no_call_fai
         (one.not_valid_after_utc - one.not_valid_before_utc).total_seconds() - LIFETIME for one in seen.values()
     }
     assert all(0 <= backdated <= 600 for backdated in lifetimes), lifetimes
-    told = next(each for each in mesh.status().proxies if each.service == "shop/orders")
+    told = next(each for each in mesh.status().proxies if each.service == f"shop/{name}")
     assert told.certificate_expires_at > time.time()
 
 
