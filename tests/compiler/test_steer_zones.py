@@ -289,3 +289,20 @@ def test_what_other_zones_may_take_falls_by_crowding_alone_and_not_without_end()
     after = stretches[20:]
     assert all(one >= other for one, other in pairwise(after)), after
     assert after[-1] == 1.0
+
+
+def test_moves_by_small_steps_are_told_once_they_have_come_to_something():
+    outlook = an_outlook(b_network_us=2e3, c_service_us=2e3)
+    slow = outlook.costs["b"]._replace(service_us=12e3, direct_us=14e3)
+    outlook = outlook._replace(
+        base={"b": 100, "c": 900}, limits=lambda: {"b": 100.0, "c": 2000.0}, costs={**outlook.costs, "b": slow}
+    )
+    spread, told = Spread(), list[str]()
+    steps: list[float] = [100.0]
+    for now in range(60):
+        told += [move.sentence for move in spread.step(outlook, now=float(now))]
+        steps.append(spread.shares.get("b", 100.0))
+    assert max(before - after for before, after in pairwise(steps)) < 20
+    assert steps[-1] < 20
+    assert len(told) >= 3
+    assert all("of zone a moved from b to c, because zone b takes 14 ms" in each for each in told)

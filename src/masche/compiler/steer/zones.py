@@ -55,7 +55,7 @@ LOSSY = 0.1
 """A link that loses more than this is said to lose, not to be slow."""
 
 TOLD = 20.0
-"""A move of fewer per mille is not worth a sentence."""
+"""Moves are told when they have come to so many per mille."""
 
 
 @dataclass(slots=True)
@@ -72,6 +72,7 @@ class Spread:
     _usual_us: dict[str, float] = field(default_factory=dict[str, float])
     _ratios: dict[str, float] = field(default_factory=dict[str, float])
     _zones: frozenset[str] = frozenset()
+    _untold: dict[str, float] = field(default_factory=dict[str, float])
 
     # -- what is asked ----------------------------------------------------------------------------------------------
 
@@ -287,18 +288,23 @@ class Spread:
     # -- what is said -----------------------------------------------------------------------------------------------
 
     def _told(self, outlook: Outlook, moved: Mapping[str, float], *, now: float) -> Iterator[Move]:
-        gainers = [zone for zone, share in sorted(moved.items()) if share >= TOLD / 2]
-        for zone, share in sorted(moved.items()):
-            if share <= -TOLD and gainers:
-                what = f"{percent(-share)} of zone {outlook.zone} moved from {zone} to {listed(gainers)}"
-                is_bad = zone in self.bad or self._is_slow(zone)
-                why = self._why_bad(outlook, zone, now=now) if is_bad else self._why_good(outlook, gainers, now=now)
-                yield Move(
-                    kind=MoveKind.ZONE,
-                    severity="warning" if is_bad else "info",
-                    about=outlook.subject,
-                    sentence=f"{outlook.subject}: {what}, {why}",
-                )
+        """Tell what moved since the last sentence: small steps are told once they have come to something."""
+        self._untold = {zone: self._untold.get(zone, 0.0) + share for zone, share in moved.items()}
+        losers = {zone: -share for zone, share in sorted(self._untold.items()) if share <= -TOLD}
+        if not losers:
+            return
+        gainers = [zone for zone, share in sorted(self._untold.items()) if share >= TOLD / 2]
+        self._untold = {}
+        for zone, share in losers.items():
+            what = f"{percent(share)} of zone {outlook.zone} moved from {zone} to {listed(gainers) or 'all others'}"
+            is_bad = zone in self.bad or self._is_slow(zone)
+            why = self._why_bad(outlook, zone, now=now) if is_bad else self._why_good(outlook, gainers, now=now)
+            yield Move(
+                kind=MoveKind.ZONE,
+                severity="warning" if is_bad else "info",
+                about=outlook.subject,
+                sentence=f"{outlook.subject}: {what}, {why}",
+            )
 
     def _is_slow(self, zone: str) -> bool:
         return zone in self._slow and self._slow[zone].is_bad
