@@ -29,11 +29,13 @@ def adopted() -> Iterator[str]:
     """The name of a namespace that is not masche's, with a way out."""
     name = f"nr{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
-    setup = "link set lo up\nlink add out type veth peer name end\nlink set out up\nlink set end up\n"
-    setup += "address add 10.77.0.2/24 dev out\nroute add default via 10.77.0.1\n"
-    subprocess.run(["ip", "-n", name, "-batch", "-"], input=setup, text=True, check=True)
-    yield name
-    subprocess.run(["ip", "netns", "del", name], check=True)
+    try:
+        setup = "link set lo up\nlink add out type veth peer name end\nlink set out up\nlink set end up\n"
+        setup += "address add 10.77.0.2/24 dev out\nroute add default via 10.77.0.1\n"
+        subprocess.run(["ip", "-n", name, "-batch", "-"], input=setup, text=True, check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 @pytest.fixture(scope="module")
