@@ -82,6 +82,15 @@ def test_a_syntax_error_in_one_document_hides_nothing_of_the_others():
     assert next(found for found in loaded.errors if found.code == "invalid-yaml").place.line == 7
 
 
+def test_a_tab_is_answered_with_spaces_and_a_wrong_form_with_how_it_is_written():
+    tab = "apiVersion: v1\nkind: Service\nmetadata:\n\tname: a\n"
+    assert [found.fix for found in load(tab, file="f.yaml").errors] == ["indent with spaces"]
+    assert [found.place.line for found in load("---\n" + tab, file="f.yaml").errors] == [5]
+    assert [found.fix for found in load("---\n" + tab, file="f.yaml").errors] == ["indent with spaces"]
+    policy = "apiVersion: masche.dev/v1\nkind: TrafficPolicy\nmetadata: {name: a}\nspec: {timeouts: {request: soon}}\n"
+    assert "write 500ms, 2s or 1h30m" in [found.fix for found in load(policy, file="f.yaml").errors]
+
+
 def test_a_duplicate_key_names_its_first_place_and_refuses_the_resource():
     loaded = load("apiVersion: v1\nkind: Namespace\nkind: Service\nmetadata: {name: a}\n", file="f.yaml")
     assert not loaded.resources

@@ -103,7 +103,11 @@ def _say(event: "Event", form: Form | None) -> None:
             emit(event, form)
         case None:
             at = _clock(event.at)
-            about = f" {event.about}:" if event.about and not event.message.startswith(f"{event.about} ") else ""
+            about = (
+                f" {event.about}:"
+                if event.about and not event.message.startswith((f"{event.about} ", f"{event.about}:"))
+                else ""
+            )
             say(f"{event.sequence:>6}  {at}  {event.kind}{about} {event.message}", STYLES.get(event.severity, ""))
 
 

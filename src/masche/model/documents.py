@@ -71,7 +71,7 @@ def _read(text: str, file: str) -> Found:
             )
             break
         except yaml.YAMLError as error:
-            diagnostics.append(_syntax(error, file, first_line))
+            diagnostics.append(_syntax(error, file, first_line, chunk))
     return documents, diagnostics
 
 
@@ -108,12 +108,16 @@ def _joined(pair: re.Match[str]) -> str:
     return f"{pair[1]}\\U{code:08x}"
 
 
-def _syntax(error: yaml.YAMLError, file: str, first_line: int) -> Diagnostic:
+def _syntax(error: yaml.YAMLError, file: str, first_line: int, chunk: str) -> Diagnostic:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "this is not YAML"
     mark = getattr(error, "problem_mark", None)
     line, column = (first_line + mark.line, mark.column + 1) if mark else (first_line, 1)
+    lines = chunk.splitlines()
+    wrong = lines[mark.line][mark.column :] if mark and mark.line < len(lines) else ""
     fix = (
-        "indent with spaces" if "\\t" in problem else "correct the syntax; everything else in the document waits for it"
+        "indent with spaces"
+        if wrong.startswith("\t")
+        else "correct the syntax; everything else in the document waits for it"
     )
     return _wrong("invalid-yaml", file, problem, fix, (line, column))
 

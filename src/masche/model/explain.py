@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from masche.model.resources.core import Secret
 from masche.model.resources.meta import Part
+from masche.model.resources.scalars import DURATION_PATTERN, HOSTNAME_PATTERN
 from masche.model.spot import Finding, Findings, Path
 
 _TYPES = {
@@ -74,6 +75,13 @@ _BOUNDS = {
 }
 
 
+_WRITTEN = {
+    DURATION_PATTERN: "write 500ms, 2s or 1h30m",
+    HOSTNAME_PATTERN: "write lower case letters, digits, - and dots, as in shop.example.com or *.example.com",
+}
+"""How what must match one of these patterns is written."""
+
+
 def _finding(details: ErrorDetails, kind: type[Part], data: Any) -> Finding:
     path = tuple(step for step in details["loc"] if step != "[key]")
     value = _at(data, path)
@@ -91,6 +99,7 @@ def _finding(details: ErrorDetails, kind: type[Part], data: Any) -> Finding:
         case _:
             rule, fix = _BOUNDS.get(error, (details["msg"].replace("{", "{{").replace("}", "}}"), "correct the value"))
             context = details.get("ctx", {})
+            fix = _WRITTEN.get(context.get("pattern", ""), fix)
             why = f"Invalid value: {shown}: {where} {rule.format(**context)}"
             return _of("invalid-value", path, why, fix.format(**context))
 

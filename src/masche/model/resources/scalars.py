@@ -42,7 +42,8 @@ Group = Annotated[str, StringConstraints(pattern=f"^$|^{_DNS_NAME}$", max_length
 KindName = Annotated[
     str, StringConstraints(pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", min_length=1, max_length=63)
 ]
-Hostname = Annotated[str, StringConstraints(pattern=rf"^(\*\.)?{_DNS_NAME}$", min_length=1, max_length=253)]
+HOSTNAME_PATTERN = rf"^(\*\.)?{_DNS_NAME}$"
+Hostname = Annotated[str, StringConstraints(pattern=HOSTNAME_PATTERN, min_length=1, max_length=253)]
 PreciseHostname = Annotated[str, StringConstraints(pattern=f"^{_DNS_NAME}$", min_length=1, max_length=253)]
 HeaderName = Annotated[str, StringConstraints(pattern=_HEADER, min_length=1, max_length=256)]
 PortName = Annotated[str, StringConstraints(pattern=f"^{_DNS_LABEL}$", max_length=63)]
