@@ -152,15 +152,19 @@ def test_calls_leave_a_zone_whose_instances_fail_and_come_back(mesh: Mesh, calle
             found = load.servers(time.monotonic() - seconds)
             return sum(found[each.name] for each in near) / max(1, found.total())
 
+        def stays_near() -> bool:
+            """Of the few calls that a busy machine made in a second those to one zone may have been most by chance."""
+            return load.servers(time.monotonic() - 1).total() > 50 and share_of_near(1) > 0.8
+
         load.lasts(1)
-        until(lambda: share_of_near(1) > 0.8, "calls stay in the zone")
+        until(stays_near, "calls stay in the zone")
         tiers.answers(*near, status=503)
         broken = time.monotonic()
         until(lambda: load.made(broken) > 50 and share_of_near(0.5) == 0, "calls leave the zone")
         until(lambda: not load.failed(time.monotonic() - 0.5), "no call fails any more")
         load.lasts(1)
         tiers.answers(*near)
-        until(lambda: share_of_near(1) > 0.8, "calls are back in the zone")
+        until(stays_near, "calls are back in the zone")
         began = time.monotonic()
         load.lasts(2)
         assert share_of_near(time.monotonic() - began) > 0.8, "they do not stay there"
