@@ -113,7 +113,7 @@ def _syntax(error: yaml.YAMLError, file: str, first_line: int, chunk: str) -> Di
     mark = getattr(error, "problem_mark", None)
     line, column = (first_line + mark.line, mark.column + 1) if mark else (first_line, 1)
     lines = chunk.splitlines()
-    wrong: str = lines[mark.line][mark.column :] if mark and mark.line < len(lines) else ""
+    wrong = str(lines[mark.line][mark.column :]) if mark and mark.line < len(lines) else ""
     fix = (
         "indent with spaces"
         if wrong.startswith("\t")
