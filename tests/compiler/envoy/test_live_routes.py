@@ -296,6 +296,24 @@ def test_a_gateway_routes_by_hostname_and_keeps_the_name(table) -> None:
     assert request(table.gateway_port, "GET", "/", {"host": "example.com"})[0] == 404
 
 
+def test_a_gateway_answers_preflights_of_the_routes_that_ask_for_it_alone(table) -> None:
+    cors = Cors(allow_origins=("https://www.foo.com",), allow_methods=("GET",))
+    hosts = (
+        VirtualHost(hosts=("open.example.org",), routes=(route("open", A, cors=cors),)),
+        VirtualHost(hosts=("shut.example.org",), routes=(route("shut", B),)),
+    )
+    table.use_gateway(GatewayListener(name="http", port=8080, is_tls=False, virtual_hosts=hosts))
+    asked = {"origin": "https://www.foo.com", "access-control-request-method": "GET"}
+    preflight = {
+        host: request(table.gateway_port, "OPTIONS", "/", {"host": f"{host}.example.org", **asked})[1:]
+        for host in ("open", "shut")
+    }
+    assert preflight["open"][1]["access-control-allow-origin"] == "https://www.foo.com"
+    assert preflight["open"][0].get("name") is None, "the application was asked"
+    assert preflight["shut"][0]["name"] == "b"
+    assert "access-control-allow-origin" not in preflight["shut"][1]
+
+
 def test_a_gateway_shows_the_certificate_that_the_server_name_asks_for(table) -> None:
     hosts = (VirtualHost(hosts=("*.example.org",), routes=(route("all", A),)),)
     certificates = (("shop.example.org", "kubernetes://shop/shop"), ("*.example.org", "kubernetes://shop/any"))
