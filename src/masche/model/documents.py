@@ -111,15 +111,14 @@ def _joined(pair: re.Match[str]) -> str:
 def _syntax(error: yaml.YAMLError, file: str, first_line: int, chunk: str) -> Diagnostic:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "this is not YAML"
     mark = getattr(error, "problem_mark", None)
-    line, column = (first_line + mark.line, mark.column + 1) if mark else (first_line, 1)
-    lines = chunk.splitlines()
-    wrong = str(lines[mark.line][mark.column :]) if mark and mark.line < len(lines) else ""
+    row, column = (int(mark.line), int(mark.column)) if mark else (0, 0)
+    wrong = "".join(chunk.splitlines()[row : row + 1])[column:]
     fix = (
         "indent with spaces"
         if wrong.startswith("\t")
         else "correct the syntax; everything else in the document waits for it"
     )
-    return _wrong("invalid-yaml", file, problem, fix, (line, column))
+    return _wrong("invalid-yaml", file, problem, fix, (first_line + row, column + 1))
 
 
 def _wrong(code: str, file: str, why: str, fix: str, at: tuple[int, int] = (1, 1)) -> Diagnostic:
