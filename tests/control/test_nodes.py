@@ -93,7 +93,7 @@ async def commits(mesh: Plant) -> AsyncIterator[list[list[str]]]:
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (occupant("bad", labels={"app": "not a label"}), "labels"),
+        (occupant("bad", labels={"app": "not a label"}), "is no label"),
         (occupant("Not a Name"), "name"),
         (occupant("bad", zone="z" * 300), "zone"),
         (occupant("byhand"), "written by hand"),
