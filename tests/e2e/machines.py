@@ -36,9 +36,10 @@ class Wire:
             self.frames.append(frame)
             self.lines[source, target] += 1
 
-    def carried(self, *words: bytes) -> list[bytes]:
-        """Frames in which one of these stood."""
-        return [frame for frame in tuple(self.frames) if any(word in frame for word in words)]
+    def carried(self, *words: bytes, but: bytes = b"") -> list[bytes]:
+        """Frames in which one of these stood, ``but`` not this, which somebody said on purpose."""
+        said = [frame for frame in tuple(self.frames) if any(word in frame for word in words)]
+        return [frame for frame in said if but not in frame] if but else said
 
     def encrypted(self) -> int:
         """How many frames began a record of TLS."""

@@ -94,7 +94,8 @@ def test_both_ends_of_every_call_know_each_other_and_no_word_is_seen_on_the_wire
     assert {source for source, _ in pairs} == set(ZONES)
     assert any(source != there for source, there in pairs), "nobody called another machine"
     assert three.wire.encrypted() > 0
-    assert three.wire.carried(SECRET.encode(), b"HTTP/1.1", b"x-forwarded", b"content-length") == []
+    words = SECRET.encode(), b"HTTP/1.1", b"x-forwarded", b"content-length"
+    assert three.wire.carried(*words, but=REQUEST) == [], "but what an intruder says in the clear"
 
 
 def test_who_calls_past_its_proxy_has_no_certificate_and_gets_no_answer(
