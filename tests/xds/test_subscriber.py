@@ -373,3 +373,20 @@ def test_what_is_asked_for_again_is_not_taken_for_gone_by_a_response_that_crosse
     assert talk.wait(2.0) == ()
     talk.hear(CLUSTER, one)
     assert talk.wait(1.0) == ((CLUSTER, "a"),)
+
+
+def test_what_a_response_leaves_out_while_the_request_that_gives_it_up_is_written_is_not_taken_for_gone():
+    talk = Talk()
+    talk.ask(CLUSTER, "a", "b")
+    talk.hear(CLUSTER, packed(CLUSTER, "a"), packed(CLUSTER, "b"))
+    talk.said()
+    talk.subscriber.unsubscribe(CLUSTER, "a")
+    request = talk.subscriber.outgoing()
+    assert request is not None
+    assert request.names == ("b",)
+    answer = SotwResponse(type_url=CLUSTER, nonce="n2", version="2", resources=(packed(CLUSTER, "b"),))
+    incoming = taken(talk.subscriber.receive(answer))
+    assert incoming is not None
+    talk.subscriber.apply(incoming, {}, now=0.0)
+    talk.subscriber.wrote(request, now=0.0)
+    assert talk.subscriber.subscribe(CLUSTER, "a").standing is Standing.HELD, "the control plane may have heard of it"

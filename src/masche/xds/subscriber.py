@@ -98,8 +98,10 @@ class _Book:
             entry.is_sure = entry.was_dropped = False
 
     def send(self, names: tuple[str, ...]) -> None:
-        """A request with these names is on its way."""
+        """A request with these names is on its way: what it gives up may be missing from whatever comes now."""
         self.asked, self.leaving, self.is_stale = names, frozenset(names), False
+        for name in (self.written - self.leaving) & self.entries.keys():
+            self.entries[name].is_sure, self.entries[name].was_dropped = False, True
 
     def may_come(self, name: str) -> bool:
         """Whether the control plane may think that we want it, as far as our last requests say."""
@@ -214,7 +216,6 @@ class Subscriber:
             if entry.resource.standing is Standing.ASKED:
                 self._deadlines[book.type_url, name] = now + self._patience.absent
         for name in (before - book.written) & book.entries.keys():
-            book.entries[name].is_sure, book.entries[name].was_dropped = False, True
             if not book.entries[name].count:
                 self._deadlines[book.type_url, name] = now + self._patience.forgotten
 
