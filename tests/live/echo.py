@@ -112,15 +112,19 @@ class Instance:
             self.serving.add(mine)
             mine.add_done_callback(self.serving.discard)
         try:
-            await self._serve(reader, writer)
-        except asyncio.CancelledError:
+            with suppress(asyncio.CancelledError):
+                await self._serve(reader, writer)
+        finally:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             first = await reader.read(65536)
             if first.startswith(PREFACE[: len(first)]) and first:
-                await self._http2(first, reader, writer)
+                try:
+                    await self._http2(first, reader, writer)
+                except* ConnectionError:
+                    pass  # the caller has gone; a group of them is no ConnectionError
             elif re.match(rb"[A-Z]+ [^ ]+ HTTP/1", first):
                 await self._http1(first, reader, writer)
             elif first:
@@ -205,6 +209,10 @@ def _asked_headers(headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, st
                 yield key.strip().lower(), content.strip()
 
 
+_TURNS = 4
+"""Of a loop, until a connection that was taken just now has begun, so that its end is seen to."""
+
+
 @dataclass
 class Backends:
     """All applications of a mesh, and everything that they received."""
@@ -233,7 +241,8 @@ class Backends:
     async def close(self) -> None:
         for server in self._servers.values():
             server.close()
-        await asyncio.sleep(0)  # a connection that was taken just now begins, so that its end is seen to
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         serving = tuple(self._serving)
         for each in serving:
             each.cancel()
