@@ -10,7 +10,7 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -213,6 +213,17 @@ _TURNS = 4
 """Of a loop, until a connection that was taken just now has begun, so that its end is seen to."""
 
 
+async def _closed(servers: Collection[asyncio.Server]) -> None:
+    """Take no more connections, see those begin that were taken, and close: asyncio loses who comes in between."""
+    loop = asyncio.get_running_loop()
+    for listening in (each for server in servers for each in server.sockets):
+        loop.remove_reader(listening.fileno())
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    for server in servers:
+        server.close()
+
+
 @dataclass
 class Backends:
     """All applications of a mesh, and everything that they received."""
@@ -236,13 +247,10 @@ class Backends:
     async def close_one(self, address: str, port: int) -> None:
         """Listen there no longer."""
         if server := self._servers.pop((address, port), None):
-            server.close()
+            await _closed([server])
 
     async def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
+        await _closed(self._servers.values())
         serving = tuple(self._serving)
         for each in serving:
             each.cancel()
