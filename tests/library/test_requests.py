@@ -61,6 +61,25 @@ def test_connections_are_used_again(town: Town, session: requests.Session) -> No
     assert orders.accepted == 1
 
 
+def test_a_session_that_is_closed_leaves_no_connection_until_the_collector_comes(
+    town: Town, session: requests.Session
+) -> None:
+    orders = town.instance("orders")
+    town.serve("orders", orders)
+    gc.disable()
+    try:
+        assert session.get("http://orders/").text == "orders"
+        assert orders.open
+        session.close()
+        deadline = time.monotonic() + 10
+        while orders.open and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not orders.open
+    finally:
+        gc.enable()
+    assert session.get("http://orders/").text == "orders", "as with any other adapter, a session goes on when it must"
+
+
 def test_another_service_at_the_same_address_is_connected_to_anew(town: Town, session: requests.Session) -> None:
     """The instance of one service has ended and its address is another's; the old connection is still open."""
     orders = town.instance("orders")

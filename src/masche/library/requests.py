@@ -15,6 +15,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from http.client import HTTPException
 from io import BytesIO
@@ -167,7 +168,21 @@ class _Carrier(HTTPAdapter):
 
 
 def _forget(pool: "_Pool") -> None:
-    """urllib3 closes what is in a pool when nobody refers to it any more: so do requests that are still under way."""
+    """Close what is idle. The pool stays open for requests that are under way; urllib3 closes what they leave in it as
+    soon as nobody refers to it any more.
+    """
+    idle = pool.pool
+    if idle is None:
+        return
+    found: list[Any] = []
+    with suppress(Empty):
+        while True:
+            found.append(idle.get(block=False))
+    for connection in found:
+        if connection is not None:
+            connection.close()
+        with suppress(Full):
+            idle.put(None, block=False)  # another one may be made in its place
 
 
 @lru_cache(maxsize=1024)
