@@ -53,6 +53,9 @@ class Served:
         self.reception = StaticReception(told={PORT: told} if told else {})
         self.counter = Counted()
         self.left: list[str] = []
+        self.have_heard = asyncio.Event()
+        self.have_heard.set()
+        self.trouble: Exception | None = None
         self.is_over = asyncio.Event()
         door = StreamDoor(PORT, workload=lambda: "shop/db-1", reception=self.reception, counter=self.counter)
         self.server = StreamServer(
@@ -69,6 +72,9 @@ class Served:
 
     async def leave(self) -> None:
         self.left.append("told")
+        await self.have_heard.wait()
+        if self.trouble:
+            raise self.trouble
 
     async def said(self, who: str | None, *lines: bytes, context: ssl.SSLContext | None = None) -> bytes:
         """All that a caller gets."""
@@ -218,3 +224,43 @@ async def test_who_does_not_end_in_time_is_cut_off(tmp_path: Path) -> None:
     writer.close()
     with suppress(ConnectionResetError):
         await writer.wait_closed()
+
+
+async def test_whoever_closes_it_waits_for_the_same_end(tmp_path: Path) -> None:
+    served = Served(Issuing(tmp_path), replace(OPEN, mtls=MtlsMode.DISABLE))
+    served.server.start()
+    served.have_heard.clear()
+    forever = asyncio.ensure_future(served.server.serve_forever())
+    first, second = (asyncio.ensure_future(served.server.close()) for _ in range(2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in (forever, first, second)), "callers have not heard of it yet"
+    served.have_heard.set()
+    await asyncio.wait_for(asyncio.gather(forever, first, second), 10)
+    assert (served.left, served.server.sockets[0].fileno()) == (["told"], -1)
+
+
+async def test_its_port_is_closed_although_callers_could_not_be_told(tmp_path: Path) -> None:
+    served = Served(Issuing(tmp_path), OPEN)
+    served.server.start()
+    served.trouble = RuntimeError("nobody to tell")
+    with pytest.raises(RuntimeError, match="nobody to tell"):
+        await served.server.close()
+    assert served.server.sockets[0].fileno() == -1
+    await asyncio.wait_for(served.server.serve_forever(), 10)
+
+
+async def test_a_caller_that_never_reads_what_was_written_is_cut_off_and_counted(tmp_path: Path) -> None:
+    served = Served(Issuing(tmp_path), replace(OPEN, mtls=MtlsMode.DISABLE))
+    written = asyncio.Event()
+
+    async def much(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes(50_000_000))
+        written.set()
+
+    served.server.handler = much
+    served.server.start()
+    with socket.create_connection(served.server.sockets[0].getsockname(), 10):
+        await asyncio.wait_for(written.wait(), 10)
+        await asyncio.wait_for(served.server.close(grace=0.01), 10)
+        assert await counted(served, 1) == [("", 0, "", True)]

@@ -45,6 +45,7 @@ class StreamServer:
         self.handler, self.door, self.identity, self.limit = handler, door, identity, limit
         self._leave = leave
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_ending = False
         self._ended = asyncio.Event()
         self._listener = Listener(
             sockets, self._protocol, mode=door.mode, context=lambda: identity.server_context(BYTES)
@@ -77,19 +78,31 @@ class StreamServer:
 
     async def close(self, grace: float = GRACE) -> None:
         """Leave in order: callers are told and have heard of it, then the port is closed, then connections that do not
-        end within ``grace`` seconds.
+        end within ``grace`` seconds. Whoever asks for it while somebody does it waits for the same end.
         """
-        if self._ended.is_set():
+        if self._is_ending:
+            await self._ended.wait()
             return
-        self._ended.set()
-        await self._leave()
+        self._is_ending = True
+        try:
+            await self._leave()
+            await self._stop_listening()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=grace)
+        finally:
+            await self._end()
+
+    async def _stop_listening(self) -> None:
         self._listener.close()
         await self._listener.wait_closed()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
+
+    async def _end(self) -> None:
+        """Whatever came of leaving in order, nothing goes on."""
+        await self._stop_listening()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._ended.set()
 
     def begin(self, reader: asyncio.StreamReader, protocol: "_Taken", passage: StreamPassage) -> None:
         """Give a connection to the handler, in a task that knows who calls."""
@@ -102,19 +115,26 @@ class StreamServer:
     async def _handle(self, reader: asyncio.StreamReader, protocol: "_Taken", passage: StreamPassage) -> None:
         writer = counting_writer(protocol.transport, protocol, reader, passage)
         try:
-            await self.handler(reader, writer)
+            await self._served(reader, writer)
         except asyncio.CancelledError:
             protocol.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
             raise
+        finally:
+            passage.end(received=protocol.received, is_broken=protocol.is_broken)
+
+    async def _served(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the handler has ended, and the caller has what it wrote."""
+        try:
+            await self.handler(reader, writer)
         except ConnectionError:  # the caller has gone
             pass
         except Exception:  # noqa: BLE001 - one connection ends by itself, whatever its handler met
             _log.exception("the handler of a connection failed")
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-            passage.end(received=protocol.received, is_broken=protocol.is_broken)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     def _protocol(self) -> asyncio.Protocol:
         return _Taken(self)
