@@ -1,6 +1,14 @@
-"""How what was seen is divided into Reports."""
+"""How what was seen is divided into Reports, and how long an Envoy is waited for."""
 
-from masche.agent.report import MOST_ENTRIES, parts
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from masche.agent import admin, report
+from masche.agent.meter import Reading
+from masche.agent.report import MOST_ENTRIES, SILENT_SECONDS, Reporter, parts
+from masche.agent.sight import Sight
 from masche.link import messages
 from masche.link.messages import EndpointReport, Histogram, ProxyReport, Report
 from masche.model.refs import PortRef
@@ -43,3 +51,30 @@ def test_a_proxy_with_more_to_say_than_a_report_holds_says_it_in_several() -> No
 
 def test_a_machine_with_nothing_to_say_still_says_that() -> None:
     assert [list(part) for part in parts([])] == [[]]
+
+
+async def test_who_did_not_answer_is_waited_for_only_briefly_until_it_does_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent, waited = {"b"}, dict[str, float]()
+
+    async def look(proxy: Any, _: object, *, within: float) -> Sight:
+        waited[proxy.proxy] = within
+        reading = Reading(counters={}, latencies={}, gauges={"envoy_server_live": 1})
+        return Sight(proxy=proxy, reading=None if proxy.proxy in silent else reading)
+
+    monkeypatch.setattr(report, "look", look)
+    proxies: list[Any] = [
+        SimpleNamespace(proxy=name, certificates=tuple, exposed=(), workload=None) for name in ("a", "b", "c")
+    ]
+    uplink: Any = None
+    reporter = Reporter(machine="m", uplink=uplink, version="", proxies=lambda: proxies, programs=tuple)
+    reports = await reporter._read()  # pyright: ignore[reportPrivateUsage] - the loop around it only waits
+    assert {each.proxy: each.is_live for each in reports[0].proxies} == {"a": True, "b": False, "c": True}
+    assert set(waited.values()) == {admin.WITHIN}
+    await reporter._read()  # pyright: ignore[reportPrivateUsage] - as above
+    assert waited == {"a": admin.WITHIN, "b": SILENT_SECONDS, "c": admin.WITHIN}
+    silent.clear()
+    await reporter._read()  # pyright: ignore[reportPrivateUsage] - as above
+    await reporter._read()  # pyright: ignore[reportPrivateUsage] - as above
+    assert set(waited.values()) == {admin.WITHIN}

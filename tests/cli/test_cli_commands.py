@@ -211,6 +211,7 @@ def test_status_shows_every_proxy_and_repeats_envoys_words(masche: Masche, plane
             proxy("shop/b", is_in_sync=False, revision=6),
             proxy("shop/c", rejections=(REJECTION,)),
             proxy("shop/d", is_connected=False, is_exposed=True, state="UNHEALTHY", last_error="connection refused"),
+            proxy("shop/e", is_silent=True),
         ),
     )
     said = ended(masche("status", "--wide"), Exit.OK)
@@ -222,6 +223,7 @@ def test_status_shows_every_proxy_and_repeats_envoys_words(masche: Masche, plane
         "regex: missing ]",
         "connection refused",
         "exposed",
+        "silent",
     ):
         assert part in said
     printed = json.loads(ended(masche("status", "-o", "json"), Exit.OK))

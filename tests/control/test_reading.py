@@ -4,6 +4,7 @@ import asyncio
 import base64
 
 import pytest
+from msgspec.structs import replace
 
 from control.plant import Plant, deny, service, sidecar
 from masche.api.access import TokenRequest
@@ -11,6 +12,7 @@ from masche.api.explaining import WhyRequest
 from masche.api.plane import Fault, PlaneError
 from masche.link.messages import CertificateReport, ProxyReport, Report
 from masche.model.refs import Kind, Name, Ref
+from masche.model.vantage import Placement
 
 WEB = Ref(Kind.SERVICE, "shop", "web")
 POLICY = """---
@@ -161,6 +163,23 @@ spec: {mtls: {mode: PERMISSIVE}}
     assert {"mtls", "health", "proxies"} <= set(found)
     assert "shop/web: connection refused" in found["health"].message
     assert all(each.fix for each in found.values())
+
+
+async def test_an_envoy_that_does_not_answer_its_agent_is_said_whatever_its_application_says(mesh: Plant) -> None:
+    async def seen(sequence: int, **report: bool) -> tuple[set[str], str]:
+        reports = tuple(ProxyReport(proxy=f"{name}-proxy", **report) for name in ("web", "new", "grpc"))
+        message = Report(machine="m1", epoch="e", sequence=sequence, proxies=reports)
+        await mesh.parts.agents.report(agent.peer, message)
+        found = {each.code: str(each.level) for each in (await mesh.plane.check()).findings}
+        silent = [each for each in (await mesh.plane.status()).proxies if each.is_silent]
+        assert all("does not answer" in each.last_error for each in silent)
+        return {each.workload for each in silent}, found["silent"]
+
+    async with mesh.agent() as agent:
+        library = replace(sidecar("grpc", port=22001), placement=Placement.LIBRARY)
+        await agent.enrols(sidecar("web"), sidecar("new", port=22000, phase="STARTING"), library)
+        assert await seen(1) == ({"shop/web"}, "error"), "one that starts does not answer yet; the third has no Envoy"
+        assert await seen(2, is_live=True) == (set(), "ok")
 
 
 async def test_a_service_that_leads_to_a_port_that_nobody_has_is_said_wherever_one_looks(mesh: Plant) -> None:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import msgspec
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+WITHIN = 2.0
+"""Seconds that an answer may take."""
 
 
 class AdminError(Exception):
@@ -42,7 +44,7 @@ class _Listeners(msgspec.Struct):
     listener_statuses: tuple[_Listener, ...] = ()
 
 
-async def ask(socket: Path, target: str, *, method: str = "GET", within: float = 2.0) -> Answer:
+async def ask(socket: Path, target: str, *, method: str = "GET", within: float = WITHIN) -> Answer:
     """Send one request and read the whole answer, in at most ``within`` seconds. Raises AdminError."""
     try:
         async with asyncio.timeout(within):

@@ -13,7 +13,7 @@ from itertools import chain
 
 from msgspec.structs import replace
 
-from masche.agent import meter
+from masche.agent import admin, meter
 from masche.agent.program import Program
 from masche.agent.round_trips import round_trips
 from masche.agent.sight import Proxy, Sight, Watched, look
@@ -28,6 +28,9 @@ MOST_ENTRIES = 800
 
 MOST_PARTING = 256
 """Last words of seats that are kept while no control plane hears them."""
+
+SILENT_SECONDS = 0.2
+"""So long is an Envoy waited for that did not answer the last time: meanwhile nothing is heard of the others."""
 
 PARTING_SECONDS = 1.0
 """The end of a seat waits for its last words so long at the most."""
@@ -53,6 +56,7 @@ class Reporter:
         self._watched: dict[str, Watched] = {}
         self._parting: deque[ProxyReport] = deque(maxlen=MOST_PARTING)
         self._looking = asyncio.Lock()
+        self._silent: frozenset[str] = frozenset()
         self._epoch = secrets.token_hex(8)
         self._sequence = 0
         self._read_at = 0.0
@@ -95,12 +99,16 @@ class Reporter:
         async with self._looking:
             proxies = list(self._proxies())
             self._watched = {one.proxy: self._watched.get(one.proxy) or Watched() for one in proxies}
-            seen = [await look(one, self._watched[one.proxy]) for one in proxies]
+            seen = [await look(one, self._watched[one.proxy], within=self._patience(one)) for one in proxies]
+        self._silent = frozenset(each.proxy.proxy for each in seen if each.reading is None)
         round_trips_us = _round_trips(seen)
         reports = [*self._parting, *(self._proxy(each, round_trips_us) for each in seen)]
         reports += [_program(each) for each in self._programs()]
         self._parting.clear()
         return [self._report(interval, part) for part in parts(reports)]
+
+    def _patience(self, proxy: Proxy) -> float:
+        return SILENT_SECONDS if proxy.proxy in self._silent else admin.WITHIN
 
     def _report(self, interval: float, proxies: Sequence[ProxyReport]) -> Report:
         self._sequence += 1

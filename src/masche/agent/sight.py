@@ -45,11 +45,11 @@ class Watched:
     meter: Meter = field(default_factory=Meter)
 
 
-async def look(proxy: Proxy, watched: Watched) -> Sight:
-    """Read the Envoy of one proxy, and what is new since it was looked at last."""
+async def look(proxy: Proxy, watched: Watched, *, within: float = admin.WITHIN) -> Sight:
+    """Read the Envoy of one proxy, and what is new since it was looked at last; ``within`` seconds it must answer."""
     socket, pid = proxy.place.admin, proxy.supervisor.pid
     try:
-        page = await _page(socket, watched.reader)
+        page = await _page(socket, watched.reader, within)
     except (admin.AdminError, msgspec.DecodeError):
         return Sight(proxy=proxy)
     reading = watched.meter.read(page, process=pid, is_inherited=proxy.supervisor.is_inherited)
@@ -61,9 +61,9 @@ async def look(proxy: Proxy, watched: Watched) -> Sight:
     )
 
 
-async def _page(socket: Path, reader: Reader) -> pages.Page:
-    numbers = await admin.ask(socket, pages.NUMBERS)
-    histograms = await admin.ask(socket, pages.HISTOGRAMS)
+async def _page(socket: Path, reader: Reader, within: float) -> pages.Page:
+    numbers = await admin.ask(socket, pages.NUMBERS, within=within)
+    histograms = await admin.ask(socket, pages.HISTOGRAMS, within=within)
     return reader.read(numbers.body, histograms.body)
 
 

@@ -272,7 +272,8 @@ class ProxyStatus(Message, frozen=True, kw_only=True):
 
     ``state`` is the workload's: STARTING, READY, UNHEALTHY, DRAINING; ``last_error`` the last words of its probe or
     its proxy. ``is_in_sync`` says that it holds what ``revision`` of the mesh gives it. ``is_connected`` False means
-    that it is registered but has no stream; ``connected_since_at`` is then 0.0.
+    that it is registered but has no stream; ``connected_since_at`` is then 0.0. ``is_silent``: its Envoy does not
+    answer its agent, so whatever ``state`` says of the application, calls do not get there.
     """
 
     proxy: str
@@ -292,6 +293,7 @@ class ProxyStatus(Message, frozen=True, kw_only=True):
     last_error: str = ""
     rejections: tuple[Rejection, ...] = ()
     is_exposed: bool = False
+    is_silent: bool = False
     envoy_version: str = ""
     connected_since_at: float = 0.0
 

@@ -91,6 +91,8 @@ def _row(proxy: "ProxyStatus", *, now: float) -> "list[str | Text]":
 def _sync(proxy: "ProxyStatus") -> "Text":
     if not proxy.is_connected:
         return styled("absent", "dim")
+    if proxy.is_silent:
+        return styled("silent", "red")
     if proxy.rejections:
         return styled(f"rejected {len(proxy.rejections)}", "red")
     return styled("in sync", "green") if proxy.is_in_sync else styled(f"behind (at {proxy.revision})", "yellow")

@@ -21,6 +21,7 @@ def check(status: MeshStatus, *, now: float, mesh: Mesh) -> CheckReport:
         _certificates(status, now),
         _exposed(status),
         _unhealthy(status),
+        _silent(status),
         _panics(status),
         *_permissive(mesh),
         *_resources(status),
@@ -123,6 +124,18 @@ def _unhealthy(status: MeshStatus) -> Finding:
         ok="all",
         level=Level.WARNING,
         fix="see the application's own log",
+    )
+
+
+def _silent(status: MeshStatus) -> Finding:
+    return _finding(
+        "silent",
+        "Every Envoy answers its agent",
+        sorted({f"{each.proxy} on {each.machine} does not" for each in status.proxies if each.is_silent}),
+        ok="all",
+        level=Level.ERROR,
+        fix="no call gets through an Envoy that is stopped (SIGSTOP): send it SIGCONT; end one that hangs, and its "
+        "agent starts another",
     )
 
 

@@ -47,6 +47,8 @@ from masche.xds import verdict
 MOST_NAMED = 3
 """So many workloads of one proxy are named where there is room for one."""
 
+SILENT = "its Envoy does not answer (stopped, or hanging), so no call gets through it"
+
 
 class Reading:
     """Answers about resources, proxies and rollouts. ``expiry``: when a certificate ends, in Unix seconds."""
@@ -171,6 +173,7 @@ class Reading:
         for occupant in state.occupants:
             workload = occupant.seat.workload
             rejections = tuple(_rejections(proxy, registration, workload))
+            is_silent = occupant.state.phase != "STARTING" and _is_silent(registration)
             yield ProxyStatus(
                 proxy=state.proxy,
                 workload=str(workload),
@@ -188,9 +191,10 @@ class Reading:
                 ports=tuple(
                     PortFact(name=each.name, app_port=each.port, mesh_port=each.mesh_port) for each in occupant.ports
                 ),
-                last_error=occupant.state.reason,
+                last_error=occupant.state.reason or (SILENT if is_silent else ""),
                 rejections=rejections,
                 is_exposed=occupant.exposed or bool(report and report.exposed and not _is_node(registration)),
+                is_silent=is_silent,
                 envoy_version=report.envoy_version if report and report.envoy_version else state.envoy_version,
                 connected_since_at=proxy.connected_at if proxy.is_connected else 0.0,
             )
@@ -261,6 +265,12 @@ class Reading:
 
 def _is_node(registration: Registration) -> bool:
     return registration.state.placement is Placement.NODE
+
+
+def _is_silent(registration: Registration) -> bool:
+    """Whether it has an Envoy of which its agent hears nothing: that is stopped, hangs, or has just ended."""
+    report = registration.report
+    return registration.state.placement is not Placement.LIBRARY and report is not None and not report.is_live
 
 
 def _rejections(proxy: Proxy, registration: Registration, workload: Name) -> Iterable[Rejection]:
