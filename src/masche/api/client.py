@@ -55,6 +55,9 @@ PATIENCE = 3.0
 LIVE_TIMEOUT = 45.0
 """Seconds of silence after which a live stream is dead: three heartbeats."""
 
+_QUESTIONS = frozenset({"/v1/diff", "/v1/why"})
+"""What is asked by POST and changes nothing."""
+
 _LIVE: Mapping[str, type[LiveMessage]] = {
     "event": Event,
     "edges": Edges,
@@ -227,7 +230,7 @@ class Client:
         try:
             return self._response(connection, method, path, body).read()
         except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from None
+            raise self._unreachable(error, is_change=method != "GET" and path not in _QUESTIONS) from None
         finally:
             connection.close()
 
@@ -241,7 +244,7 @@ class Client:
         if body is not None:
             headers["Content-Type"] = "application/json"
         connection.request(method, path, body=body, headers=headers)
-        if method == "GET" and not _has_answer(connection) and not self._is_alive():
+        if not _has_answer(connection) and not self._is_alive():
             raise TimeoutError
         response = connection.getresponse()
         if response.status >= 400:
@@ -260,10 +263,11 @@ class Client:
             connection.close()
         return True
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def _unreachable(self, error: Exception, *, is_change: bool = False) -> UnreachableError:
         if isinstance(error, TimeoutError):
+            later = "; what was asked may still be carried out when it goes on" if is_change else ""
             return UnreachableError(
-                f"the control plane at {self.url} did not answer in time",
+                f"the control plane at {self.url} did not answer in time{later}",
                 fix="look at the log of `masche up`; a process that is stopped (SIGSTOP, Ctrl-Z) goes on with SIGCONT",
             )
         return UnreachableError(
