@@ -85,6 +85,30 @@ def test_failing_fast_costs_more_with_each_failure(outcome: Outcome) -> None:
     assert costs[-1] >= 8.0
 
 
+def test_denying_fast_neither_makes_others_slow_nor_draws_calls() -> None:
+    group = Group(2)
+    denying, serving = group.gauges
+    for _ in range(100):
+        group.now += 0.1
+        group.call(denying, TYPICAL / 100, Outcome.DENIED)
+        group.call(serving)
+    assert group.costs() == [1.0, 1.0]
+    assert not serving.is_avoided
+    for _ in range(4):
+        serving.start(Ticket(group.now), now=group.now)
+    assert denying.cost(now=group.now) == 1 + 4 / 2, "nothing waits for it, which is no merit"
+
+
+def test_who_denies_as_much_as_its_peers_is_one_of_them() -> None:
+    group = Group()
+    for number in range(300):
+        group.now += 0.1
+        for gauge in group.gauges:
+            group.call(gauge, outcome=Outcome.SUCCESS if number % 3 else Outcome.DENIED)
+    group.gauges[0].start(Ticket(group.now), now=group.now)
+    assert [round(each, 9) for each in group.costs()] == [2.0, 1.0, 1.0, 1.0, 1.0]
+
+
 def test_who_fails_is_not_thought_emptier_than_the_mean() -> None:
     group = Group()
     for gauge in group.gauges[1:]:

@@ -407,7 +407,7 @@ class Breaker:
         latency = now - attempt.started_at
         if outcome is Outcome.CANCELLED and latency <= standing.limits.stalled:
             return ()
-        if (outcome.is_success or outcome is Outcome.LIMITED) and latency <= standing.limits.stalled:
+        if not outcome.is_fault and latency <= standing.limits.stalled:
             return self._good_trial(standing, now)
         took = f" after {milliseconds(latency)}, {milliseconds(standing.limits.stalled)} are allowed"
         return self._bad_trial(standing, outcome.value + (took if latency > standing.limits.stalled else ""), now)

@@ -8,7 +8,8 @@ class Outcome(Enum):
     """Exactly one of these settles every attempt.
 
     Which status or exception means which is the caller's to say, once, at its edge:
-    a 500 or a reset is a FAILURE, a 503 is REFUSED, a 429 LIMITED, running out of the per-try timeout is a TIMEOUT.
+    a 500 or a reset is a FAILURE, a 503 is REFUSED, a 429 LIMITED, a 403 that names a policy DENIED, running out of the
+    per-try timeout is a TIMEOUT.
     """
 
     SUCCESS = "success"
@@ -20,6 +21,9 @@ class Outcome(Enum):
     LIMITED = "limited"
     """Turned away for asking too often (429, RESOURCE_EXHAUSTED). There is no room for this caller, who had better ask
     another instance, but the instance is not at fault: it must not be taken from others for what one asks too much."""
+    DENIED = "denied"
+    """Refused by a policy of the mesh. The instance is well, and has not shown how fast it is: it must not draw calls by
+    how quickly it refuses them, nor be avoided for it where its peers refuse as many."""
     TIMEOUT = "timeout"
     """Not answered in the time it was given; its latency is a lower bound of the real one."""
     CANCELLED = "cancelled"
@@ -28,7 +32,8 @@ class Outcome(Enum):
     is_success: bool
     """Did it answer well?"""
     is_fault: bool
-    """Does it speak against the instance, so that it may be ejected? Successes, cancellations and limits do not."""
+    """Does it speak against the instance, so that it may be ejected? Successes, cancellations, limits and policies do
+    not."""
 
     is_cancelled: bool
     """Was it given up? These three are attributes because each is asked several times for every call, and a member of
@@ -37,4 +42,4 @@ class Outcome(Enum):
     def __init__(self, word: str) -> None:
         self.is_success = word == "success"
         self.is_cancelled = word == "cancelled"
-        self.is_fault = word not in {"success", "limited", "cancelled"}
+        self.is_fault = word not in {"success", "limited", "denied", "cancelled"}

@@ -6,8 +6,9 @@ reason that was measured or suffered elsewhere:
 
 1. Latency is taken relative to the group's fast quarter, and differences below ``tolerance`` are none. Noise moves no
    traffic, and nothing is gained by answering faster than the fast quarter: a fast wrong answer attracts nobody.
-2. Recent faults raise the cost by up to ``penalty`` times, and who fails more often than its peers (or never answered
-   yet) is never thought emptier than the group's mean: what fails fast has few calls outstanding, which is no merit.
+2. Recent faults raise the cost by up to ``penalty`` times, and who fails or denies more often than its peers (or never
+   answered yet) is never thought emptier than the group's mean: what fails fast has few calls outstanding, which is no
+   merit. How fast a denial comes says nothing of latency.
 3. A call that is under way for longer than the peers' peaks is evidence before it ends.
 4. What was not measured lately decays towards the group, not towards zero: a forgotten peak is no advantage.
 5. An avoided instance gets one probe at a time, not more often than every ``probe`` seconds (doubling up to
@@ -207,6 +208,8 @@ class PeakGauge:
         latency = latency if latency > TINY else TINY
         if outcome.is_success:
             self._learn(latency, now)
+        elif outcome is Outcome.DENIED:
+            self.record += (1.0 - self.record) * RECORD_STEP
         else:
             self._blame(latency, now)
         self._seen_at = now

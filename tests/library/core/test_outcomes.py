@@ -20,6 +20,32 @@ LIMITED: list[tuple[int, Headers]] = [
 """How a limit refuses, and how it refuses a call of gRPC."""
 
 
+DENIED: list[tuple[int, Headers]] = [
+    (403, (("x-masche-denied", "shop/a rules[0]"),)),
+    (200, (("content-type", "application/grpc"), ("grpc-status", "7"), ("x-masche-denied", "shop/a rules[0]"))),
+]
+"""How a policy refuses, and how it refuses a call of gRPC."""
+
+
+@pytest.mark.parametrize(("status", "headers"), DENIED)
+def test_what_a_policy_refuses_is_told_from_what_an_application_does(status: int, headers: Headers):
+    attempted = of_answer(status, headers, dict(headers))
+    assert (attempted.outcome, attempted.reached, attempted.status) == (Outcome.DENIED, True, 403)
+    assert of_answer(status, headers[:-1], dict(headers[:-1])).outcome is Outcome.SUCCESS
+    decided = again(
+        attempted,
+        method="GET",
+        repeats=0,
+        rules=Retry(codes=(403,)),
+        deadline=NO_DEADLINE,
+        budget=RetryBudget(),
+        now=0.0,
+        rng=Random(1),
+    )
+    assert isinstance(decided, GiveUp)
+    assert decided.why is Why.FINE
+
+
 @pytest.mark.parametrize(("status", "headers"), LIMITED)
 def test_who_is_beyond_a_limit_does_not_come_again(status: int, headers: Headers):
     attempted = of_answer(status, headers, dict(headers))

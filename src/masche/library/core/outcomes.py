@@ -2,7 +2,8 @@
 
 After Envoy's outlier detection ("5xx" errors, connection failures and timeouts speak against a host; gRPC statuses
 count as the HTTP statuses that they stand for) and ``traffic.outcome``: who says that it has no room is REFUSED, not
-broken. Invariant: an answer below 500 never speaks against an instance, and one that is not 429 only for it.
+broken. Invariant: an answer below 500 never speaks against an instance, and speaks for it unless the mesh gave it (429,
+or 403 with the name of a policy).
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from masche.traffic.outcome import Outcome
 from masche.traffic.request import Headers
 from masche.traffic.retry import Attempted
 from masche.wire import stats
+from masche.wire.limits import DENIED
 
 UNREACHED = "x-masche-unreached"
 """Set by the callee's proxy on an answer of its own: the application was not reached, nothing was sent to it."""
@@ -32,6 +34,7 @@ _BLAMED = {
 }
 
 _FINE = {status: Attempted(outcome=Outcome.SUCCESS, status=status) for status in range(100, 500) if status != 429}
+_DENIED = Attempted(outcome=Outcome.DENIED, status=403)
 
 
 def of_status(status: int) -> Outcome:
@@ -52,7 +55,7 @@ def of_answer(status: int, headers: Headers, said: Mapping[str, str], *, is_spen
         status = GRPC_AS_HTTP.get(grpc, 200)
     fine = _FINE.get(status)
     if fine is not None:
-        return fine
+        return fine if status != 403 or DENIED not in said else _DENIED
     return Attempted(
         outcome=of_status(status),
         reached=is_spent or UNREACHED not in said,
