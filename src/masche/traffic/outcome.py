@@ -22,8 +22,8 @@ class Outcome(Enum):
     """Turned away for asking too often (429, RESOURCE_EXHAUSTED). There is no room for this caller, who had better ask
     another instance, but the instance is not at fault: it must not be taken from others for what one asks too much."""
     DENIED = "denied"
-    """Refused by a policy of the mesh. The instance is well, and has not shown how fast it is: it must not draw calls by
-    how quickly it refuses them, nor be avoided for it where its peers refuse as many."""
+    """Refused by a policy of the mesh. The instance is well, and has not shown how fast it is: it must not draw calls
+    by how quickly it refuses them, nor be avoided for it where its peers refuse as many."""
     TIMEOUT = "timeout"
     """Not answered in the time it was given; its latency is a lower bound of the real one."""
     CANCELLED = "cancelled"
