@@ -20,9 +20,9 @@ $(STAMP): pyproject.toml scripts/environment
 demo: $(STAMP) ## build and install the wheel and run the demo (ARGS=--fast for the unattended form)
 	scripts/demo $(ARGS)
 
-test: $(STAMP) ## all tests, also those with real Envoys, in under 8 minutes on two cores
+test: $(STAMP) ## all tests, also those with real Envoys, in a quarter of an hour on two cores
 	scripts/system-packages
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --randomly-seed 1 $(ARGS)
+	scripts/tests $(ARGS)
 
 test-long: $(STAMP) ## the long forms: more kills, more cases, longer outages
 	scripts/system-packages

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -18,18 +19,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--alone", choices=("never", "only"), help="leave out, or run only, tests that need the machine")
     parser.addoption("--record-seconds", action="store_true", help="note how long each module takes, for their order")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several; alone, modules come in any order
         packing.arrange(items)
-    if os.environ.get("MASCHE_LONG"):
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    _select(config, items, lambda item: bool(os.environ.get("MASCHE_LONG")) or not item.get_closest_marker("long"))
+    if alone := config.getoption("--alone"):
+        _select(config, items, lambda item: bool(item.get_closest_marker("alone")) == (alone == "only"))
+
+
+def _select(config: pytest.Config, items: list[pytest.Item], is_wanted: Callable[[pytest.Item], bool]) -> None:
+    if unwanted := [item for item in items if not is_wanted(item)]:
+        items[:] = [item for item in items if is_wanted(item)]
+        config.hook.pytest_deselected(items=unwanted)
 
 
 def pytest_collection_finish() -> None:

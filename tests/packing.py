@@ -22,11 +22,13 @@ def arrange(items: list[pytest.Item]) -> None:
 
 
 def record(reports: Iterable[pytest.TestReport]) -> None:
-    """Write down how many seconds each module took, with its fixtures."""
+    """Write down how many seconds each module took, with its fixtures; those that did not run keep theirs."""
     took: Counter[str] = Counter()
     for report in reports:
         took[_module(report.nodeid)] += report.duration
-    told = {name: round(seconds, 1) for name, seconds in sorted(took.items())}
+    known: dict[str, float] = json.loads(SECONDS.read_bytes())
+    known |= {name: round(seconds, 1) for name, seconds in took.items()}
+    told = {name: known[name] for name in sorted(known) if SECONDS.parent.parent.joinpath(name).is_file()}
     SECONDS.write_text(json.dumps(told, indent=1) + "\n")
 
 

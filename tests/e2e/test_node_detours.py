@@ -16,7 +16,7 @@ from e2e.machines import Country, country
 from e2e.mesh import APP, NAMESPACE, ON_THE_NODE, Instance, service
 from e2e.waiting import until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.alone, pytest.mark.root, pytest.mark.timeout(400)]
 
 URL = "http://orders/"
 CALLERS = ("web", "jobs")

@@ -16,7 +16,7 @@ IS_LONG = os.environ.get("MASCHE_LONG") == "1"
 ROUNDS = 20 if IS_LONG else 1
 MANY = 10 if IS_LONG else 5
 RATE = 150
-pytestmark = pytest.mark.timeout(3000 if IS_LONG else 300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(3000 if IS_LONG else 300)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from e2e.waiting import until
 IS_LONG = os.environ.get("MASCHE_LONG") == "1"
 CALLS = 20_000 if IS_LONG else 2_000
 RATE = 400
-pytestmark = pytest.mark.timeout(600 if IS_LONG else 300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600 if IS_LONG else 300)]
 
 
 FAR = ["--zone", "b"]

@@ -22,7 +22,7 @@ from masche.model.refs import Kind
 IS_LONG = os.environ.get("MASCHE_LONG") == "1"
 RATE = 120
 FOUR = 4
-pytestmark = pytest.mark.timeout(600 if IS_LONG else 300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600 if IS_LONG else 300)]
 
 GREETER = """---
 apiVersion: v1
