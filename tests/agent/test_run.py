@@ -2,11 +2,17 @@ import asyncio
 import json
 import signal
 import sys
+from pathlib import Path
+
+import pytest
 
 from agent.plane import reference
 from agent.world import World, free_port, until
+from masche.agent.options import RunOptions
 from masche.agent.processes import identify
+from masche.agent.runner import outside
 from masche.link.messages import Heartbeat, ProxyState
+from masche.model.port import Port
 
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
 
@@ -127,3 +133,26 @@ async def test_seven_runners_at_once_start_one_agent(machine: World) -> None:
     assert [await runner.process.wait() for runner in runners] == [0] * 7, [one.text for one in runners]
     starts = [line for line in machine.folders.agent_log.read_text().splitlines() if " agent of " in line]
     assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "ports", "is_told"),
+    [
+        ({}, (8080,), False),
+        ({"version": "v2", "app": "orders"}, (8080,), False),
+        ({"app": "other"}, (8080,), True),
+        ({"app": "other"}, (), False),
+    ],
+)
+def test_who_takes_another_label_than_services_select_by_is_told(
+    labels: dict[str, str], ports: tuple[int, ...], *, is_told: bool
+) -> None:
+    options = RunOptions(
+        data=Path("data"),
+        command=("true",),
+        service="orders",
+        labels=labels,
+        ports=tuple(Port(port=each) for each in ports),
+    )
+    assert bool(outside(options)) is is_told
+    assert "fix: " in outside(options) or not is_told

@@ -143,6 +143,8 @@ class _Run:
     def _start(self, ready: Ready) -> Handle:
         for service in ready.created:
             self.say(f"created the Service {service}, as there was none")
+        if caution := outside(self.options):
+            self.say(caution)
         if ready.namespace_path and not (self._user.uid if self._user else os.geteuid()):
             self.say("the command runs as root, who can go around the mesh: --user NAME runs it as somebody else")
         port = self.options.ports[0].port if self.options.ports else 0
@@ -239,6 +241,17 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+def outside(options: RunOptions) -> str:
+    """What to say of a workload with another ``app`` label than its service's, by which Services usually select; or ""."""
+    app = options.labels.get("app", options.service)
+    if app == options.service or not options.ports:
+        return ""
+    return (
+        f"its label is app={app}, so callers of the Service {options.service} get to it only if that selects such\n"
+        f"  fix: leave out --label app={app}, or say --service {app}"
+    )
 
 
 def _claim_of(options: RunOptions) -> Claim:
