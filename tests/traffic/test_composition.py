@@ -62,8 +62,7 @@ def test_with_two_percent_of_hedges_a_slow_replica_costs_at_most_one_call():
 def p99(make: Ramp, way: str) -> float:
     def choose(group: Membership) -> Chooser:
         if way == "told":
-            told = Told()
-            return Chooser(Balancer(group, picker=told), told=told)
+            return Chooser(Balancer(group, picker=Told()), is_told=True)
         if way == "weighted":
             balancer = Balancer(group, metric=Outstanding(), picker=WeightedRoundRobin(), rules=Rules())
             return Chooser(balancer, is_weighted=True)
@@ -75,7 +74,7 @@ def p99(make: Ramp, way: str) -> float:
     return took[int(0.99 * len(took))]
 
 
-def test_who_asks_instances_has_a_far_shorter_tail_beside_antagonists():
+def test_who_is_told_by_instances_has_a_far_shorter_tail_beside_antagonists():
     ramp = Ramp(clients=40, servers=40, steps=(0.7, 1.0, 1.3), seconds=4.0, warm=2.0, change=3.0)
     ours = p99(ramp, "told")
     assert ours <= 0.65 * p99(ramp, "two choices")

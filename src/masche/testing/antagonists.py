@@ -16,15 +16,13 @@ from masche.testing.scenarios import members
 from masche.testing.virtual_calls import World
 from masche.traffic.balancer import Balancer, Claim
 from masche.traffic.membership import Endpoint, Membership
+from masche.traffic.orca import LoadReport
 from masche.traffic.outcome import Outcome
-from masche.traffic.pickers.told import Told
 
 CUT = 1.0833
 """The mean of a normal distribution as wide as its mean, cut off at 0, in means."""
 FORGETS = 0.1
 """The part of what a server used and answered that weighted round robin forgets each second."""
-ASKED_AFTER = 0.0005
-"""Seconds until a server that is asked has said how much it has to do."""
 
 
 class Machine:
@@ -108,24 +106,25 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """How a client chooses. ``told``: the picker to tell what servers say, if it asks. ``is_weighted``: it gets weights
-    by what each server answered per core second used, once a second: weighted round robin as the paper has it.
+    """How a client chooses. ``is_told``: servers say with their answers how much they have under way. ``is_weighted``:
+    it gets weights by what each server answered per core second used, once a second: weighted round robin as the paper
+    has it.
     """
 
     balancer: Balancer
-    told: Told | None = None
+    is_told: bool = False
     is_weighted: bool = False
 
 
 class Antagonists:
     """One way to choose on the ramp. ``took``: for each step the seconds that its calls took, ascending, those given up
-    with the timeout; ``asked``: how many times a server was asked for what it has to do.
+    with the timeout.
     """
 
     def __init__(self, make: Callable[[Membership], Chooser], *, ramp: Ramp | None = None, seed: int = 1) -> None:
         self.ramp = of = ramp or Ramp()
         self.took: list[list[float]] = [[] for _ in of.steps]
-        self.failed = self.asked = self.calls = 0
+        self.failed = self.calls = 0
         self._world, self._rng = World(), Random(seed)  # noqa: S311 - a simulation
         names = [f"s{each:03}" for each in range(of.servers)]
         self._machines = {name: Machine(self._world, of.cores) for name in names}
@@ -179,15 +178,14 @@ class Antagonists:
         assert claim is not None, "there are servers"
         self.calls += 1
         work = max(0.0, self._rng.gauss(of.work / CUT, of.work / CUT))
-        self._machines[claim.endpoint.id].serve(work, partial(self._settle, claim, Outcome.SUCCESS))
+        self._machines[claim.endpoint.id].serve(work, partial(self._answer, client, claim))
         self._world.at(now + of.timeout, partial(self._settle, claim, Outcome.TIMEOUT))
-        if client.told is not None:
-            for name in client.told.ask(client.balancer.membership.endpoints, rng=self._rng):
-                self.asked += 1
-                self._world.at(now + ASKED_AFTER, partial(self._tell, client.told, name))
 
-    def _tell(self, told: Told, name: str) -> None:
-        told.told(name, self._machines[name].under_way, now=self._world.now)
+    def _answer(self, client: Chooser, claim: Claim) -> None:
+        if client.is_told and not claim.is_settled:
+            name = claim.endpoint.id
+            client.balancer.told(name, LoadReport(self._machines[name].under_way), now=self._world.now)
+        self._settle(claim, Outcome.SUCCESS)
 
     def _settle(self, claim: Claim, outcome: Outcome) -> None:
         if claim.is_settled:

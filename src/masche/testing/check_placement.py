@@ -79,6 +79,7 @@ REQUEST = (
     Meant(header="x-request-id", why="it is by chance where the caller has none"),
     Meant(header="x-forwarded-for", why="on loopback Envoy names an address of the machine instead of the caller's"),
     Meant(header="x-forwarded-client-cert", why="it names the certificate; whose it is is compared as the peer"),
+    Meant(header="endpoint-load-metrics-format", why="by it the library asks instances how busy they are"),
 )
 """What may differ in a request as an instance sees it."""
 
@@ -90,6 +91,7 @@ RESPONSE = (
     Meant(header="date", why="it is the time"),
     Meant(header="server", why="it is the application's server, and each writes its own"),
     Meant(header="x-masche-answer", why="by it the library says that it answered itself, and why"),
+    Meant(header="endpoint-load-metrics", why="the library asked for it; who asks for it itself sees it"),
 )
 """What may differ in an answer as the caller sees it."""
 

@@ -9,9 +9,11 @@ from collections.abc import Container
 from masche.traffic.chance import Chance
 from masche.traffic.load import Gauge, Metric
 from masche.traffic.membership import Candidates, Endpoint, Health, Membership, Rules
+from masche.traffic.orca import LoadReport
 from masche.traffic.outcome import Outcome
 from masche.traffic.peak_ewma import PeakEwma
 from masche.traffic.pickers.picker import NOBODY, Picker, Ready
+from masche.traffic.pickers.told import Told
 from masche.traffic.pickers.two_choices import TwoChoices
 
 
@@ -59,7 +61,17 @@ class Claim:
 class Balancer:
     """The balancer of one caller for one service. By default: two choices by peak EWMA."""
 
-    __slots__ = ("_candidates", "_gauges", "_membership", "_metric", "_picker", "_ready", "_rules", "_valid_until")
+    __slots__ = (
+        "_candidates",
+        "_gauges",
+        "_membership",
+        "_metric",
+        "_picker",
+        "_ready",
+        "_rules",
+        "_told",
+        "_valid_until",
+    )
 
     def __init__(
         self,
@@ -71,6 +83,7 @@ class Balancer:
     ) -> None:
         self._metric: Metric = PeakEwma() if metric is None else metric
         self._picker: Picker = TwoChoices() if picker is None else picker
+        self._told = picker if isinstance(picker, Told) else None
         self._rules = Rules() if rules is None else rules
         self._gauges: dict[str, Gauge] = {}
         self._candidates = Candidates(endpoints=(), shares=(), is_panicking=False, valid_until=0.0)
@@ -128,6 +141,11 @@ class Balancer:
         if endpoint is None:
             return None
         return Claim(endpoint, self._gauges[endpoint.id], now=now, is_panicking=found.is_panicking)
+
+    def told(self, id: str, report: LoadReport, *, now: float) -> None:  # noqa: A002 - the id of an endpoint is called id
+        """Take note of what an instance says of its load, if the picker goes by that."""
+        if self._told is not None:
+            self._told.told(id, report, now=now)
 
     def claim_of(self, id: str, *, now: float) -> Claim | None:  # noqa: A002 - the id of an endpoint is called id
         """Count a call to this endpoint, which somebody else chose, as started; None when it may not be called now."""

@@ -31,7 +31,7 @@ from masche.traffic.pickers.maglev import Maglev
 from masche.traffic.pickers.picker import Picker
 from masche.traffic.pickers.ring_hash import RingHash
 from masche.traffic.pickers.round_robin import WeightedRoundRobin
-from masche.traffic.pickers.two_choices import TwoChoices
+from masche.traffic.pickers.told import Told
 
 PANIC = 0.01
 """With fewer than this part well, anyone is better than nobody; the same in proxies (decision 10)."""
@@ -171,12 +171,13 @@ def _rules(traffic: Traffic) -> Rules:
 
 
 def _picker(algorithm: Algorithm) -> Picker:
-    """The picker that an algorithm stands for; "least request" is two choices by peak EWMA, which counts requests under
-    way and knows slow and failing instances besides. Weights count for all, as in Envoy.
+    """The picker that an algorithm stands for; "least request" is whoever says that it has least to do, else two
+    choices; both by peak EWMA, which counts requests under way and knows slow and failing instances besides. Weights
+    count for all, as in Envoy.
     """
     match algorithm:
         case Algorithm.LEAST_REQUEST:
-            return TwoChoices()
+            return Told()
         case Algorithm.ROUND_ROBIN:
             return WeightedRoundRobin()
         case Algorithm.RANDOM:

@@ -18,6 +18,7 @@ from masche.library.core.opening import Opened
 from masche.library.core.ports import Called, Tried
 from masche.library.core.router import answer_headers
 from masche.library.core.run import Run, onward
+from masche.traffic import orca
 from masche.traffic.balancer import Claim
 from masche.traffic.call import Steps
 from masche.traffic.callee import Callee
@@ -101,17 +102,21 @@ class Lone(Generic[Raw, Final_co]):
         if not outcome.is_success:
             run = self._handed_over()
             return run, run.answered(1, raw)
-        facade, channel, callee, claim = self._facade, self._opened.channel, self._callee, self._claim
+        facade, opened, callee, claim = self._facade, self._opened, self._callee, self._claim
+        channel = opened.channel
+        report = orca.told(said)
         now = facade.now()
         with channel.lock:
             callee.settle(claim, outcome, now=now, reached=attempted.reached)
+            if report is not None:
+                callee.balancer.told(claim.endpoint.id, report, now=now)
             events = callee.take_events()
         if events:
             channel.tell(events)
         service_seconds = outcomes.service_seconds(said)
         facade.recorder.tried(Tried(channel.name, claim.endpoint.id, outcome, now - claim.started_at, service_seconds))
         self._status = head.status
-        self._headers = answer_headers(self._opened.send, head.headers, said, is_spent=False)
+        self._headers = answer_headers(opened.send, head.headers, said, is_spent=False, has_asked=opened.asks)
         return None
 
     def failed(self, error: Exception) -> Handed[Raw, Final_co]:

@@ -16,7 +16,7 @@ from masche.library.core.limits import Admission, Waiter
 from masche.library.core.ports import Called, Known, NotReadyError
 from masche.library.core.router import STREAM, Outside, Send, plain, route, tidied
 from masche.library.core.tracing import Span
-from masche.traffic import pushback
+from masche.traffic import orca, pushback
 from masche.traffic.callee import CallRules
 from masche.traffic.request import Headers, Request
 
@@ -27,12 +27,18 @@ _SECURE = "https:// to a service of the mesh: write http://, for the mesh encryp
 
 
 class Opened:
-    """A call that goes to the mesh: ``request`` with ``headers`` in place of its own; and its span, if it has one."""
+    """A call that goes to the mesh: ``request`` with ``headers`` in place of its own; and its span, if it has one.
 
-    __slots__ = ("channel", "headers", "request", "send", "span")
+    ``asks``: the application itself asks for the instance's report of its load.
+    """
 
-    def __init__(self, channel: Channel, send: Send, request: Request, headers: Headers, span: Span | None) -> None:
+    __slots__ = ("asks", "channel", "headers", "request", "send", "span")
+
+    def __init__(  # noqa: PLR0917 # made in this module alone, once for every call
+        self, channel: Channel, send: Send, request: Request, headers: Headers, span: Span | None, asks: bool
+    ) -> None:
         self.channel, self.send, self.request, self.headers, self.span = channel, send, request, headers, span
+        self.asks = asks
 
 
 def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
@@ -43,7 +49,7 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
     # The usual request on the usual route needs no more than to be looked up.
     names = plain(request) if request.scheme == "http" else None
     if names is not None and (send := routes.find(request, names)) is not None:
-        return _opened(facade, send, request, request.headers + names.added(trace))
+        return _opened(facade, send, request, request.headers + names.added(trace), asks=names.ask)
     return _stream(facade, known, request) if request.scheme == STREAM else _unusual(facade, known, request, trace)
 
 
@@ -58,7 +64,8 @@ def _unusual(facade: Facade, known: Known, request: Request, trace: Headers) -> 
         return counted(facade, None, answers.answer(400, _SECURE, flag="", request=request))
     if isinstance(decision, Answer):
         return counted(facade, None, decision)
-    return _opened(facade, decision.send, decision.request, decision.request.headers)
+    asks = any(name == orca.ASK[0] for name, _ in request.headers)
+    return _opened(facade, decision.send, decision.request, decision.request.headers, asks=asks)
 
 
 def _stream(facade: Facade, known: Known, request: Request) -> Opened | Answer | Outside:
@@ -70,14 +77,14 @@ def _stream(facade: Facade, known: Known, request: Request) -> Opened | Answer |
         return decision
     channel = facade.channels.get(decision.send.destination.name)
     assert channel is not None, "what is known has every cluster that it leads to"
-    return Opened(channel, decision.send, request, (), None)
+    return Opened(channel, decision.send, request, (), None, asks=False)
 
 
-def _opened(facade: Facade, send: Send, request: Request, headers: Headers) -> Opened:
+def _opened(facade: Facade, send: Send, request: Request, headers: Headers, *, asks: bool) -> Opened:
     channel = facade.channels.get(send.destination.name)
     assert channel is not None, "what is known has every cluster that it leads to"
     span, headers = tracing.begun(request, headers)
-    return Opened(channel, send, request, headers, span)
+    return Opened(channel, send, request, headers, span, asks)
 
 
 def mirrors(facade: Facade, opened: Opened, has_room: Callable[[], bool]) -> Generator[Opened]:
@@ -90,7 +97,7 @@ def mirrors(facade: Facade, opened: Opened, has_room: Callable[[], bool]) -> Gen
         channel = facade.channels.get(each.name)
         if channel is not None and has_room() and entered(channel) is Admission.ENTERED:
             copy = replace(send, destination=each, rules=rules, mirrors=(), fault=None)
-            yield Opened(channel, copy, opened.request, opened.headers, None)
+            yield Opened(channel, copy, opened.request, opened.headers, None, opened.asks)
 
 
 # What this process itself answers

@@ -17,6 +17,7 @@ from masche.library.core.outcomes import UNREACHED
 from masche.library.core.ports import Known
 from masche.model.told import PASSTHROUGH, Destination, Discovery
 from masche.model.view import Fault, Hashed, HeaderChange, Protocol, Retry, Route
+from masche.traffic import orca
 from masche.traffic.callee import CallRules
 from masche.traffic.chance import Chance
 from masche.traffic.edge import MAX_HEADERS, METHODS, received
@@ -52,8 +53,10 @@ STREAM = "tcp"
 
 _SPEAKS_TCP = "speaks TCP: open a connection with masche.library.tcp"
 
-_HIDDEN = frozenset({UNREACHED, stats.SERVICE_HEADER})
-"""Words between proxies: no caller's application sees them."""
+_HIDDEN = frozenset({UNREACHED, stats.SERVICE_HEADER, orca.REPORT})
+"""Words between proxies: no caller's application sees them, unless it asked for an instance's report itself."""
+
+_ASKED_FOR = (orca.REPORT,)
 
 _NEVER = re.compile(
     r"localhost(?::.*)?|127\..*|0\..*|169\.254\..*|\[::1\](?::.*)?|\[::\](?::.*)?|\[fe80:.*|\[::ffff:.*", re.IGNORECASE
@@ -143,11 +146,12 @@ def plain(request: Request) -> "Names | None":
 class Names:
     """What the ``names`` of a request's headers say about it; they are the same for most requests of a client."""
 
-    __slots__ = ("_have_id", "_have_trace", "are_plain", "names")
+    __slots__ = ("_have_id", "_have_trace", "are_plain", "ask", "names")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = frozenset(names)
         self._have_id, self._have_trace = "x-request-id" in names, "traceparent" in names
+        self.ask = orca.ASK[0] in names
         self.are_plain = len(self.names) == len(names) < MAX_HEADERS // 2 and all(map(is_plain_name, names))
 
     def added(self, trace: Headers) -> Headers:
@@ -248,7 +252,7 @@ def _times(sending: Sending, request: Request) -> tuple[float, float]:
 def _hidden(changes: tuple[HeaderChange, ...]) -> tuple[frozenset[str], tuple[HeaderChange, ...]]:
     """Tell what is only taken off from what is changed: whether there is anything to take off is cheaper to see."""
     is_removal = all(not (each.set or each.add or each.set_present or each.set_absent) for each in changes)
-    if is_removal:
+    if is_removal and not any(orca.REPORT in each.remove for each in changes):  # that one is hidden from some only
         return _HIDDEN.union(*(each.remove for each in changes)), ()
     return _HIDDEN, tuple(each for each in changes if not each.is_empty)
 
@@ -269,15 +273,23 @@ def _rules(timeout: float, per_try_timeout: float, retry: Retry | None) -> CallR
     return found[1]
 
 
-def answer_headers(send: Send, headers: Headers, said: Collection[str], *, is_spent: bool, cookie: str = "") -> Headers:
+def answer_headers(
+    send: Send,
+    headers: Headers,
+    said: Collection[str],
+    *,
+    is_spent: bool,
+    has_asked: bool = False,
+    cookie: str = "",
+) -> Headers:
     """Return the headers of an instance's answer as the application sees them: the very same where nothing changes.
 
-    ``said``: their names. ``is_spent``: repeats were of no avail, and nobody above should try again. ``cookie`` is to
-    be set.
+    ``said``: their names. ``is_spent``: repeats were of no avail, and nobody above should try again. ``has_asked``: the
+    application itself asked for the instance's report of its load. ``cookie`` is to be set.
     """
     found = headers
     if not send.hidden.isdisjoint(said):
-        hidden = send.hidden
+        hidden = send.hidden.difference(_ASKED_FOR) if has_asked else send.hidden
         found = tuple([each for each in headers if each[0] not in hidden])
     if send.response_changes:
         found = _changed(found, send.response_changes)

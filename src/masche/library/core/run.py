@@ -21,6 +21,7 @@ from masche.library.core.opening import Opened
 from masche.library.core.ports import Called, Tried
 from masche.library.core.router import answer_headers
 from masche.traffic import deadline as deadlines
+from masche.traffic import orca
 from masche.traffic.balancer import Claim
 from masche.traffic.call import Abandon, Call, Finish, Start, Steps
 from masche.traffic.callee import Callee
@@ -161,6 +162,9 @@ class Run(Generic[Raw, Final_co]):
         else:
             self._answers[number] = (raw, head, said)
         now = self._facade.now()
+        if found is not None and attempted.outcome.is_success and (report := orca.told(said)) is not None:
+            with self._channel.lock:
+                self._channel.callee.balancer.told(found[0].endpoint.id, report, now=now)
         self._tried(number, attempted, now, outcomes.service_seconds(said))
         return self._told(number, attempted, now)
 
@@ -349,7 +353,9 @@ class Run(Generic[Raw, Final_co]):
         if is_spent:
             context.spend()
             self._flag = "URX"
-        headers = answer_headers(self.send, head.headers, said, is_spent=is_spent, cookie=self.sticks.cookie)
+        headers = answer_headers(
+            self.send, head.headers, said, is_spent=is_spent, has_asked=self._opened.asks, cookie=self.sticks.cookie
+        )
         return self._exchange.finished(raw, headers, _BodyEnding(self.end, self._left, self._channel.forgotten.append))
 
     def _mesh(self, status: int, why: str) -> Final_co:
@@ -371,15 +377,20 @@ class Run(Generic[Raw, Final_co]):
 
 def onward(opened: Opened, left: float, *, is_tls: bool) -> Headers:
     """The headers that go out. What is left of the time (seconds) is told to peers of the mesh only: others would not
-    take it off again.
+    take it off again; and they only are asked for their load.
     """
     headers = opened.headers
-    if not is_tls or left == inf or left < deadlines.SHORTEST:
+    if not is_tls:
+        return headers
+    if not opened.asks:
+        headers += _ASK
+    if left == inf or left < deadlines.SHORTEST:
         return headers
     is_grpc = opened.request.method == "POST" and answers.is_grpc(headers)
     return headers + deadlines.handed_on(left, is_grpc=is_grpc)
 
 
+_ASK = (orca.ASK,)
 _OUT_OF_TIME = Attempted(outcome=Outcome.TIMEOUT)
 _GIVEN_UP = Attempted(outcome=Outcome.CANCELLED)
 _LEFT = Attempted(outcome=Outcome.FAILURE, reached=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
-from masche.traffic import edge
+from masche.traffic import edge, orca
 from masche.traffic.authorize import authorize
 from masche.traffic.limit import Exceeded
 from masche.traffic.normalise import normalise
@@ -167,10 +167,24 @@ def silent(request: Request, *, is_read: bool) -> Answer:
     return _said(Answer(status=status, headers=_text(), body=b"stream timeout", why="nothing moved on it"), request)
 
 
-def answer_headers(headers: Headers, *, service_us: int | None) -> Headers:
-    """Return the application's response headers as a caller gets them; ``service_us`` None: it proved nothing."""
+def answer_headers(headers: Headers, *, service_us: int | None, under_way: int | None = None) -> Headers:
+    """Return the application's response headers as a caller gets them; ``service_us`` None: it proved nothing;
+    ``under_way``: how many other requests there are, None: it did not ask.
+    """
     kept = tuple(pair for pair in headers if pair[0].lower() not in _OURS)
-    return kept if service_us is None else (*kept, (stats.SERVICE_HEADER, str(service_us)))
+    if service_us is None:
+        return kept
+    told = kept if under_way is None else _reported(kept, under_way)
+    return (*told, (stats.SERVICE_HEADER, str(service_us)))
+
+
+def _reported(headers: Headers, under_way: int) -> Headers:
+    """With a report of our load; an application that makes one itself keeps its words, and ours come with them."""
+    if all(name.lower() != orca.REPORT for name, _ in headers):
+        return (*headers, orca.spoken(under_way))
+    return tuple(
+        (name, orca.with_ours(value, under_way) if name.lower() == orca.REPORT else value) for name, value in headers
+    )
 
 
 def _plain(request: Request, scheme: str) -> Request:

@@ -20,6 +20,7 @@ from masche.model.calling import UNLIMITED
 from masche.model.view import Inbound, MtlsMode
 from masche.telemetry.logs import say
 from masche.traffic import deadline as deadlines
+from masche.traffic import orca
 from masche.traffic.concurrency import Concurrency, ConcurrencyRules, Slot
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.limit import Limiter
@@ -37,7 +38,7 @@ def _new_id() -> str:
 
 class Door:
     """Judges the requests of one ``port``, which Services may call ``name``. ``workload`` says whose it is.
-    ``joins_headers``: its server joins repeated headers.
+    ``joins_headers``: its server joins repeated headers. ``under_way``: requests that are in the application.
 
     ``now`` is monotonic seconds; ``new_id`` names requests that have no name.
     """
@@ -64,6 +65,7 @@ class Door:
         self._rng = rng or Random()  # noqa: S311 - spreads measurements; nothing is kept secret by it
         self._new_id = new_id
         self._lock = Lock()
+        self.under_way = 0
         self._asked = UNLIMITED
         self._limit: Concurrency | None = None
         self._limiter = Limiter((), now=0.0)
@@ -121,10 +123,11 @@ class Door:
             if told.limits and (exceeded := self._counting(told).take(found.request, now=self._now())):
                 return deciding.limited(exceeded, request, is_known=shown is not None), None
             limit = self._limited(told)
-            if limit is None:
-                return found, None
-            slot = limit.start(now=self._now())
-        return (found, (limit, slot)) if slot else (deciding.overloaded(request), None)
+            slot = None if limit is None else limit.start(now=self._now())
+            if limit is not None and slot is None:
+                return deciding.overloaded(request), None
+            self.under_way += 1
+        return found, (limit, slot) if limit is not None and slot is not None else None
 
     def _counting(self, told: Inbound) -> Limiter:
         """The limits as they are now; their buckets are full again when somebody asks for others."""
@@ -157,12 +160,14 @@ class Door:
             source=request.connection.source_ip,
         )
 
-    def settle(self, room: "_Room", status: int) -> None:
-        """Give a request's room back. What failed says nothing of how long requests take."""
-        limit, slot = room
+    def settle(self, room: "_Room | None", status: int) -> None:
+        """A request is over: give its room back, if it had one. What failed says nothing of how long requests take."""
         outcome = Outcome.FAILURE if status >= _SERVER_ERROR or not status else Outcome.SUCCESS
         with self._lock:
-            limit.settle(slot, outcome, now=self._now(), rng=self._rng)
+            self.under_way -= 1
+            if room is not None:
+                limit, slot = room
+                limit.settle(slot, outcome, now=self._now(), rng=self._rng)
 
     def passed(self, passage: "Passage", *, sent: int, received: int) -> None:
         """Count a request that the application had."""
@@ -225,7 +230,8 @@ class Passage:
         service_us = self._door.service_us(self.started) if self.shown else None
         if status >= _SERVER_ERROR and context.is_spent() and all(name != SPENT[0] for name, _ in headers):
             headers = (*headers, SPENT)
-        return deciding.answer_headers(headers, service_us=service_us)
+        under_way = self._door.under_way - 1 if self.shown and orca.asks(self.request.headers) else None
+        return deciding.answer_headers(headers, service_us=service_us, under_way=under_way)
 
     def end(self, *, sent: int = 0, received: int = 0, is_broken: bool = False) -> None:
         """The answer is over, or the caller went away; once. ``is_broken``: the application failed to answer."""
@@ -234,8 +240,7 @@ class Passage:
         self._is_over = True
         if is_broken and not self.status:
             self.status = _SERVER_ERROR
-        if self._room is not None:
-            self._door.settle(self._room, self.status)
+        self._door.settle(self._room, self.status)
         self._door.passed(self, sent=sent, received=received)
 
 
