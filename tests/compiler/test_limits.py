@@ -121,6 +121,26 @@ def test_why_names_the_limits_that_count_a_call():
     )
 
 
+ROUTE = """---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: public}
+spec:
+  parentRefs: [{name: public}]
+  rules: [{backendRefs: [{name: orders, port: 80}]}]
+"""
+
+
+def test_why_names_the_limits_of_a_gateway_that_count_a_call_from_outside():
+    mesh = a_mesh(BASE + GATEWAY + ROUTE + a_policy("[{requests: 7, per: 1s}]", PUBLIC) + a_policy(name="own"))
+    call = Call(host="shop.example", port=80, path="/a")
+    said = explain(mesh, mesh.workloads[Name("shop", "web-1")], call, gateway=Name("shop", "public"))
+    assert [step.details for step in said.steps if any("LIMIT" in each for each in step.details)] == [
+        ("LIMIT shop/p local[0]: 7 requests per 1 s; beyond it 429",),
+        ("LIMIT shop/own local[0]: 1 request per 1 s; beyond it 429",),
+    ]
+
+
 def test_a_grpc_server_without_a_proxy_counts_nothing_and_it_is_said():
     mesh = a_mesh(BASE + a_policy())
     where = stand(mesh, mesh.workloads[Name("shop", "orders-1")], placement=Placement.LIBRARY, dialect=Dialect.GRPC)

@@ -244,7 +244,7 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 
 
 def outside(options: RunOptions) -> str:
-    """What to say of a workload with another ``app`` label than its service's, by which Services usually select; or ""."""
+    """What to say of a workload with another ``app`` label than its service's, by which that usually selects; or ""."""
     app = options.labels.get("app", options.service)
     if app == options.service or not options.ports:
         return ""

@@ -77,7 +77,7 @@ def amount(limit: Limit) -> str:
     """Say to people how much a limit lets pass: ``100 requests per 1 s (50 at once), for each client``."""
     unit = f"{limit.per:g} s" if limit.per >= 1 else f"{limit.per * 1000:g} ms"
     once = f" ({limit.burst} at once)" if limit.burst != limit.requests else ""
-    return f"{limit.requests} requests per {unit}{once}{_of(limit.key)}"
+    return f"{limit.requests} request{'s' * (limit.requests != 1)} per {unit}{once}{_of(limit.key)}"
 
 
 def _of(key: LimitKey | None) -> str:

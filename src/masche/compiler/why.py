@@ -21,6 +21,7 @@ from masche.model.view import (
     EndpointView,
     Forward,
     Health,
+    Inbound,
     MtlsMode,
     Outbound,
     Policy,
@@ -34,6 +35,7 @@ from masche.traffic.forward import apply, location, rewritten
 from masche.traffic.match import match
 from masche.traffic.normalise import normalise
 from masche.traffic.request import Connection, Headers, Request, lower_names
+from masche.traffic.verdict import Verdict
 
 
 class Stage(StrEnum):
@@ -199,19 +201,26 @@ def enter(gateway: View, call: Call, around: Surroundings) -> Explanation:
         last = Step(stage=Stage.ROUTE, is_passed=False, sentence=f"no listener has {what} for {call.host}")
         return trail.end(last, Outcome.NO_ROUTE, 0 if listener.is_tls else 404)
     request = _request(trail, outside, target)
-    refused = match(table.routes, request) and _refused_at_gateway(trail, listener.port, request)
-    return refused or _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, request)
+    if match(table.routes, request):
+        judged, verdict = _judged_at_gateway(gateway.inbound, listener.port, request)
+        if not verdict.allowed:
+            return trail.end(judged, Outcome.DENIED, verdict.status)
+        trail = trail.then(judged) if judged.details else trail
+    return _routed(trail, f"{listener.name} {table.hosts[0]}", table.routes, request)
 
 
-def _refused_at_gateway(trail: _Trail, port: int, request: Request) -> Explanation | None:
-    """What the gateway's own policies say against a request that has a route; its caller has no identity there."""
-    policies = trail.caller.inbound.policies
-    verdict = authorize(policies, replace(request, connection=Connection(port=port)))
-    if verdict.allowed:
-        return None
-    sentence, origin = f"the gateway: {verdict.sentence}", _origin(policies, verdict.rule)
-    last = Step(stage=Stage.POLICY, is_passed=False, sentence=sentence, rule=verdict.rule, origin=origin)
-    return trail.end(last, Outcome.DENIED, verdict.status)
+def _judged_at_gateway(inbound: Inbound, port: int, request: Request) -> tuple[Step, Verdict]:
+    """What the gateway's own policies and limits say of a request that has a route: no caller has an identity there."""
+    verdict = authorize(inbound.policies, replace(request, connection=Connection(port=port)))
+    judged = Step(
+        stage=Stage.POLICY,
+        is_passed=verdict.allowed,
+        sentence=f"the gateway: {verdict.sentence}",
+        rule=verdict.rule,
+        origin=_origin(inbound.policies, verdict.rule),
+        details=tuple(counting(inbound.limits, request)) if verdict.allowed else (),
+    )
+    return judged, verdict
 
 
 def _request(trail: _Trail, call: Call, target: str) -> Request:
