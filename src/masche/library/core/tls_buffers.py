@@ -9,6 +9,8 @@ import asyncio
 from asyncio.sslproto import SSLProtocol
 from typing import Any
 
+from masche.library.core.tls_usual import UsualTls
+
 _SIZE = 32 * 1024
 """Bytes that are read at a time: two records, of 16 kB each at the most (RFC 8446, 5.1)."""
 
@@ -19,3 +21,5 @@ def lighten(transport: asyncio.BaseTransport | None) -> None:
     if isinstance(protocol, SSLProtocol) and len(vars(protocol).get("_ssl_buffer", b"")) > _SIZE:
         buffer = bytearray(_SIZE)
         vars(protocol).update(max_size=_SIZE, _ssl_buffer=buffer, _ssl_buffer_view=memoryview(buffer))
+    if type(protocol) is SSLProtocol:
+        protocol.__class__ = UsualTls
