@@ -12,9 +12,8 @@ Invariant: the session's connector carries only what went through the middleware
 """
 
 import asyncio
-import inspect
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
 from math import inf
 from types import CoroutineType
@@ -35,6 +34,8 @@ from aiohttp.tracing import Trace
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from masche.library.core.aiohttp_answers import Glanced, Handler
+from masche.library.core.aiohttp_requests import WAY, Bare, Said, Saids, head_of, is_usual, written
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
@@ -47,20 +48,11 @@ from masche.library.core.ways_async import connected
 from masche.library.resident import facade as resident
 from masche.traffic.request import Headers, Request
 
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
-"""Headers that are aiohttp's own business; all others pass the pipeline."""
-
-_WAY = "masche_way"
-"""Set on a request that went through the middleware: its Target, or None when it is not for the mesh."""
-
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, 9.2.2: the methods that aiohttp itself sends again."""
 
 _MOST_KEYS = 4096
 """Keys of connections that are remembered, which are no connections."""
-
-_TAKES_WRITER = "stream_writer" in inspect.signature(ClientResponse.__init__).parameters
-"""Since aiohttp 3.13."""
 
 
 def client_session(facade: Facade | None = None, **options: Any) -> aiohttp.ClientSession:
@@ -104,13 +96,15 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] # of the socket factory's types
         self.facade_of: FacadeOf = resident if facade is None else lambda: facade
         self.driver = AsyncDriver(self.facade_of)
+        self._factory = cast("Any", partial(Handler, loop=self._loop))
         self._keys: dict[tuple[object, ...], ConnectionKey] = {}
+        self.saids = Saids()
 
     def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> "CoroutineType[Any, Any, Connection]":
         """Get a connection. Raises aiohttp.ClientConnectionError for a request that the mesh has not seen."""
-        target: Target | None = vars(req).get(_WAY, _UNSEEN)
+        target: Target | None = vars(req).get(WAY, _UNSEEN)
         if target is _UNSEEN:
             raise aiohttp.ClientConnectionError(
                 "this request's own middlewares replaced those of the session, and with them the mesh: "
@@ -144,7 +138,7 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: ClientTimeout,  # noqa: ASYNC109 # as aiohttp calls it
     ) -> ResponseHandler:
-        target: Target | None = vars(req).get(_WAY)
+        target: Target | None = vars(req).get(WAY)
         if target is not None:
             own = timeout.sock_connect
             timeout = ClientTimeout(
@@ -192,112 +186,29 @@ def _proxy(way: Way) -> URL:
 _UNSEEN = cast("Target", object())
 
 
-class _Bare(ClientRequest):
-    """A copy of a request that has no body and asks for nothing special: most have none. It goes out in one write, and
-    what aiohttp would work out for it from its URL and headers is known already.
-    """
-
-    @property
-    def url(self) -> URL:  # type: ignore[override] # of the instance: looked at only when a connection is made
-        """Where it goes."""
-        target: Target = vars(self)[_WAY]
-        scheme = "https" if target.is_tls else "http"
-        return URL(f"{scheme}://{target.endpoint}{target.request.target}", encoded=True)
-
-    @property
-    def connection_key(self) -> ConnectionKey:
-        """The key of the connections that it may go over."""
-        key: ConnectionKey = vars(self)["masche_key"]
-        return key
-
-    async def send(self, conn: Connection) -> ClientResponse:
-        """Send it. Raises what aiohttp raises."""
-        protocol, head = conn.protocol, cast("bytes", vars(self)["masche_head"])
-        transport = None if protocol is None else protocol.transport
-        if protocol is None or transport is None or transport.is_closing():
-            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-        transport.write(head)
-        protocol.start_timeout()
-        self.response = answer = self.response_class(
-            self.method,
-            self.original_url,
-            writer=cast("Any", None),
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=self._traces,
-            loop=self.loop,
-            session=self.session,
-            **_written(len(head)),
-        )
-        return answer
-
-    @property
-    def request_info(self) -> aiohttp.RequestInfo:
-        """As the user asked: what an answer and its errors name."""
-        asked: URL = vars(self)["url"]
-        return aiohttp.RequestInfo(asked, self.method, CIMultiDictProxy(self.headers), self.original_url)
-
-
-_BARE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
-"""To others aiohttp adds a type of content, though they have none."""
-
-_OF_THE_CONNECTION = frozenset({"connection", "expect", "upgrade"})
-
-
-def _is_usual(request: ClientRequest, fields: Mapping[str, Any]) -> bool:
-    """Has a request neither body nor anything else that aiohttp has to carry out for it?"""
-    return (
-        request.method in _BARE_METHODS
-        and not request.body
-        and not (fields["_traces"] or fields["compress"] or fields["chunked"] or fields.get("_upload_tracker"))
-        and fields["version"] == aiohttp.HttpVersion11
-    )
-
-
-def _head_of(target: Target, framing: Sequence[tuple[str, str]]) -> bytes:
-    """The head of a request; none where it has characters that aiohttp has to look at."""
-    asked = target.request
-    lines = [f"{name}: {value}" for name, value in target.headers]
-    if framing:
-        lines += [f"{name}: {value}" for name, value in framing]
-    first = f"{asked.method} {asked.target} HTTP/1.1"
-    if not (first + asked.authority + "".join(lines)).isprintable():
-        return b""
-    return "\r\n".join((first, f"Host: {asked.authority}", *lines, "\r\n")).encode()
-
-
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_connector", "_framing", "_handler", "_head", "_idle", "_is_bare", "_raw", "_request", "is_spent")
+    __slots__ = ("_connector", "_handler", "_head", "_idle", "_raw", "_request", "_said", "is_spent")
 
     def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
         self._connector, self._request, self._handler = connector, request, handler
         self._raw: ClientResponse | None = None
         self._head = _NO_HEAD
-        self._framing: list[tuple[str, str]] = []
+        self._said: Said = connector.saids.of(request)
         self._idle = 0.0
-        self._is_bare = type(request) is ClientRequest and not connector.force_close
         self.is_spent = False
 
     def asked(self) -> Asked:
         """What the user asked for."""
-        request = self._request
+        request, said = self._request, self._said
         url, body = request.url, request.body
-        pairs: list[tuple[str, str]] = []
-        authority = ""
-        for key, value in request.headers.items():
-            name = key.lower()
-            if name == "host":
-                authority = value
-            elif name in _FRAMING:
-                self._framing.append((key, value))
-            else:
-                pairs.append((name, value))
-                self._is_bare = self._is_bare and name not in _OF_THE_CONNECTION
         asked = Request(
-            method=request.method, target=url.raw_path_qs, authority=authority, scheme=url.scheme, headers=tuple(pairs)
+            method=request.method,
+            target=url.raw_path_qs,
+            authority=said.authority,
+            scheme=url.scheme,
+            headers=said.pairs,
         )
         return Asked(asked, 0.0, isinstance(body, BytesPayload), body.size or 0) if body else Asked(asked)
 
@@ -308,16 +219,13 @@ class _Exchange:
 
     def _to(self, target: Target) -> ClientRequest:
         """A copy of the request, for one instance."""
-        request, asked = self._request, target.request
+        request, asked, said = self._request, target.request, self._said
+        if type(request) is ClientRequest and not self._connector.force_close and is_usual(request):
+            head = head_of(target, said)
+            if head:
+                return Bare.of(request, target, key=self._connector.key(target), head=head)
         fields = dict(vars(request))
-        if self._is_bare and _is_usual(request, fields) and (head := _head_of(target, self._framing)):
-            fields[_WAY] = target
-            key = self._connector.key(target)
-            copy = object.__new__(_Bare)
-            fields.update(masche_key=key, masche_head=head, _ssl=key.ssl, proxy=key.proxy, server_hostname=None)
-            copy.__dict__ = fields
-            return copy
-        fields["headers"] = headers = CIMultiDict((("Host", asked.authority), *target.headers, *self._framing))
+        fields["headers"] = headers = CIMultiDict((("Host", asked.authority), *target.headers, *said.framing))
         if hdrs.CONNECTION in request.headers and hdrs.CONNECTION not in headers:
             headers[hdrs.CONNECTION] = request.headers[hdrs.CONNECTION]
         if target.is_tls:
@@ -330,7 +238,7 @@ class _Exchange:
         fields["proxy_auth"] = fields["proxy_headers"] = fields["server_hostname"] = None
         if fields.get("_continue") is not None:  # each copy waits for its own "100 Continue"
             fields["_continue"] = request.loop.create_future()
-        fields[_WAY] = target
+        fields[WAY] = target
         copy = object.__new__(type(request))
         copy.__dict__ = fields
         return copy
@@ -338,7 +246,7 @@ class _Exchange:
     async def outside(self, request: Request) -> ClientResponse:  # noqa: ARG002 # the client's own request goes out
         """As aiohttp does it: an idempotent request that met a connection which had just been closed goes again."""
         own = self._request
-        vars(own)[_WAY] = None
+        vars(own)[WAY] = None
         try:
             return await self._handler(own)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -354,6 +262,8 @@ class _Exchange:
         _end(raw)
 
     def head(self, raw: ClientResponse) -> Head:
+        if type(raw) is Glanced and raw.usual is not None:
+            return raw.usual.head
         if raw is not self._raw:
             self._raw = raw
             self._head = Head(raw.status, tuple([(name.lower(), value) for name, value in raw.headers.items()]))
@@ -377,7 +287,8 @@ class _Exchange:
             _replace_headers(raw, headers)
         connection = raw.connection
         if connection is None:
-            ending.over(received=raw.content.total_bytes)
+            usual = raw.usual if type(raw) is Glanced else None
+            ending.over(received=raw.content.total_bytes if usual is None else len(usual.body))
             return raw
         protocol = connection.protocol
         if self._idle and protocol is not None:
@@ -430,28 +341,13 @@ def _end(raw: ClientResponse) -> None:
 def _replace_headers(raw: ClientResponse, headers: Headers) -> None:
     """aiohttp has no words for another view of an answer, so its own fields are set."""
     found = CIMultiDictProxy(CIMultiDict(headers))
-    vars(raw).update(
-        _headers=found,
-        _raw_headers=tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers),
-        _raw_cookie_headers=tuple(found.getall(hdrs.SET_COOKIE, ())) or None,
-    )
+    fields = cast("Any", raw)
+    fields._headers = found
+    fields._raw_headers = tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers)
+    fields._raw_cookie_headers = tuple(found.getall(hdrs.SET_COOKIE, ())) or None
     cache: dict[str, Any] = vars(raw)["_cache"]
     cache.pop("headers", None)
     cache.pop("raw_headers", None)
-
-
-class _Written:
-    """What aiohttp asks of a writer whose work is done."""
-
-    __slots__ = ("output_size",)
-
-    def __init__(self, output_size: int) -> None:
-        self.output_size = output_size
-
-
-def _written(size_bytes: int) -> dict[str, Any]:
-    """What the versions of aiohttp want to know of a request that was sent."""
-    return {"stream_writer": _Written(size_bytes)} if _TAKES_WRITER else {}
 
 
 def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
@@ -466,7 +362,7 @@ def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
         traces=[],
         loop=request.loop,
         session=request.session,
-        **_written(0),
+        **written(0),
     )
     made.version, made.status, made.reason = aiohttp.HttpVersion11, answer.status, ""
     made.content = StreamReader(BaseProtocol(request.loop), 2**16, loop=request.loop)

@@ -1,0 +1,243 @@
+"""Answers of aiohttp whose usual head is read at a glance, and every other one as aiohttp reads it.
+
+aiohttp makes a parser, a reader of the body and a table of headers for each answer, and releases its connection in a
+dozen steps. Nearly all answers come in one piece, are counted, and have nothing odd in their headers. Of such a one
+status, headers and body are taken at once; whatever else a user asks for is made when it is asked for. Invariant: what
+is read here aiohttp reads in the same way (a property test), and of all else nothing has been taken away when aiohttp's
+own parser begins.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+from aiohttp import ClientConnectionError, ClientResponse, HttpVersion11, RequestInfo, hdrs
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.helpers import noop, set_exception
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDict, CIMultiDictProxy, istr
+
+from masche.library.core.exchange import Head
+from masche.traffic.request import Headers
+
+_STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9]) ([ -~]*)")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_BODILESS = frozenset({204, 304})
+_ODD = frozenset(
+    {"connection", "content-encoding", "set-cookie", "sec-websocket-key1", "transfer-encoding", "trailer", "upgrade"}
+)
+"""Headers of which aiohttp makes something that is not made here."""
+
+_Lines = tuple[tuple[bytes, bytes], ...]
+
+_MOST = 64
+_LONGEST = 8000
+"""Headers, and bytes of them all; aiohttp's own limits are 128, and 8190 for each."""
+
+
+class Usual:
+    """An answer that was read at a glance. ``pairs``: its headers as they came."""
+
+    __slots__ = ("body", "head", "pairs", "reason")
+
+    def __init__(self, head: Head, reason: str, pairs: Headers, body: bytes) -> None:
+        self.head, self.reason, self.pairs, self.body = head, reason, pairs, body
+
+    def __repr__(self) -> str:
+        return f"<Usual {self.head.status}, {len(self.body)} bytes>"
+
+
+@lru_cache(maxsize=256)
+def _status(line: str) -> tuple[int, str]:
+    """The status and its reason; 0: it is none."""
+    found = _STATUS.fullmatch(line)
+    return (0, "") if found is None or int(found[1]) in _BODILESS else (int(found[1]), found[2])
+
+
+@lru_cache(maxsize=1024)
+def _lowered(name: str) -> str:
+    """The name of a header in lower case; empty: it is none, or an odd one."""
+    lowered = name.lower()
+    return "" if _NAME.fullmatch(name) is None or lowered in _ODD else lowered
+
+
+def glance(data: bytes) -> Usual | None:
+    """Read an answer that has come as a whole, and nothing behind it; None where anything of it is unusual."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    if not body or len(head) > _LONGEST or not head.isascii():
+        return None
+    first, *lines = head.decode("ascii").split("\r\n")
+    status, reason = _status(first)
+    if not status or len(lines) > _MOST or not "".join(lines).isprintable():
+        return None
+    pairs: list[tuple[str, str]] = []
+    said: dict[str, str] = {}
+    for line in lines:
+        name, between, value = line.partition(": ")
+        lowered = _lowered(name)
+        if not lowered or not between or value[:1] == " " or value[-1:] == " ":
+            return None
+        pairs.append((name, value))
+        said[lowered] = value
+    length = said.get("content-length", "")
+    if len(said) != len(pairs) or len(length) > 9 or not length.isdecimal() or int(length) != len(body):
+        return None
+    return Usual(Head(status, tuple(said.items())), reason, tuple(pairs), body)
+
+
+class Handler(ResponseHandler):
+    """aiohttp's protocol of a connection, which makes a parser no earlier than it is needed.
+
+    ``glances``: the next answer may be read at a glance, for whoever asked knows what to do with a Usual one.
+    """
+
+    glances = False
+    _later: Mapping[str, Any] | None = None
+    _rests = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """How the next answer is to be read."""
+        me: Any = self
+        self._rests = False
+        if me._tail:
+            super().set_response_params(**params)
+            return
+        self._later, me._parser, me._read_timeout = params, None, params.get("read_timeout")
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come. What nobody asked for ends the connection: it would be taken for the next answer."""
+        later = self._later
+        if later is not None and data:
+            self._later = None
+            if self.glances:
+                self.glances = False
+                usual = glance(data)
+                if usual is not None:
+                    self._rests = True
+                    self._drop_timeout()
+                    self.feed_data(cast("Any", (usual, None)), 0)
+                    return
+            super().set_response_params(**later)
+        elif self._rests:
+            self.close()
+            return
+        super().data_received(data)
+
+    def put_back(self, message: Any) -> None:
+        """Let the message that was read be read once more."""
+        me: Any = self
+        me._buffer.appendleft((message, 0))
+
+
+class Glanced(ClientResponse):
+    """aiohttp's answer, of a connection of ``Handler``; what nobody asks for is not made.
+
+    ``usual`` is what was read at a glance, None where aiohttp has read it. ``asked`` is the user's own request.
+    """
+
+    usual: Usual | None = None
+    asked: ClientRequest
+    _reader: StreamReader | None = None
+    _table: CIMultiDictProxy[str] | None = None
+    _lines: _Lines | None = None
+
+    async def start(self, connection: Connection) -> ClientResponse:
+        """Wait for the head. Raises what aiohttp raises."""
+        protocol = cast("Handler", connection.protocol)
+        try:
+            with self._timer:
+                message: Any = await protocol.read()
+        except HttpProcessingError:
+            return await super().start(connection)  # which meets it once more, and says what it means
+        usual = message[0]
+        if type(usual) is not Usual:
+            protocol.put_back(message)
+            return await super().start(connection)
+        self.version, self.status, self.reason = HttpVersion11, usual.head.status, usual.reason
+        self.usual = usual
+        connection.release()
+        return self
+
+    @property
+    def _is_folded(self) -> bool:
+        """Has nobody asked for more than its status, headers and whole body?"""
+        return self.usual is not None and self._reader is None
+
+    async def read(self) -> bytes:
+        """Read the body. Raises what aiohttp raises."""
+        if not self._is_folded or self._released:
+            return await super().read()
+        self._body = body = cast("Usual", self.usual).body
+        return body
+
+    def release(self) -> Any:
+        """Be done with it."""
+        if not self._is_folded:
+            return super().release()
+        self._released, self._session = True, None
+        return _DONE
+
+    async def wait_for_close(self) -> None:
+        """Be done with it."""
+        if self._is_folded:
+            self.release()
+        else:
+            await super().wait_for_close()
+
+    @property
+    def request_info(self) -> RequestInfo:  # type: ignore[override] # a property of aiohttp's own kind
+        """What was asked for."""
+        return self.asked.request_info
+
+    @property
+    def content(self) -> StreamReader:
+        """The body."""
+        if self._reader is None and self.usual is not None:
+            self._reader = self._unfolded(self.usual.body)
+        return cast("StreamReader", self._reader)
+
+    @content.setter
+    def content(self, reader: StreamReader) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] # a field
+        self._reader = reader
+
+    @property
+    def _headers(self) -> CIMultiDictProxy[str]:
+        if self._table is None and self.usual is not None:
+            pairs = [(_SPELLED.get(name.lower(), name), value) for name, value in self.usual.pairs]
+            self._table = CIMultiDictProxy(CIMultiDict(pairs))
+        return cast("CIMultiDictProxy[str]", self._table)
+
+    @_headers.setter
+    def _headers(self, table: CIMultiDictProxy[str]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] # as above
+        self._table = table
+
+    @property
+    def _raw_headers(self) -> _Lines:
+        if self._lines is None and self.usual is not None:
+            self._lines = tuple((name.encode(), value.encode()) for name, value in self.usual.pairs)
+        return cast("_Lines", self._lines)
+
+    @_raw_headers.setter
+    def _raw_headers(self, lines: _Lines) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] # as above
+        self._lines = lines
+
+    def _unfolded(self, body: bytes) -> StreamReader:
+        """The reader that aiohttp would have made."""
+        reader = StreamReader(BaseProtocol(self._loop), 2**16, loop=self._loop)
+        reader.feed_data(body)
+        reader.feed_eof()
+        if self._body is not None:
+            reader.read_nowait()
+        if self._released:
+            set_exception(reader, ClientConnectionError("Connection closed"))
+        return reader
+
+
+_DONE = noop()
+_SPELLED = {name.lower(): name for name in vars(hdrs).values() if isinstance(name, istr)}
+"""The names of headers as aiohttp spells them, whoever sent them."""

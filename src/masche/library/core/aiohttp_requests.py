@@ -1,0 +1,202 @@
+"""Requests of aiohttp that have no body and ask for nothing special, written in one piece: most are such.
+
+aiohttp works out of a request's URL where its connections are, and of its headers how it is framed. What the headers of
+a session's requests say is the same for most of them: it is worked out once (``Saids``), and a copy of such a request
+(``Bare``) knows where it goes. Invariant: it goes out in the same words in which aiohttp would write it (a test).
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import ClientRequest, ClientResponse
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from yarl import URL
+
+from masche.library.core.aiohttp_answers import Glanced, Handler
+from masche.library.core.exchange import Target
+from masche.traffic.request import Headers
+
+WAY = "masche_way"
+"""Set on a request that went through the middleware: its Target, or None when it is not for the mesh."""
+
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+"""Headers that are aiohttp's own business; all others pass the pipeline."""
+
+_OF_THE_CONNECTION = frozenset({"connection", "expect", "upgrade"})
+
+_BARE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+"""To others aiohttp adds a type of content, though they have none."""
+
+_TAKES_WRITER = "stream_writer" in inspect.signature(ClientResponse.__init__).parameters
+"""Since aiohttp 3.13."""
+
+_MOST_SAIDS, _MOST_BYTES = 256, 2048
+"""So many sets of headers are remembered, of so many characters each at the most: the usual ones of an application."""
+
+
+class Said:
+    """What the headers of a request say: ``pairs`` are the pipeline's, ``framing`` is aiohttp's; ``lines`` is how the
+    pairs are written, None where aiohttp has to look at one of them.
+    """
+
+    __slots__ = ("authority", "framing", "lines", "pairs")
+
+    def __init__(self, items: Sequence[tuple[str, str]]) -> None:
+        pairs: list[tuple[str, str]] = []
+        self.authority = ""
+        self.framing: list[tuple[str, str]] = []
+        for key, value in items:
+            name = key.lower()
+            if name == "host":
+                self.authority = value
+            elif name in _FRAMING:
+                self.framing.append((key, value))
+            else:
+                pairs.append((name, value))
+        self.pairs: Headers = tuple(pairs)
+        self.lines = None if any(name in _OF_THE_CONNECTION for name, _ in pairs) else _lines(self.pairs)
+
+    def __repr__(self) -> str:
+        return f"<Said to {self.authority}: {len(self.pairs)} headers>"
+
+
+class Saids:
+    """What the headers of one session's requests said."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[str, str], ...], Said] = {}
+
+    def __repr__(self) -> str:
+        return f"<Saids: {len(self._known)}>"
+
+    def of(self, request: ClientRequest) -> Said:
+        """What this request's headers say."""
+        items = tuple(request.headers.items())
+        found = self._known.get(items)
+        return found if found is not None else self._read(items)
+
+    def _read(self, items: tuple[tuple[str, str], ...]) -> Said:
+        found = Said(items)
+        if sum(len(value) for _, value in items) <= _MOST_BYTES:
+            if len(self._known) >= _MOST_SAIDS:
+                self._known.clear()
+            self._known[items] = found
+        return found
+
+
+def _lines(pairs: Sequence[tuple[str, str]]) -> bytes | None:
+    """How headers are written; None where they have characters that aiohttp has to look at."""
+    lines = [f"{name}: {value}\r\n" for name, value in pairs]
+    return "".join(lines).encode() if all(line[:-2].isprintable() for line in lines) else None
+
+
+def head_of(target: Target, said: Said) -> bytes:
+    """The head of a request; none where it has characters that aiohttp has to look at."""
+    asked, headers, count = target.request, target.headers, len(said.pairs)
+    begins = said.lines
+    if headers[:count] == said.pairs:
+        headers = headers[count:]
+    elif begins is not None:
+        begins = b""
+    ends = _lines((*headers, *said.framing))
+    first = f"{asked.method} {asked.target} HTTP/1.1"
+    if begins is None or ends is None or not (first.isprintable() and asked.authority.isprintable()):
+        return b""
+    return b"".join((f"{first}\r\nHost: {asked.authority}\r\n".encode(), begins, ends, b"\r\n"))
+
+
+def is_usual(request: ClientRequest) -> bool:
+    """Has a request neither body nor anything else that aiohttp has to carry out for it?"""
+    fields = vars(request)
+    return (
+        request.method in _BARE_METHODS
+        and not fields.get("_body")
+        and not (fields["_traces"] or fields["compress"] or fields["chunked"] or fields.get("_upload_tracker"))
+        and fields["version"] == aiohttp.HttpVersion11
+    )
+
+
+class Bare(ClientRequest):
+    """A copy of such a request. It goes out in one write, and what aiohttp would work out for it from its URL and
+    headers is known already.
+    """
+
+    @classmethod
+    def of(cls, asked: ClientRequest, target: Target, *, key: ConnectionKey, head: bytes) -> "Bare":
+        """A copy of what the user ``asked`` for, for one instance; ``head`` is all that is written."""
+        made = object.__new__(cls)
+        made.__dict__ = fields = dict(vars(asked))
+        fields[WAY] = target
+        fields["masche_asked"], fields["masche_key"], fields["masche_head"] = asked, key, head
+        fields["_ssl"], fields["proxy"], fields["server_hostname"] = key.ssl, key.proxy, None
+        return made
+
+    @property
+    def url(self) -> URL:  # type: ignore[override] # of the instance: looked at only when a connection is made
+        """Where it goes."""
+        target: Target = vars(self)[WAY]
+        scheme = "https" if target.is_tls else "http"
+        return URL(f"{scheme}://{target.endpoint}{target.request.target}", encoded=True)
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """The key of the connections that it may go over."""
+        key: ConnectionKey = vars(self)["masche_key"]
+        return key
+
+    @property
+    def request_info(self) -> aiohttp.RequestInfo:
+        """As the user asked: what an answer and its errors name."""
+        asked: ClientRequest = vars(self)["masche_asked"]
+        return asked.request_info
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        """Send it. Raises what aiohttp raises."""
+        protocol, fields = cast("Handler | None", conn.protocol), vars(self)
+        transport = None if protocol is None else protocol.transport
+        if protocol is None or transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        head: bytes = fields["masche_head"]
+        transport.write(head)
+        protocol.start_timeout()
+        made = self._answer(self.response_class, len(head))
+        if type(made) is Glanced:
+            made.asked = fields["masche_asked"]
+            protocol.glances = self.method != "HEAD"
+        self.response = made
+        return made
+
+    def _answer(self, kind: type[ClientResponse], sent_bytes: int) -> ClientResponse:
+        """The answer that is to come. One of aiohttp's own class may be read at a glance."""
+        is_own = kind is ClientResponse
+        return (Glanced if is_own else kind)(
+            self.method,
+            self.original_url,
+            writer=cast("Any", None),
+            continue100=None,
+            timer=self._timer,
+            request_info=cast("Any", None) if is_own else self.request_info,
+            traces=self._traces,
+            loop=self.loop,
+            session=self.session,
+            **written(sent_bytes),
+        )
+
+
+class _Written:
+    """What aiohttp asks of a writer whose work is done."""
+
+    __slots__ = ("output_size",)
+
+    def __init__(self, output_size: int) -> None:
+        self.output_size = output_size
+
+
+def written(size_bytes: int) -> dict[str, Any]:
+    """What the versions of aiohttp want to know of a request that was sent."""
+    return {"stream_writer": _Written(size_bytes)} if _TAKES_WRITER else {}
