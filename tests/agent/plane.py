@@ -35,7 +35,8 @@ from masche.link.messages import (
     SignReply,
     SignRequest,
 )
-from masche.link.service import Peer, RefusedError
+from masche.link.refusal import RefusedError
+from masche.link.service import Peer
 from masche.model.blob import Blob
 from masche.model.refs import Name, PortRef
 from masche.model.view import Protocol

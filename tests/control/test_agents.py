@@ -28,7 +28,8 @@ from masche.link.messages import (
     SignRequest,
     Synced,
 )
-from masche.link.service import Peer, RefusedError
+from masche.link.refusal import RefusedError
+from masche.link.service import Peer
 from masche.model.ports import Delete, StoreError
 from masche.model.refs import Kind, Name, Ref
 from masche.model.resources.workload import WorkloadState

@@ -12,11 +12,11 @@ from control.plant import Plant, sidecar
 from masche.api.access import TokenRequest
 from masche.identity import keys, tls, transport
 from masche.identity.join import JoinString
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 from masche.link import joining
 from masche.link.client import LinkClient, Target
 from masche.link.messages import Accepted, Hello, Refused, SignRequest
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.model.refs import Name
 from masche.testing.fake_proxy import FakeProxy
 from masche.wire.types import CLUSTER

@@ -32,7 +32,7 @@ from masche.link.messages import (
     Synced,
     encode,
 )
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.link.workloads import node_proxy_id
 from masche.model.mesh import Mesh
 from masche.model.ports import Change, Delete, Edit

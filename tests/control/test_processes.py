@@ -7,7 +7,7 @@ import pytest
 from control.plant import Agent, Plant, eventually, sidecar
 from masche.control import agents as module
 from masche.link.messages import Accepted, Drained, EdgeReport, ProxyGone, ProxyReport, Refused, Report, Synced
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.model.ports import Delete
 from masche.model.refs import Kind, Name, PortRef, Ref
 from masche.model.resources.core import Service

@@ -14,8 +14,8 @@ from masche.identity.credential import CredentialError, Machines
 from masche.identity.csr import CsrError
 from masche.identity.join import JoinError, Tokens
 from masche.identity.keys import PrivateKey
+from masche.identity.presented import Presented
 from masche.identity.spiffe import SpiffeId
-from masche.identity.tls import Presented
 from masche.link import messages, service
 from masche.link.client import LinkClient
 from masche.link.messages import (
@@ -36,7 +36,8 @@ from masche.link.messages import (
     SignReply,
     SignRequest,
 )
-from masche.link.service import Peer, RefusedError
+from masche.link.refusal import RefusedError
+from masche.link.service import Peer
 from masche.model.refs import Name, PortRef
 from masche.model.vantage import Placement, Seat
 from masche.model.view import Protocol

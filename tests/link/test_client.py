@@ -25,7 +25,7 @@ from masche.link.messages import (
     Synced,
     Verdict,
 )
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.model.refs import Name, PortRef
 
 Make = Callable[[Target], LinkClient]

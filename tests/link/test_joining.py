@@ -17,7 +17,7 @@ from masche.identity.join import Grant, JoinString
 from masche.link import joining
 from masche.link.client import LinkClient, Target
 from masche.link.messages import JoinReply
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 
 
 async def invited(mutual: Mutual, **grant: tuple[str, ...]) -> JoinString:

@@ -17,8 +17,9 @@ from xds_worlds import blob, cluster, world
 
 from masche.identity import transport
 from masche.identity.keys import Secret
+from masche.identity.presented import Presented
 from masche.identity.spiffe import SpiffeId
-from masche.identity.tls import Presented, mutual_server_credentials
+from masche.identity.tls import mutual_server_credentials
 from masche.testing.fake_proxy import FakeProxy
 from masche.wire.discovery import MAX_REQUEST_BYTES
 from masche.wire.types import CLUSTER, ENDPOINTS

@@ -16,7 +16,7 @@ from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinError, JoinString
 from masche.identity.spiffe import SpiffeError, SpiffeId
 from masche.link import machine
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 
 FAILED = 1
 """Exit code when this machine did not join; nothing was changed."""

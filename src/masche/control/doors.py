@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from masche.identity import tls, transport
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 from masche.link import messages
 from masche.link.service import JoiningService, LinkService, handlers, joining_handlers
 from masche.wire.discovery import MAX_REQUEST_BYTES

@@ -18,7 +18,7 @@ from masche.control.scopes import Scopes
 from masche.control.sessions import Session
 from masche.control.world import World
 from masche.link.messages import Accepted, Drained, Occupant, ProxyState, Refused, Scope
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.link.workloads import node_proxy_id
 from masche.model.ports import ConflictError, Delete, Edit, StoreError, Writer
 from masche.model.refs import Kind, Name, Ref

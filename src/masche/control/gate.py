@@ -4,7 +4,8 @@ A peer without a machine is the agent of our own machine on the Unix socket; it 
 """
 
 from masche.identity.credential import Machines, refusal
-from masche.link.service import Peer, RefusedError
+from masche.link.refusal import RefusedError
+from masche.link.service import Peer
 
 
 class Gate:

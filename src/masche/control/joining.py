@@ -8,7 +8,7 @@ from masche.identity.credential import CredentialError
 from masche.identity.csr import CsrError
 from masche.identity.join import JoinError
 from masche.link.messages import JoinReply, JoinRequest, RenewRequest, Roots
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.telemetry.events import Events
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from masche.identity import keys
 from masche.identity.authority import DAY, Authority, Issued
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 
 LIFETIME = 30 * DAY
 RETRY = 60.0

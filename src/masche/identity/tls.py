@@ -9,28 +9,18 @@ chain under the pinned roots and CONTROL_PLANE_NAME, which the authority gives t
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import grpc
 
 from masche.identity.bundle import CONTROL_PLANE_NAME, TrustBundle, pinned_root
-from masche.identity.keys import Secret
+from masche.identity.presented import Presented
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.ssl_target_name_override", CONTROL_PLANE_NAME),
     ("grpc.default_authority", CONTROL_PLANE_NAME),
 )
 """What every TLS channel to a control plane must be made with, beside ``channel_credentials``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presented:
-    """What one end shows in a handshake: its chain (PEM, leaf first) and key, and the roots by which it judges."""
-
-    chain: str
-    key: Secret
-    roots: str
 
 
 def mutual_server_credentials(current: Callable[[], Presented]) -> grpc.ServerCredentials:

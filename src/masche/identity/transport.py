@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc.aio
 
 from masche.identity import tls
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 
 Options = tuple[tuple[str, Any], ...]
 

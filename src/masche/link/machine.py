@@ -23,14 +23,14 @@ from masche.identity.bundle import BundleError, TrustBundle
 from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinString
 from masche.identity.keys import Secret
+from masche.identity.presented import Presented
 from masche.identity.rotation import Rotation
 from masche.identity.spiffe import SpiffeId
-from masche.identity.tls import Presented
 from masche.link import joining
 from masche.link.address import LINK_PORT
 from masche.link.client import Target
 from masche.link.messages import JoinReply, Roots
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 
 
 class MachineError(Exception):

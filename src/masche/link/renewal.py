@@ -20,7 +20,7 @@ from masche.identity.files import UnsafeFileError
 from masche.identity.malformed import MALFORMED
 from masche.identity.rotation import Rotation
 from masche.link.messages import CertificateReport, Roots, SignReply, SignRequest
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 from masche.model.refs import Name
 
 MAX_ERROR = 4000

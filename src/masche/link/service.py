@@ -27,6 +27,7 @@ from masche.link.messages import (
     SignReply,
     SignRequest,
 )
+from masche.link.refusal import RefusedError
 
 SERVICE: Final = "masche.link.v1.Link"
 JOINING: Final = "masche.link.v1.Joining"
@@ -51,15 +52,6 @@ class Peer:
     def is_local(self) -> bool:
         """Whether the caller proved itself by opening the Unix socket."""
         return self.machine is None
-
-
-class RefusedError(Exception):
-    """A LinkService says no: ``why``, and ``fix`` says what to change. The caller sees both."""
-
-    def __init__(self, why: str, *, fix: str = "") -> None:
-        super().__init__(why)
-        self.why = why
-        self.fix = fix
 
 
 class LinkService(Protocol):

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from statistics import median
 
 from masche.traffic.ejection import EjectionRules
 
@@ -116,7 +115,7 @@ class _Ordered:
         """The median of all but ``own``, without copying the list."""
         values = self._values
         if own is None:
-            return median(values)
+            return _median(values)
         hole, rest = bisect_left(values, own), len(values) - 1
         low, high = (rest - 1) // 2, rest // 2
         return (values[low + (low >= hole)] + values[high + (high >= hole)]) / 2
@@ -126,5 +125,10 @@ def _deviation(ordered: Sequence[float]) -> float:
     """The median absolute deviation, scaled; 0 for so few values that one of them could be half of it."""
     if len(ordered) < _ENOUGH:
         return 0.0
-    middle = median(ordered)
-    return _NORMAL * median(abs(each - middle) for each in ordered)
+    middle = _median(ordered)
+    return _NORMAL * _median(sorted(abs(each - middle) for each in ordered))
+
+
+def _median(ordered: Sequence[float]) -> float:
+    """The median of values in order; ``statistics`` has one too, and loads fractions and decimals for it."""
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

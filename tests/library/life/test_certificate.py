@@ -21,8 +21,8 @@ from masche.library.core.tls import Certificates
 from masche.library.life.certificate import keeper_of
 from masche.library.life.memory import Folder
 from masche.link.messages import Roots, SignReply, SignRequest
+from masche.link.refusal import RefusedError
 from masche.link.renewal import Kept, Renewal
-from masche.link.service import RefusedError
 from masche.model.refs import Name
 
 DOMAIN = "mesh.local"

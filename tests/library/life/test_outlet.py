@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 from masche.library.core.ports import NotReadyError
 from masche.library.life import outlet
 from masche.library.life.outlet import Outlet

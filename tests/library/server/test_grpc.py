@@ -16,8 +16,8 @@ from cryptography import x509
 
 from library.issuing import Issuing
 from masche.identity import keys, tls
+from masche.identity.presented import Presented
 from masche.identity.spiffe import SpiffeId
-from masche.identity.tls import Presented
 from masche.library import peer as peers
 from masche.library.core import context as contexts
 from masche.library.core import trace
@@ -366,6 +366,12 @@ def test_under_strict_a_plaintext_server_serves_nobody(served: Served):
         served.reception.told = {PORT: Inbound(mtls=MtlsMode.PERMISSIVE)}
         assert made(b"", timeout=5).startswith(b"None")
     server.stop(0).wait()
+
+
+def test_who_asks_is_told_how_many_other_calls_there_are(served: Served):
+    made: Any = served.channel("web").unary_unary("/tests.Greeter/Who")
+    _, call = made.with_call(b"", timeout=10, metadata=(("endpoint-load-metrics-format", "text"),))
+    assert dict(call.initial_metadata())["endpoint-load-metrics"] == "TEXT named_metrics.in_flight=0"
 
 
 def test_a_limit_of_calls_at_a_time_holds(served: Served):

@@ -12,20 +12,18 @@ import ssl
 import threading
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from cryptography import x509
 
 from masche.identity import svid
 from masche.identity.keys import Secret
 from masche.identity.malformed import MALFORMED
+from masche.identity.presented import Presented
 from masche.identity.svid import SvidError
 from masche.library.core.ports import HTTP_1, MeshError, NotReadyError
 from masche.library.core.tls_files import as_file
 from masche.library.core.ways_sync import Carried, carried
-
-if TYPE_CHECKING:
-    from masche.identity.tls import Presented
 
 
 class Certificates:
@@ -92,7 +90,7 @@ class Certificates:
         with self._lock:
             return held.server(alpn)
 
-    def presented(self) -> "Presented":
+    def presented(self) -> Presented:
         """Return what we show and whom we trust now, for what does its own TLS (gRPC). Raises NotReadyError."""
         return self._now().presented()
 
@@ -253,10 +251,8 @@ class _Held:
         until = datetime.fromtimestamp(self.not_after, UTC).isoformat(timespec="seconds")
         return f"<Certificates: {self.identity} until {until}, {len(self.clients)} sets of identities expected>"
 
-    def presented(self) -> "Presented":
+    def presented(self) -> Presented:
         """What it was made of."""
-        from masche.identity.tls import Presented  # it loads gRPC, which only gRPC needs
-
         return Presented(chain=self._chain, key=self._key, roots=self._roots)
 
     def is_same(self, other: "_Held") -> bool:

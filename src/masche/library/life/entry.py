@@ -21,7 +21,7 @@ from masche.identity.spiffe import SpiffeError
 from masche.library.life.options import Options
 from masche.link import machine
 from masche.link.machine import Credential, Machine, MachineError
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 
 LOCAL: Final = "unix:"
 MAX_CHARACTERS: Final = 4096

@@ -9,21 +9,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from random import Random
-from typing import Final
-
-import grpc.aio
+from typing import TYPE_CHECKING, Final
 
 from masche.library.core.ports import Known
-from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.library.life.memory import Memory
 from masche.model.told import ToldServer
 from masche.model.view import Inbound
-from masche.version import VERSION
-from masche.wire import discovery
-from masche.wire.discovery import Node
 from masche.wire.types import LISTENER
-from masche.xds.client import ControlPlane, Watch, XdsClient
-from masche.xds.client_words import Decoders, Key, Resource, Standing
+from masche.xds.client_words import Resource
+
+if TYPE_CHECKING:  # what loads gRPC and Envoy's messages is for the thread that begins, not for every import
+    import grpc.aio
+
+    from masche.library.knowledge.knowledge import XdsKnowledge
+    from masche.library.life.asking import Client
+    from masche.wire.discovery import Node
+    from masche.xds.client import Watch
 
 CLIENT_LISTENER: Final = "proxy"
 """The Listener of our own control plane that has everything that may be called."""
@@ -37,30 +38,8 @@ BOTH: Final = 5.0
 RUNS: Final = 3
 """So many runs before may have to answer: who forks, forks several times."""
 
-Open = Callable[[], grpc.aio.Channel]
+Open = Callable[[], "grpc.aio.Channel"]
 """Opens a channel to the control plane. Raises OSError while there is none."""
-
-
-class Client(XdsClient):
-    """An xDS client that begins with what is remembered of each resource when it is asked for."""
-
-    def __init__(
-        self, plane: ControlPlane, memory: Memory, decoders: Decoders, *, node: Callable[[], bytes], rng: Random
-    ) -> None:
-        super().__init__((plane,), node=node, decoders=memory.decoders(decoders), rng=rng)
-        self._memory = memory
-        self._originals = decoders
-
-    def watch(self, type_url: str, name: str, heard: Callable[[Resource], None] | None = None) -> Watch:
-        """Ask for a resource."""
-        watch = super().watch(type_url, name, heard)
-        if watch.resource.standing is Standing.ASKED:
-            key: Key = (type_url, name)
-            value = self._memory.recall(key, self._originals)
-            if value is not None:
-                self.subscriber.preload(type_url, name, value)
-                watch.resource = self.subscriber.found(*key) or watch.resource
-        return watch
 
 
 class Feeding:
@@ -70,7 +49,7 @@ class Feeding:
     """
 
     def __init__(
-        self, memory: Memory, *, node: Callable[[], Node], rng: Random, prepare: Callable[[Known], object] = id
+        self, memory: Memory, *, node: "Callable[[], Node]", rng: Random, prepare: Callable[[Known], object] = id
     ) -> None:
         self._memory = memory
         self._node = node
@@ -127,12 +106,11 @@ class Feeding:
 
     def begin(self, name: str, channel: Open) -> None:
         """Begin a run; ``name`` is the control plane's for people."""
-        from masche.wire.decode.decoders import decoders  # its descriptors are of use to nobody who never calls
+        from masche.library.knowledge.knowledge import XdsKnowledge
+        from masche.library.life.asking import Client
 
         self._memory = self._memory.again()
-        plane = ControlPlane(name=name, open=channel)
-        node = lambda: discovery.encode_node(self._node())  # noqa: E731 - asked anew for each stream
-        self._client = Client(plane, self._memory, decoders, node=node, rng=self._rng)
+        self._client = Client(name, channel, self._memory, node=self._node, rng=self._rng)
         self._client.watch(LISTENER, CLIENT_LISTENER)  # so that there is a stream: who has none is away
         ports, self._ports = tuple(self._ports), {}
         for port in ports:
@@ -189,7 +167,7 @@ class Feeding:
         client = self._client
         return client is not None and client.is_connected and not client.refusals() and not self.waiting_for()
 
-    def _hand_on(self, future: "Future[Known]", authority: str, knowledge: XdsKnowledge) -> None:
+    def _hand_on(self, future: "Future[Known]", authority: str, knowledge: "XdsKnowledge") -> None:
         """Let ``knowledge`` answer; what it cannot because its run ends, the next will."""
         asked = knowledge.want(authority)
 
@@ -205,8 +183,3 @@ class Feeding:
 
         asked.add_done_callback(answered)
         future.add_done_callback(lambda done: asked.cancel() if done.cancelled() else None)
-
-
-def node(proxy: str, *, service: str, zone: str) -> Node:
-    """How we say who we are, which any control plane understands."""
-    return Node(id=proxy, cluster=service, zone=zone, agent="masche", agent_version=VERSION)

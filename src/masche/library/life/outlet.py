@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from masche.identity import shown
 from masche.identity.files import write_private
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 from masche.library.core.ports import MeshError
 from masche.library.life.occupant import PLACEMENT
 from masche.link.courier import STATE_OF_THE_WORLD, Courier

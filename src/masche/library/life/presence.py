@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from masche.library.core.tls import Certificates
 from masche.library.life import occupant
@@ -17,12 +18,14 @@ from masche.library.life.measures import Measures, Sums
 from masche.library.life.memory import Folder
 from masche.library.life.occupant import Health
 from masche.library.life.options import Options
-from masche.library.life.outlet import Outlet
 from masche.link.messages import ProxyState, Report
 from masche.link.probe import Probe, Pulse
 from masche.link.renewal import Renewal
 from masche.model.port import Port
 from masche.model.refs import Name
+
+if TYPE_CHECKING:
+    from masche.library.life.outlet import Outlet  # it loads gRPC
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +69,7 @@ class Presence:
     is_registered: bool = False
     refusal: str = ""
     created: tuple[str, ...] = ()
-    outlet: Outlet | None = None
+    outlet: "Outlet | None" = None
     sums: Sums = field(default_factory=Sums)
     pending: list[Report] = field(default_factory=list[Report])
     sequence: int = 0

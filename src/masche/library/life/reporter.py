@@ -12,7 +12,7 @@ from typing import Final
 from masche.library.life.measures import Sums
 from masche.library.life.presence import Presence
 from masche.link.messages import EdgeReport, EndpointReport, MessageError, ProxyReport, Report, ReportReply
-from masche.link.service import RefusedError
+from masche.link.refusal import RefusedError
 
 INTERVAL: Final = 1.0
 BUSY: Final = 0.05

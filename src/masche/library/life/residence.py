@@ -16,13 +16,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from masche.identity.tls import Presented
+from masche.identity.presented import Presented
 from masche.library.core.channel import Channels
 from masche.library.core.facade import CallOptions, Facade
 from masche.library.core.ports import Known, NotReadyError
 from masche.library.core.tls import Certificates
 from masche.library.life import verdicts
-from masche.library.life.feeding import Feeding, node
+from masche.library.life.feeding import Feeding
 from masche.library.life.handed import LivingIdentity, LivingKnowledge, LivingReception
 from masche.library.life.measures import Measures
 from masche.library.life.memory import Folder, Memory
@@ -34,10 +34,10 @@ from masche.link.probe import Probe
 from masche.model.port import Port
 from masche.model.refs import Name
 from masche.telemetry.logs import say
-from masche.wire.discovery import Node
 
 if TYPE_CHECKING:
     from masche.library.life.life import Life
+    from masche.wire.discovery import Node
 
 T = TypeVar("T")
 
@@ -104,7 +104,9 @@ class Resident:
             return None
         return Folder(options.data / "library" / f"{options.namespace}~{options.app}~{options.account}")
 
-    def _node(self) -> Node:
+    def _node(self) -> "Node":
+        from masche.library.life.asking import node
+
         presence = self._presence
         return node(presence.proxy, service=self.options.app, zone=self.options.zone or presence.zone)
 
