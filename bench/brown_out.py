@@ -37,6 +37,7 @@ class Flip:
         mine = [call for call in calls if sick_at <= call.sent < sick_at + EVERY - 1]
         self.errors = Counter(call.url for call in mine if call.is_failed)
         self.mesh = self.errors.total()
+        self.failed = [(round(call.sent - sick_at, 3), call.url, call.status) for call in mine if call.is_failed]
         self.worst = max(self.errors.values(), default=0)
         self.back_after = _back_after(mine, server, well_at)
 
@@ -116,7 +117,13 @@ def main() -> None:
         back = median(each.back_after for each in flips)
         rows.append([contender.name, f"{worst:.0f}", f"{mesh:.0f}", f"{back:.2f}"])
         record.raw[contender.name] = [
-            {"errors": dict(each.errors), "mesh": each.mesh, "back_after": each.back_after} for each in flips
+            {
+                "errors": dict(each.errors),
+                "mesh": each.mesh,
+                "failed": each.failed,
+                "back_after": each.back_after,
+            }
+            for each in flips
         ]
         errors = Counter(int(call.sent) for call in calls if call.is_failed)
         series[contender.name] = [(float(at), float(errors[at])) for at in range(int(calls[-1].sent) + 1)]

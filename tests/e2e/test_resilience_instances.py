@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(3000 if IS_LONG else 300)]
 
 @pytest.fixture(scope="module")
 def caller(mesh: Mesh) -> Instance:
-    mesh.apply("".join(map(service, ("orders", "hanging", "burst", "flapping"))))
+    mesh.apply("".join(map(service, ("orders", "hanging", "burst", "flapping", "browned"))))
     found = mesh.run("caller")
     mesh.await_ready(found)
     return found
@@ -116,3 +116,33 @@ def test_instances_that_flap_cost_hardly_a_call(mesh: Mesh, caller: Instance) ->
     assert tiers.seen(flapping) > load.servers()["flapping-0"], "the fault did not bite"  # it is cut off soon
     good = sum(each.is_good for each in load.calls) / len(load.calls)
     assert good >= (0.999 if IS_LONG else 0.99), f"{good:.4%} of {len(load.calls)}"  # without repeats about 84 %
+
+
+def test_an_instance_that_fails_everybody_costs_its_callers_few_calls_together_and_is_back_soon(
+    mesh: Mesh, caller: Instance
+) -> None:
+    """It answers 503 at once, so nobody is slow, and nothing is repeated. Its own agent finds out, and tells them."""
+    living = [tiers.start(mesh, "browned", name=f"browned-{number}") for number in range(5)]
+    others = [mesh.run(f"caller-{number}") for number in range(2)]
+    mesh.await_ready(*living, *others)
+    callers = (caller, *others)
+    until(lambda: all(endpoints(each, "browned") == 5 for each in callers), "all know all five")
+    loads = [Load(each.url("browned"), rate=RATE / 3) for each in callers]
+    with loads[0], loads[1], loads[2]:
+        loads[0].lasts(2)  # until it was reported who calls
+        tiers.answers(living[2], status=503)
+        until(lambda: "browned-2 is taken off until it answers again" in told(mesh), "its agent told the callers")
+        loads[0].lasts(4)
+        tiers.answers(living[2], status=200)
+        well_at = time.monotonic()
+        until(lambda: all(each.servers(well_at)["browned-2"] for each in loads), "all call it again")
+        late = time.monotonic() - well_at
+        loads[0].lasts(0.5)
+    failed = sum(len(each.failed()) for each in loads)
+    assert 3 <= failed <= (15 if IS_LONG else 60), f"{failed} calls failed"
+    assert late <= (1.5 if IS_LONG else 15), f"back after {late:.1f} s"
+
+
+def told(mesh: Mesh) -> str:
+    """What was said of instances that were taken off."""
+    return "\n".join(each.message for each in mesh.client.events(limit=200).events if each.kind == "ejected")

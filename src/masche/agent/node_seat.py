@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from masche.agent import admin, environment, local, occupancy
 from masche.agent.capture.apply import CaptureError
 from masche.agent.captured import Captured
+from masche.agent.distress import Distress
 from masche.agent.folders import private_folder
 from masche.agent.local import Claim, Proof, SeatStatus
 from masche.agent.node import Node
@@ -79,6 +80,7 @@ class NodeSeat:
         asking = lambda: self._captured.probe(way)  # noqa: E731 - what asks the command, once there is a place
         self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, asking=asking)
         self.seat = self._made()
+        self.distress = Distress(self.proxy, claim, lambda: self.seat, tell=host.uplink.tell)
 
     def __repr__(self) -> str:
         return f"<NodeSeat {self.name} {self.phase} {self._captured}>"
@@ -142,6 +144,7 @@ class NodeSeat:
             await self._until_serving()
             self._say_ready()
             group.create_task(self.wellbeing.watch())
+            group.create_task(self.distress.watch())
 
     async def _register(self) -> None:
         """As a sidecar does; whoever has listeners in an Envoy that still runs needs nobody's leave to go on."""

@@ -137,7 +137,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
             for work in (
                 pages.run(),
                 reporter.run(),
-                Verdicts(proxies=server.proxies, tell=host.uplink.tell).run(),
+                Verdicts(proxies=server.proxies, tell=host.uplink.tell, suspect=server.suspect).run(),
                 host.uplink.run(),
                 server.run(),
                 host.dns.lender.run(folders.names_socket),

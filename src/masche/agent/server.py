@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from signal import SIGTERM
 
-from masche.agent import leftovers, local, occupancy
+from masche.agent import distress, leftovers, local, occupancy
 from masche.agent.capture.apply import CaptureError
 from masche.agent.envoy import EnvoyError, Place, adopt
 from masche.agent.local import (
@@ -75,6 +75,14 @@ class Server:
         """Return what has an Envoy."""
         sidecars = (each for each in self.seated.values() if isinstance(each, Sidecar))
         return (*sidecars, self.node) if self.node.is_occupied else tuple(sidecars)
+
+    def suspect(self, proxy: str, cluster: str) -> None:
+        """The Envoy of ``proxy`` says that the application behind a cluster of its own fails."""
+        if (found := distress.suspect(cluster)) is None:
+            return
+        for each in self.seated.values():
+            if not isinstance(each, Program) and each.proxy == proxy and found.workload in {None, each.name}:
+                each.distress.suspect(found.port)
 
     def programs(self) -> tuple[Program, ...]:
         """Return those that need none."""

@@ -18,6 +18,7 @@ from masche.agent.berth import Berth
 from masche.agent.capture.apply import CaptureError
 from masche.agent.capture.host import Host as CaptureHost
 from masche.agent.captured import Captured
+from masche.agent.distress import Distress
 from masche.agent.dns.server import MeshDns
 from masche.agent.envoy import Place
 from masche.agent.folders import Folders, private_folder
@@ -117,6 +118,7 @@ class Sidecar:
         pulse = Pulse(phase=self._record.phase) if claim.workload and self._record else Pulse()
         self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, asking=self._asking())
         self._berth = Berth(host.ports, name, claim, self.place, self._where)
+        self.distress = Distress(self.proxy, claim, lambda: self.seat, tell=host.uplink.tell)
 
     def __repr__(self) -> str:
         return f"<Sidecar {self.name} {self.phase} {self.supervisor}>"
@@ -195,6 +197,7 @@ class Sidecar:
             await self._until_serving()
             self._say_ready()
             group.create_task(self.wellbeing.watch())
+            group.create_task(self.distress.watch())
 
     async def _register(self) -> None:
         """Until the control plane has said what we may call, or the word of the last run stands in for it.

@@ -19,6 +19,7 @@ from masche.link.messages import (
     Accepted,
     Drained,
     Hello,
+    Plight,
     ProxyState,
     Refused,
     Report,
@@ -89,9 +90,9 @@ class Uplink:
         """Have a request signed. Raises RefusedError, ConnectionError."""
         return await self._link.sign(request)
 
-    def tell(self, verdict: Verdict) -> None:
-        """Pass on at once what a proxy decided about an endpoint, if anybody is there."""
-        self._link.tell(verdict)
+    def tell(self, word: Verdict | Plight) -> None:
+        """Pass on at once what a proxy decided about an endpoint, or what an instance suffers, if anybody is there."""
+        self._link.tell(word)
 
     async def report(self, report: Report) -> ReportReply:
         """Send one Report. Raises RefusedError, ConnectionError."""

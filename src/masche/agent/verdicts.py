@@ -1,7 +1,8 @@
 """Tells the control plane at once whom an Envoy of this machine cuts off or lets back in.
 
-Envoy writes a line for each into a file of its seat, which is read as it grows. Invariant: what is said is bounded, and
-nothing depends on it: the next Report names every endpoint that is cut off, whatever was missed here.
+Envoy writes a line for each into a file of its seat, which is read as it grows. What it says of the application that it
+stands before is for whoever asks that. Invariant: what is said is bounded, and nothing depends on it: the next Report
+names every endpoint that is cut off, whatever was missed here.
 """
 
 import asyncio
@@ -67,6 +68,20 @@ def verdict(line: bytes, proxy: str) -> Verdict | None:
     return Verdict(proxy=proxy, service=service, endpoint=endpoint, via=via, is_ejected=is_ejected, cause=cause)
 
 
+def application(line: bytes) -> str:
+    """Read one line; the cluster of an application that failed several calls in a row, or "".
+
+    It is never cut off: its Envoy only thinks that it should be.
+    """
+    if b'"inbound/' not in line:
+        return ""
+    try:
+        found = _LINES.decode(line)
+    except msgspec.DecodeError:
+        return ""
+    return found.cluster_name if found.action == "EJECT" and found.cluster_name.startswith("inbound/") else ""
+
+
 @dataclass(slots=True)
 class Tail:
     """The end of one file: what stands in it already when we come is old news."""
@@ -100,11 +115,20 @@ class Tail:
 
 
 class Verdicts:
-    """Watches the files of all seats. ``tell`` sends one verdict."""
+    """Watches the files of all seats. ``tell`` sends one verdict, ``suspect`` takes a proxy and the cluster of an
+    application that fails its calls.
+    """
 
-    def __init__(self, *, proxies: Callable[[], Iterable[Proxy]], tell: Callable[[Verdict], None]) -> None:
+    def __init__(
+        self,
+        *,
+        proxies: Callable[[], Iterable[Proxy]],
+        tell: Callable[[Verdict], None],
+        suspect: Callable[[str, str], None],
+    ) -> None:
         self._proxies = proxies
         self._tell = tell
+        self._suspect = suspect
         self._tails: dict[str, Tail] = {}
 
     def __repr__(self) -> str:
@@ -126,4 +150,7 @@ class Verdicts:
         proxies = list(self._proxies())
         self._tails = {one.proxy: self._tails.get(one.proxy) or Tail(one.place.outliers) for one in proxies}
         for proxy, tail in self._tails.items():
-            yield from (found for line in tail.lines() if (found := verdict(line, proxy)))
+            lines = tail.lines()
+            yield from (found for line in lines if (found := verdict(line, proxy)))
+            for cluster in {found for line in lines if (found := application(line))}:
+                self._suspect(proxy, cluster)

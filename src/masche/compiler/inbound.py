@@ -69,6 +69,7 @@ def _limiting(mesh: Mesh, spoken: Iterable[InboundPort]) -> Iterator[Origin]:
 
 _LIMITS = {
     "timeouts.streamIdle",
+    "outlierEjection.consecutiveErrors",
     *(f"adaptiveConcurrency.{each}" for each in ("enabled", "maxConcurrency", "baseLatency")),
 }
 
@@ -117,6 +118,7 @@ def _port(
         idle_timeout=_longest(idle),
         stream_idle_timeout=_longest(stream_idle),
         concurrency=min((each.concurrency for each in policies), key=_leniency),
+        consecutive_errors=min(each.outlier.consecutive_errors for each in policies),
     )
 
 

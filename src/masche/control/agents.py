@@ -27,6 +27,7 @@ from masche.link.messages import (
     Heartbeat,
     Hello,
     MessageError,
+    Plight,
     ProxyGone,
     ProxyState,
     Refused,
@@ -70,7 +71,7 @@ class Agents:
         events: Events,
         gate: Gate,
         count: Callable[[Report], None],
-        judge: Callable[[Verdict, str], None],
+        judge: Callable[[Verdict | Plight, str], None],
         wall: Callable[[], float],
         leaf_lifetime: float,
         signed: Callable[[], None],
@@ -273,7 +274,7 @@ class Agents:
             case Heartbeat():
                 self._enrolling.renew(session)
                 await self._enrolling.give_back(session)
-            case Verdict():
+            case Verdict() | Plight():
                 if self._verdicts.keeps(f"{session.machine} {session.process}", now=self._world.now()):
                     self._judge(message, session.machine)
             case _:

@@ -14,6 +14,7 @@ from masche.compiler.steer.steersman import Steersman
 from masche.compiler.steer.terrain import survey
 from masche.control.ejections import Ejections
 from masche.control.panics import panicking, ports
+from masche.control.plights import Plights
 from masche.control.sightings import Sightings
 from masche.control.world import World
 from masche.model.mesh import Mesh
@@ -36,10 +37,11 @@ DRY_RUN = "dry-run"
 
 
 class Helm:
-    """The steering loop. ``sightings`` is what came in since the last look."""
+    """The steering loop. ``sightings`` is what came in since the last look, ``plights`` who fails all its callers."""
 
     def __init__(self, world: World, *, events: Events, ejections: Ejections) -> None:
         self.sightings = Sightings()
+        self.plights = Plights()
         self._world = world
         self._events = events
         self._ejections = ejections
@@ -97,6 +99,8 @@ class Helm:
         if self._ejections:
             here = {each.state.proxy for each in self._world.registrations}
             self._ejections.keep_only(here, mesh.workloads, now=now)
+        self.plights.keep_only(mesh.workloads, now=now)
+        self._steersman.suffering = self.plights.by_port(mesh, self._ports[1])
         for key, seen in self.sightings.taken():
             self._steersman.saw(key, seen, now=now)
             yield

@@ -16,7 +16,7 @@ from masche.control.naming import Naming, naming, reporting
 from masche.control.registrations import Registration
 from masche.control.samples import Calls, Samples, Totals, add, add_edge, calls, divided, of_instance
 from masche.control.world import World
-from masche.link.messages import EdgeReport, EndpointReport, Occupant, ProxyReport, Report, Verdict
+from masche.link.messages import EdgeReport, EndpointReport, Occupant, Plight, ProxyReport, Report, Verdict
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
 from masche.model.vantage import Placement
@@ -70,6 +70,14 @@ class Measures:
         self._zones.add(zones, at=now)
         self._totals.add(edges)
 
+    def judge(self, word: Verdict | Plight, machine: str) -> None:
+        """Hear a word that does not wait for a Report."""
+        match word:
+            case Verdict():
+                self.verdict(word, machine)
+            case Plight():
+                self.plight(word, machine)
+
     def verdict(self, verdict: Verdict, machine: str) -> None:
         """Hear at once what the next Report of this machine will say as well: a proxy keeps off an endpoint, or not."""
         names = naming(self._world.mesh)
@@ -82,6 +90,14 @@ class Measures:
             sight = (str(instance), names.via(verdict.via), verdict.proxy)
             key = (verdict.service, caller.zone)
             self.helm.sightings.judge(key, sight, zone=names.zones[instance], is_ejected=verdict.is_ejected)
+            self.helm.hurry()
+
+    def plight(self, plight: Plight, machine: str) -> None:
+        """Hear at once of an instance what its own agent says: it fails all of its callers, or no more."""
+        registration = reporting(self._world.registrations, plight.proxy, machine)
+        if registration is None or registration.occupant(plight.workload) is None:
+            return
+        if self.helm.plights.note(plight, at=self._world.now()):
             self.helm.hurry()
 
     def _is_news(self, verdict: Verdict, instance: Name) -> bool:

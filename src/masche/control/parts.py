@@ -147,7 +147,7 @@ def _agents(
         events=world.events,
         gate=gate,
         count=measures.count,
-        judge=measures.verdict,
+        judge=measures.judge,
         wall=ground.wall,
         leaf_lifetime=ground.options.leaf_ttl,
         signed=counters.signed,

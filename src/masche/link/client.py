@@ -27,6 +27,7 @@ from masche.link.messages import (
     Heartbeat,
     Hello,
     MessageError,
+    Plight,
     ProxyGone,
     ProxyState,
     Refused,
@@ -137,13 +138,19 @@ class LinkClient:
         self._proxies.pop(proxy, None)
         self._unsaid.pop(proxy, None)
 
-    def tell(self, verdict: Verdict) -> None:
-        """Say at once that a proxy cut an endpoint off or let it back in; nothing when nobody is there to hear it.
+    def tell(self, word: Verdict | Plight) -> None:
+        """Say at once that a proxy cut an endpoint off or let it back in, or that an instance fails or is well again;
+        nothing when nobody is there to hear it.
 
-        Only the newest word on an endpoint waits to be said, so that one which changes its mind fills no queue.
+        Only the newest word on one waits to be said, so that one which changes its mind fills no queue.
         """
         if self.is_connected:
-            self._say(f"{verdict.proxy} {verdict.service} {verdict.endpoint} {verdict.via}", messages.encode(verdict))
+            match word:
+                case Verdict():
+                    about = f"{word.service} {word.endpoint} {word.via}"
+                case Plight():
+                    about = f"{word.workload} {word.port}"
+            self._say(f"{word.proxy} {about}", messages.encode(word))
 
     async def sign(self, request: SignRequest) -> SignReply:
         """Have a workload's certificate signed. Raises RefusedError, ConnectionError."""

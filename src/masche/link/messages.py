@@ -199,7 +199,23 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="verdic
     cause: Clause = ""
 
 
-FromAgent = Hello | ProxyState | ProxyGone | Synced | Heartbeat | Verdict
+class Plight(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="plight"):
+    """What an instance's own agent says of it: it fails whatever it is asked, or (``is_well``) it answers again.
+
+    ``port`` is the application's. Said at once, and again every ``PLIGHT_SECONDS`` while it lasts.
+    """
+
+    proxy: Id
+    workload: Name
+    port: Port
+    is_well: bool
+    cause: Clause = ""
+
+
+PLIGHT_SECONDS: Final = 1.0
+"""Who is silent for some of these is not in a plight any more."""
+
+FromAgent = Hello | ProxyState | ProxyGone | Synced | Heartbeat | Verdict | Plight
 FromControl = Accepted | Refused | Scope | Drained | Roots
 
 
@@ -371,7 +387,7 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _tag: Final = msgspec.msgpack.Decoder(_Tag)
 _from_agent: Final = msgspec.msgpack.Decoder(FromAgent)
 _from_control: Final = msgspec.msgpack.Decoder(FromControl)
-_AGENT_TAGS: Final = frozenset({"hello", "proxy", "proxy-gone", "synced", "heartbeat", "verdict"})
+_AGENT_TAGS: Final = frozenset({"hello", "proxy", "proxy-gone", "synced", "heartbeat", "verdict", "plight"})
 _CONTROL_TAGS: Final = frozenset({"accepted", "refused", "scope", "drained", "bundle"})
 
 

@@ -9,9 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import grpc
-import grpc.aio
-
 INTERVAL = 1.0
 """Seconds between probes of a running application."""
 
@@ -22,6 +19,9 @@ WITHIN = 1.0
 """Seconds that one probe may take."""
 
 FAILURES_TO_UNHEALTHY = 3
+
+SERVER_ERROR = 500
+"""From this status on an answer says that the server failed, and not the question."""
 
 Probe = Callable[[], Awaitable[str]]
 """One question; answers "" when the application is well, otherwise what is wrong."""
@@ -97,29 +97,51 @@ def _reason(error: OSError) -> str:
 
 async def _http(address: str, port: int, path: str, connect: Connect) -> str:
     """Any status from 200 to 399 is a success, as Kubernetes has it."""
+    try:
+        code = await _status(address, port, path, connect)
+    except OSError as error:
+        return f"GET {path}: {error}"
+    if not code:
+        return f"GET {path}: the answer is no HTTP"
+    return "" if 200 <= code < 400 else f"GET {path}: status {code}"
+
+
+async def failing(address: str, port: int, *, connect: Connect = asyncio.open_connection) -> str:
+    """Say how an application of which no path is known fails what it is asked; "" when it answers at all sensibly.
+
+    It may not know the path, nor let anybody in, nor speak this version of HTTP: only an error of its own tells.
+    """
+    try:
+        code = await _status(address, port, "/", connect)
+    except OSError as error:
+        return f"GET /: {error}"
+    return f"GET /: status {code}" if code >= SERVER_ERROR else ""
+
+
+async def _status(address: str, port: int, path: str, connect: Connect) -> int:
+    """The status of the answer, 0 when it is no HTTP. Raises OSError, in words for people: there is none."""
     writer = None
     try:
         async with asyncio.timeout(WITHIN):
             reader, writer = await connect(address, port)
             writer.write(f"GET {path} HTTP/1.1\r\nhost: {address}:{port}\r\nconnection: close\r\n\r\n".encode())
             status = (await reader.readline()).split(b" ")
-        code = int(status[1]) if len(status) > 1 and status[0].startswith(b"HTTP/1") and status[1].isdigit() else 0
-    except TimeoutError:
-        return f"GET {path}: no answer within {WITHIN:g} s"
+    except TimeoutError as error:
+        raise OSError(f"no answer within {WITHIN:g} s") from error
     except OSError as error:
-        return f"GET {path}: {_reason(error)}"
+        raise OSError(_reason(error)) from error
     except ValueError:
-        return f"GET {path}: the answer is no HTTP"
+        return 0
     finally:
         if writer:
             writer.close()
-    if not code:
-        return f"GET {path}: the answer is no HTTP"
-    return "" if 200 <= code < 400 else f"GET {path}: status {code}"
+    return int(status[1]) if len(status) > 1 and status[0].startswith(b"HTTP/1") and status[1].isdigit() else 0
 
 
 async def _grpc(target: str, service: str) -> str:
     """Ask ``grpc.health.v1.Health/Check``; the messages are one string and one enum, written and read by hand."""
+    import grpc.aio  # most are never asked by gRPC, and need not load it
+
     library: Any = grpc  # the stubs of grpc.aio leave the parameters of their generics open
     name = service.encode()
     request = b"\x0a" + bytes([len(name)]) + name if name else b""

@@ -313,7 +313,8 @@ class InboundPort:
     """What is spoken on a port of the application: ``target`` is its number or name, as Services point at it.
 
     ``idle_timeout`` is how long nothing may move on a request, ``stream_idle_timeout`` the same for streams (gRPC and
-    upgraded connections), in seconds, 0 for ever; ``concurrency`` is how its load is limited.
+    upgraded connections), in seconds, 0 for ever; ``concurrency`` is how its load is limited. After so many
+    ``consecutive_errors`` of all its callers it is looked into whether it fails them all; 0: never.
     """
 
     target: int | str
@@ -322,6 +323,7 @@ class InboundPort:
     idle_timeout: float = 300.0
     stream_idle_timeout: float = 0.0
     concurrency: AdaptiveConcurrency = UNLIMITED
+    consecutive_errors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -358,9 +358,34 @@ def _cluster(name: str, served: Served, options: Body | None) -> Blob:
         source = {"address": anywhere, "port_value": 0, "network_namespace_filepath": seat.namespace_path}
         body["upstream_bind_config"] = {"source_address": source}
     if options is not None:
+        body |= _watched(served.spoken.consecutive_errors)
         body["typed_extension_protocol_options"] = {_HTTP_OPTIONS: any_of(_HTTP_OPTIONS, options)}
     return framing.blob(types.CLUSTER, name, encode(CLUSTER, body))
 
+
+def _watched(errors: int) -> Body:
+    """Have Envoy say in its event log when the application failed so many requests in a row, whoever called; of what a
+    gateway answers, which hardly depends on what was asked, ``_UNAVAILABLE`` are enough. Nobody is cut off by that:
+    who else would answer? The agent asks the application, and tells its callers.
+    """
+    if not errors:
+        return {}
+    said: Body = {
+        "consecutive_5xx": errors,
+        "enforcing_consecutive_5xx": 0,
+        "consecutive_gateway_failure": min(errors, _UNAVAILABLE),
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        # Or not even a thought would be said of the only one that there is.
+        "max_ejection_percent": 100,
+        "interval": _LOOKED_AFTER,
+    }
+    return {"outlier_detection": said}
+
+
+_UNAVAILABLE = 3
+_LOOKED_AFTER = 60
+"""Seconds between looks for what is not used here: rare, so that an idle Envoy sleeps."""
 
 _ANY: Mapping[int, str] = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - whichever source the namespace gives, bound to nothing
 """What a connection into another network namespace is bound to: the namespace alone matters."""

@@ -5,7 +5,7 @@ own part, TCP's round trip stands for the network, and failing that zones are on
 whole microseconds, so that they are exact in whatever order reports come, and a look costs no more than what is new.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -160,6 +160,12 @@ class Costs:
     def forget(self, workload: str) -> None:
         """Forget what an instance was like, because it is given another chance."""
         self.tracks.pop(workload, None)
+
+    def is_failing(self, *, but: Set[str]) -> bool:
+        """Whether calls to all ``but`` these fail, too, and oftener than chance or one poor caller would have it."""
+        tracks = [each for name, ways in self.tracks.items() if name not in but for each in ways.values()]
+        failures = sum(each.failures for each in tracks)
+        return failures >= FEWEST and failures > FAILING * sum(each.asked for each in tracks)
 
     def reading(self, workload: str, network_us: float, *, now: float) -> Reading:
         """One instance by all ways; ``network_us`` is what the direct one costs now."""

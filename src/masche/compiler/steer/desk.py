@@ -121,8 +121,6 @@ class Desk:
     def weigh(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> Iterator[Move]:
         """Set the weights anew, and tell who was noticed. Where a hash chooses, another weight would move users."""
         before = self.weights
-        if bench.verdicts:
-            before = {**before, **dict.fromkeys(bench.readmitted(now=now), READMITTED)}
         made: dict[str, int] = {}
         self._readings, taken = self._grouped(ground, bench, links, now=now), self._taken(ground, links, now=now)
         if not ground.traffic.algorithm.is_hash:
@@ -137,6 +135,17 @@ class Desk:
         if self.weights != before:
             self.falling = frozenset(name for name, each in self.weights.items() if each < before.get(name, FAIR))
             yield from self._told(before, bench)
+
+    def welcome(self, name: str, bench: Bench) -> None:
+        """Give who is readmitted a share at once, before weights are set the next time: half of a fair one, for failing
+        is seldom a matter of load; the whole to who answers its own agent after it had failed everybody once.
+        """
+        verdict = bench.verdicts[name]
+        share = FAIR if verdict.suffers and verdict.times == 1 else READMITTED if verdict.has_answered else 0
+        if self.weights.get(name, FAIR) < share:
+            self.weights = {each: weight for each, weight in self.weights.items() if each != name}
+            if share != FAIR:
+                self.weights[name] = share
 
     def _grouped(self, ground: Ground, bench: Bench, links: Links, *, now: float) -> dict[str, dict[str, Reading]]:
         """The instances that are compared with each other: those of a zone, or all when zones are alike."""

@@ -20,7 +20,7 @@ from masche.compiler.steer.seen import Key, Seen
 from masche.compiler.steer.standing import Link, Standing
 from masche.compiler.steer.terrain import Ground, Terrain
 from masche.compiler.steer.track import AT_HOME, Carried
-from masche.compiler.steer.verdicts import Bench
+from masche.compiler.steer.verdicts import NOBODY, Bench
 from masche.model.refs import PortRef
 from masche.model.steering import NO_STEERING, Steer, Steering
 from masche.model.view import SteeringMode, Traffic
@@ -67,6 +67,8 @@ class Steersman:
     looked at until somebody reports, or its memory ends.
     """
 
+    suffering: Mapping[PortRef, Mapping[str, str]] = field(default_factory=dict[PortRef, Mapping[str, str]])
+    """The instances that fail everybody by the word of their own agents; to be replaced before a look."""
     _pending: dict[PortRef, dict[str, list[Seen]]] = field(default_factory=dict[PortRef, dict[str, list[Seen]]])
     _ports: dict[PortRef, _Port] = field(default_factory=dict[PortRef, _Port])
     _links: Links = field(default_factory=Links)
@@ -151,7 +153,7 @@ class Steersman:
 
     def _due(self, reported: Set[PortRef], *, now: float) -> list[PortRef]:
         """The ports to look at: those that were reported on, that changed, or where something is in motion."""
-        found = set(reported)
+        found = set(reported) | {port for port in self.suffering if self._is_steered(port)}
         for port, each in self._ports.items():
             if each.look_at <= now or each.ground is not self._terrain.ports[port]:
                 found.add(port)
@@ -230,7 +232,7 @@ class Steersman:
 
     def _decide(self, port: PortRef, each: _Port, lively: Set[str], *, now: float) -> Iterator[Move]:
         ground = self._terrain.ports[port]
-        yield from _judge(port, each, ground, now=now)
+        yield from _judge(port, each, ground, self.suffering.get(port, NOBODY), now=now)
         if not self._is_whole:
             return
         lively = lively if each.bench.is_calm(now=now) else each.desks.keys()
@@ -287,11 +289,18 @@ def _wait(traffic: Traffic) -> float:
     return traffic.per_try_timeout or traffic.request_timeout or LONGEST_WAIT
 
 
-def _judge(port: PortRef, each: _Port, ground: Ground, *, now: float) -> Iterator[Move]:
+def _judge(port: PortRef, each: _Port, ground: Ground, suffering: Mapping[str, str], *, now: float) -> Iterator[Move]:
     """Shared verdicts; who gets another chance is judged anew."""
+    desks = each.desks.values()
+    if suffering and any(desk.costs.is_failing(but=suffering.keys()) for desk in desks):
+        off = each.bench.ejected
+        suffering = {name: why for name, why in suffering.items() if name in off}
     slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in each.desks.values()], now=now)
-    for move in each.bench.judge(port, ground, slow, limit_us=each.laggards.limit_us, now=now):
+    for move in each.bench.judge(port, ground, slow, suffering=suffering, limit_us=each.laggards.limit_us, now=now):
         if move.kind in {MoveKind.EJECTED, MoveKind.PROBING}:
-            for desk in each.desks.values():
+            for desk in desks:
                 desk.costs.forget(move.about)
+        elif move.kind is MoveKind.READMITTED:
+            for desk in desks:
+                desk.welcome(move.about, each.bench)
         yield move

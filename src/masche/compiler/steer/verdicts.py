@@ -3,7 +3,9 @@
 A verdict is offered, not imposed: recent successes of other callers veto it, a caller that cuts off most of what it
 calls is not believed, and at most the policy's share of a port's instances is ejected at once, never the last. It ends
 by itself, with a few probing calls before readmission. Who was cut off for its slowness is let back in by quick answers
-alone. One state machine per instance: ADMITTED -> EJECTED (until) -> PROBING -> ADMITTED, or EJECTED again for longer.
+alone. Who *suffers*, that is, fails whatever it is asked by the word of its own agent, which asks it again and again,
+needs neither accuser nor probing calls: it is off while that lasts, within the same bounds. One state machine per
+instance: ADMITTED -> EJECTED (until) -> PROBING -> ADMITTED, or EJECTED again for longer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +30,13 @@ FAILED = 2
 PATIENCE = 5.0
 """Seconds after which an instance that nobody probed is readmitted."""
 
+NOBODY: Mapping[str, str] = {}
+
 LONGEST = 10
 """An ejection lasts at most so many times the policy's base time."""
+
+DEAF = 2.0
+"""For so many seconds after an instance's own agent had it back, callers who still keep off it do not accuse it."""
 
 LAPSE = 60.0
 """Seconds without ejection after which the next one is as short as the first."""
@@ -39,7 +46,8 @@ LAPSE = 60.0
 class Verdict:
     """How one instance stands; ``until`` is the end of its ejection, and of the patience while it is probed.
 
-    ``limit_us`` is the own time from which on an answer to a probe is bad (0.0: none is, however late).
+    ``limit_us`` is the own time from which on an answer to a probe is bad (0.0: none is, however late). ``suffers``:
+    it is off by the word of its own agent, ``since`` when.
     """
 
     state: Admission = Admission.ADMITTED
@@ -50,6 +58,15 @@ class Verdict:
     bad: int = 0
     limit_us: float = 0.0
     late_us: float = 0.0
+    suffers: bool = False
+    since: float = 0.0
+    deaf_until: float = 0.0
+
+    def is_well_again(self, base: float, *, now: float) -> bool:
+        """Whether its agent's word is enough to have it back, whose ejections last ``base`` seconds at first: the first
+        time at once, and later the more, so that who fails under load only does not come and go.
+        """
+        return now - self.since >= base * (min(2 ** (self.times - 1), LONGEST) - 1)
 
     def probed(self, seen: Seen, *, zone: str) -> None:
         """Count what callers of ``zone`` saw of it while it is probed."""
@@ -58,6 +75,11 @@ class Verdict:
         self.good += 0 if is_late else seen.answers
         self.bad += seen.errors + (seen.answers if is_late else 0)
         self.late_us = own_us if is_late else self.late_us
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it was readmitted because its answers were good, and not because nobody asked it."""
+        return self.suffers or self.good >= PROBED
 
     @property
     def is_bad(self) -> bool:
@@ -105,22 +127,43 @@ class Bench:
     # -- what is decided --------------------------------------------------------------------------------------------
 
     def judge(
-        self, port: PortRef, ground: Ground, slow: Mapping[str, Lag], *, limit_us: float = 0.0, now: float
+        self,
+        port: PortRef,
+        ground: Ground,
+        slow: Mapping[str, Lag],
+        *,
+        suffering: Mapping[str, str] = NOBODY,
+        limit_us: float = 0.0,
+        now: float,
     ) -> tuple[Move, ...]:
-        """Return the moves. ``slow`` are the instances that answer far later than the others, from ``limit_us`` on."""
-        if not self.verdicts and not slow and not self._voices.are_accusing(now=now):
+        """Return the moves. ``slow`` are the instances that answer far later than the others, from ``limit_us`` on;
+        ``suffering`` those that their own agents say to fail everybody, each with a clause.
+        """
+        if not self.verdicts and not slow and not suffering and not self._voices.are_accusing(now=now):
             return ()
         self._lapse(now=now)
-        accused = dict(self._voices.accused(ground.sites)) if ground.traffic.outlier.consecutive_errors else {}
-        reasons = {**{name: f"it answers {port} {lag.why}" for name, lag in slow.items()}, **accused}
+        suffering = suffering if ground.traffic.outlier.consecutive_errors else NOBODY
+        reasons = self._reasons(port, ground, slow, suffering, now=now)
         for verdict in self.verdicts.values():
             verdict.limit_us = max(verdict.limit_us, limit_us) if verdict.limit_us else 0.0
-        moves = [*self._settled(port, ground, reasons, now=now)]
+        moves = [*self._settled(port, ground, reasons, suffering, now=now)]
         room = self._room(ground)
         for name in self._worst_first(ground, reasons)[:room]:
-            moves.append(self._eject(name, reasons[name], ground, now=now))
+            moves.append(self._eject(name, reasons[name], ground, suffers=name in suffering, now=now))
             self.verdicts[name].limit_us = slow[name].limit_us if name in slow else 0.0
         return tuple(moves)
+
+    def _reasons(
+        self, port: PortRef, ground: Ground, slow: Mapping[str, Lag], suffering: Mapping[str, str], *, now: float
+    ) -> dict[str, str]:
+        """Who should be off, each with a clause that says why. Where more suffer than may be off, the service fails,
+        and not they.
+        """
+        reasons = {name: f"it answers {port} {lag.why}" for name, lag in slow.items()}
+        for name, why in self._voices.accused(ground.sites) if ground.traffic.outlier.consecutive_errors else ():
+            if (verdict := self.verdicts.get(name)) is None or now >= verdict.deaf_until:
+                reasons[name] = why
+        return {**reasons, **suffering} if len(suffering) <= _allowed(ground) else reasons
 
     def _lapse(self, *, now: float) -> None:
         """An instance that was well for long has no record."""
@@ -132,19 +175,33 @@ class Bench:
         for name in done:
             del self.verdicts[name]
 
-    def _settled(self, port: PortRef, ground: Ground, reasons: Mapping[str, str], *, now: float) -> Iterator[Move]:
+    def _settled(
+        self, port: PortRef, ground: Ground, reasons: Mapping[str, str], suffering: Mapping[str, str], *, now: float
+    ) -> Iterator[Move]:
         """Move on the verdicts whose time has come."""
         for name, verdict in sorted(self.verdicts.items()):
             match verdict.state:
                 case Admission.ADMITTED:
                     continue
                 case Admission.EJECTED:
-                    if now >= verdict.until:
+                    verdict.suffers |= name in suffering
+                    if name in suffering:
+                        verdict.until, verdict.reason = (
+                            max(verdict.until, now + ground.traffic.outlier.base_ejection),
+                            suffering[name],
+                        )
+                    elif verdict.suffers:
+                        if verdict.is_well_again(ground.traffic.outlier.base_ejection, now=now):
+                            self._voices.forget(name, now=now)
+                            verdict.deaf_until = now + DEAF
+                            yield _readmit(name, verdict, port, now=now)
+                    elif now >= verdict.until:
                         yield self._probe(name, verdict, port, now=now)
                 case Admission.PROBING:
                     is_over = now >= verdict.until and verdict.bad > verdict.good
                     if name in reasons or verdict.is_bad or is_over:
-                        yield self._eject(name, reasons.get(name, verdict.charge), ground, now=now)
+                        why = reasons.get(name, verdict.charge)
+                        yield self._eject(name, why, ground, suffers=name in suffering, now=now)
                     elif verdict.good >= PROBED or now >= verdict.until:
                         yield _readmit(name, verdict, port, now=now)
                 case _:
@@ -158,10 +215,8 @@ class Bench:
 
     def _room(self, ground: Ground) -> int:
         """How many more may be ejected. Who is probed may be off again at any moment, and keeps its place."""
-        healthy = sum(site.is_healthy for site in ground.sites)
         off = sum(each.state is not Admission.ADMITTED for each in self.verdicts.values())
-        allowed = healthy * ground.traffic.outlier.max_ejected_percent // 100
-        return max(0, min(allowed, healthy - 1) - off)
+        return max(0, _allowed(ground) - off)
 
     def _worst_first(self, ground: Ground, reasons: Mapping[str, str]) -> list[str]:
         """Those that may be ejected now, most accused first."""
@@ -172,13 +227,15 @@ class Bench:
         ]
         return sorted(candidates, key=lambda name: (-self._voices.against(name), name))
 
-    def _eject(self, name: str, why: str, ground: Ground, *, now: float) -> Move:
+    def _eject(self, name: str, why: str, ground: Ground, *, suffers: bool, now: float) -> Move:
         verdict = self.verdicts.setdefault(name, Verdict())
+        verdict.suffers, verdict.since = suffers, now
         verdict.times = min(verdict.times + 1, LONGEST)
         seconds = ground.traffic.outlier.base_ejection * verdict.times
         verdict.state, verdict.until, verdict.reason = Admission.EJECTED, now + seconds, why
         self._voices.forget(name, now=now)
-        sentence = f"{name} is taken off for {seconds:g} s, because {why}"
+        how_long = "until it answers again" if suffers else f"for {seconds:g} s"
+        sentence = f"{name} is taken off {how_long}, because {why}"
         return Move(kind=MoveKind.EJECTED, severity="warning", about=name, sentence=sentence)
 
     # -- what is asked ----------------------------------------------------------------------------------------------
@@ -193,15 +250,16 @@ class Bench:
         """Who takes no calls now."""
         return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.EJECTED)
 
-    def readmitted(self, *, now: float) -> Iterator[str]:
-        """Who was readmitted in this very look because its answers were good, and not because nobody asked it."""
-        admitted = (name for name, each in self.verdicts.items() if each.state is Admission.ADMITTED)
-        return (name for name in admitted if self.verdicts[name].until == now and self.verdicts[name].good >= PROBED)
-
     @property
     def probing(self) -> frozenset[str]:
         """Who takes a few calls now."""
         return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.PROBING)
+
+
+def _allowed(ground: Ground) -> int:
+    """How many may be off at once: the policy's share of who is healthy, and never the last."""
+    healthy = sum(site.is_healthy for site in ground.sites)
+    return min(healthy * ground.traffic.outlier.max_ejected_percent // 100, healthy - 1)
 
 
 def _readmit(name: str, verdict: Verdict, port: PortRef, *, now: float) -> Move:

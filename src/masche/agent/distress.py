@@ -1,0 +1,111 @@
+"""Whether an application of this machine fails whoever calls it: told by its Envoy, and confirmed by asking.
+
+Envoy says in its event log that an application failed several calls in a row, whoever made them. That may be the fault
+of what was asked, so the agent asks something else. When that fails, too, callers are told at once, by the control
+plane (a ``Plight``), instead of each finding out by calls of its own; the agent asks on, and when it is answered again
+they are told that. Invariant: nothing is asked of an application that fails nobody, and nothing of one whose
+``--health`` is ``none``.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from masche.agent import door
+from masche.agent.local import Claim
+from masche.link import probe
+from masche.link.messages import PLIGHT_SECONDS, Plight
+from masche.model.refs import Name
+from masche.model.vantage import Seat
+
+GOOD = 2
+"""So many answers in a row show that it is well."""
+
+SOON, LATER, SOON_FOR = 0.1, 1.0, 30.0
+"""Seconds between two questions at first, later on, and after how many."""
+
+MAX_CAUSE = 200
+_INBOUND, _GRPC = "inbound", "h2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """An application port of which Envoy told something. ``workload`` None: the one that a sidecar serves."""
+
+    workload: Name | None
+    port: int
+
+
+def suspect(cluster: str) -> Suspect | None:
+    """Read the name of a cluster before an application (``compiler.envoy.seated``); None for any other."""
+    kind, *rest = cluster.split("/")
+    if rest and rest[-1] == _GRPC:
+        rest.pop()
+    if kind != _INBOUND or len(rest) not in {1, 3} or not rest[-1].isdecimal():
+        return None
+    return Suspect(workload=Name(rest[0], rest[1]) if len(rest) == 3 else None, port=int(rest[-1]))
+
+
+class Distress:
+    """Of the application of one seat, which may move until it serves. ``tell`` says a Plight."""
+
+    def __init__(self, proxy: str, claim: Claim, seat: Callable[[], Seat], *, tell: Callable[[Plight], None]) -> None:
+        self._proxy = proxy
+        self._claim = claim
+        self._seat = seat
+        self._tell = tell
+        self._suspected = {one.port: asyncio.Event() for one in claim.ports}
+        self.ports: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"<Distress of {self._claim.service}: {sorted(self.ports) or 'none'}>"
+
+    def suspect(self, port: int) -> None:
+        """Its calls fail: ask it."""
+        if event := self._suspected.get(port):
+            event.set()
+
+    async def watch(self) -> None:
+        """Ask when there is reason to, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for port in self._suspected if self._claim.health != "none" else ():
+                group.create_task(self._watch(port))
+
+    async def _watch(self, port: int) -> None:
+        suspected = self._suspected[port]
+        while True:
+            await suspected.wait()
+            suspected.clear()
+            if why := await self._ask(port):
+                await self._follow(port, why)
+                suspected.clear()  # what failed until now is over
+
+    async def _follow(self, port: int, why: str) -> None:
+        """Say so again and again, until it answers."""
+        now = asyncio.get_running_loop().time
+        began, said_at, good = now(), float("-inf"), 0
+        self.ports.add(port)
+        try:
+            while good < GOOD:
+                if now() - said_at >= PLIGHT_SECONDS:
+                    said_at = now()
+                    self._say(port, why)
+                await asyncio.sleep(SOON if now() - began < SOON_FOR else LATER)
+                found = await self._ask(port)
+                why, good = found or why, 0 if found else good + 1
+        finally:
+            self.ports.discard(port)
+        self._say(port, "")
+
+    def _say(self, port: int, why: str) -> None:
+        workload = self._seat().workload
+        self._tell(Plight(proxy=self._proxy, workload=workload, port=port, is_well=not why, cause=why[:MAX_CAUSE]))
+
+    async def _ask(self, port: int) -> str:
+        """How it fails a question; "" when it does not, or nobody knows what to ask."""
+        seat, health = self._seat(), self._claim.health
+        address, connect = seat.app_address, door.into(seat.namespace_path)
+        if health.startswith("http:") and port == self._claim.ports[0].port:
+            ask = probe.parse(health, address, port, connect=connect)
+            return await ask() if ask else ""
+        return await probe.failing(address, port, connect=connect)
