@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from e2e import tiers
 from e2e.load import Load
 from e2e.mesh import Mesh, service
 from e2e.waiting import until
@@ -35,10 +36,14 @@ def links(mesh: Mesh) -> Iterator[Links]:
 
 
 def caller(mesh: Mesh, links: Links, target: str, zones: str) -> Load:
-    """Start instances of a service in these zones, and return a load on it from zone a."""
+    """Start instances of a service in these zones, and return a load on it from zone a.
+
+    In the short form a new connection may take long, over the slow link and on a busy machine, without being given up.
+    """
     servers = [mesh.run(target, options=links.run_options(zone)) for zone in zones]
     web = mesh.run(f"callers-of-{target}", options=links.run_options("a"))
     mesh.await_ready(*servers, web)
+    mesh.apply("" if IS_LONG else tiers.policy(target, timeouts={"connect": "5s"}))
     until(lambda: web.reaches(target), f"{target} is reached")
     return Load(web.url(target, "/"), rate=100.0)
 
