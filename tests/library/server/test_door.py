@@ -98,6 +98,32 @@ def test_the_service_time_is_for_callers_that_proved_who_they_are():
     assert (counted.requests[0].bytes_sent, counted.requests[0].bytes_received) == (3, 4)
 
 
+def test_who_asks_and_proved_who_it_is_is_told_how_many_other_requests_there_are():
+    door = a_door(StaticReception(told={PORT: told(mtls=MtlsMode.PERMISSIVE)}), Counted())
+    asking_for_load = replace(ASKED, headers=(("endpoint-load-metrics-format", "text"),))
+    passages = [
+        door.enter(each, shown) for each, shown in ((asking_for_load, WEB), (ASKED, WEB), (asking_for_load, None))
+    ]
+    assert door.under_way == 3
+    for passage, said in zip(passages, ("TEXT named_metrics.in_flight=2", None, None), strict=True):
+        assert isinstance(passage, Passage)
+        assert dict(passage.begin(200, ())).get("endpoint-load-metrics") == said
+    for passage in passages:
+        assert isinstance(passage, Passage)
+        passage.end()
+        passage.end()
+    assert door.under_way == 0
+
+
+def test_what_is_refused_is_not_under_way():
+    door = a_door(StaticReception(told={PORT: told(1)}), Counted())
+    inside = door.enter(ASKED, WEB)
+    assert isinstance(inside, Passage)
+    assert isinstance(door.enter(ASKED, WEB), Answer)
+    assert isinstance(door.enter(ASKED, None), Answer)
+    assert door.under_way == 1
+
+
 def test_a_plaintext_connection_that_is_left_over_is_refused_under_strict(caplog: pytest.LogCaptureFixture):
     counted = Counted()
     door = a_door(StaticReception(told={PORT: told()}), counted)
