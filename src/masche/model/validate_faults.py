@@ -3,8 +3,8 @@
 Invariant: what some placement could not carry out to the letter is refused, with what would be right.
 """
 
-from masche.model.resources.scalars import seconds
 from masche.model.spot import Findings, Spot
+from masche.model.validate_durations import within
 from masche.model.validate_mesh import service_targets
 from masche.model.validate_routes import http_match
 
@@ -22,17 +22,8 @@ def fault_policy(policy: Spot) -> Findings:
     yield from http_match(spec)  # which looks at headers, as far as there are any
     if spec.is_map and not spec.has("delay") and not spec.has("abort"):
         yield spec.invalid("a FaultPolicy without a fault does nothing", "add delay or abort", code="invalid-missing")
-    yield from _time(spec["delay"]["time"])
+    yield from within(spec["delay"]["time"], "time", LEAST_TIME, MOST_TIME, fix="write 1ms to 1m")
     status = spec["abort"]["status"]
     if status.number() is not None and not LEAST_STATUS <= (status.number() or 0) <= MOST_STATUS:
         why = f"status {status.number()} is no answer of a failure"
         yield status.invalid(why, f"write {LEAST_STATUS} to {MOST_STATUS}", code="invalid-value")
-
-
-def _time(time: Spot) -> Findings:
-    try:
-        length = seconds(time.text("1s"))
-    except ValueError:
-        return  # its type says what is wrong with it
-    if not LEAST_TIME <= length <= MOST_TIME:
-        yield time.invalid(f"time {time.text()} is out of range", "write 1ms to 1m", code="invalid-value")

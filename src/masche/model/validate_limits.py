@@ -3,8 +3,8 @@
 Invariant: a limit that some placement could not carry out to the letter is refused, with what would be right.
 """
 
-from masche.model.resources.scalars import seconds
 from masche.model.spot import Beyond, Findings, Spot
+from masche.model.validate_durations import within
 from masche.model.validate_routes import http_match
 from masche.model.validate_security import scope
 
@@ -31,19 +31,10 @@ def _limit(limit: Spot) -> Findings:
             if number == 0:
                 why += ": 0 would refuse every request, which an AuthorizationPolicy says more plainly"
             yield limit[field].invalid(why, f"write 1 to {MOST_REQUESTS}", code="invalid-value")
-    yield from _per(limit["per"])
+    yield from within(limit["per"], "per", LEAST_PER, MOST_PER, fix="write 50ms to 24h")
     yield from _key(limit["key"])
     for match in limit["matches"]:
         yield from http_match(match)
-
-
-def _per(per: Spot) -> Findings:
-    try:
-        length = seconds(per.text("1s"))
-    except ValueError:
-        return  # its type says what is wrong with it
-    if not LEAST_PER <= length <= MOST_PER:
-        yield per.invalid(f"per {per.text()} is out of range", "write 50ms to 24h", code="invalid-value")
 
 
 def _key(key: Spot) -> Findings:

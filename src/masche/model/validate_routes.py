@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from masche.model.regex import problem
 from masche.model.resources.references import GROUP
-from masche.model.resources.scalars import seconds
 from masche.model.spot import Finding, Findings, Spot, distinct, duplicates
+from masche.model.validate_durations import length
 
 HTTP_FILTERS = {
     "RequestHeaderModifier": "requestHeaderModifier",
@@ -185,19 +185,12 @@ def _has_one_prefix_match(rule: Spot) -> bool:
 
 
 def _timeouts(timeouts: Spot) -> Findings:
-    request, backend = _seconds(timeouts["request"]), _seconds(timeouts["backendRequest"])
+    request, backend = length(timeouts["request"]), length(timeouts["backendRequest"])
     if request and backend is not None and backend > request:
         yield timeouts["backendRequest"].invalid(
             '"backendRequest timeout cannot be longer than request timeout"',
             "shorten timeouts.backendRequest or lengthen timeouts.request",
         )
-
-
-def _seconds(duration: Spot) -> float | None:
-    try:
-        return seconds(duration.text()) if duration.is_there else None
-    except ValueError:
-        return None
 
 
 def _session(session: Spot) -> Findings:

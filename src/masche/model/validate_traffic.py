@@ -6,8 +6,8 @@ carry out in any placement is refused, with the range that would be right.
 
 from collections.abc import Mapping
 
-from masche.model.resources.scalars import seconds
 from masche.model.spot import Finding, Findings, Spot
+from masche.model.validate_durations import length
 
 _HASHED = {"RingHash", "Maglev"}
 _SLOW_STARTED = {"LeastRequest", "RoundRobin"}
@@ -78,7 +78,7 @@ def _number(spot: Spot, place: str, allowed: Range) -> Findings:
 
 
 def _time(spot: Spot, place: str, allowed: Range) -> Findings:
-    found = _seconds(spot)
+    found = length(spot)
     if found is not None and not _is_within(found, place, allowed):
         yield _outside(spot, place, spot.text())
 
@@ -117,10 +117,10 @@ def _duration(value: float) -> str:
 
 def _times(spec: Spot) -> Findings:
     times = spec["timeouts"]
-    request, per_try = _seconds(times["request"]), _seconds(times["perTry"])
+    request, per_try = length(times["request"]), length(times["perTry"])
     if request and per_try and per_try > request:
         yield times["perTry"].invalid("perTry cannot be longer than request", "shorten perTry")
-    after = _seconds(spec["hedging"]["after"])
+    after = length(spec["hedging"]["after"])
     for name, limit in (("request", request), ("perTry", per_try)):
         if after and limit and after >= limit:
             why = f"a request ends after timeouts.{name}, so that it is never hedged"
@@ -146,10 +146,3 @@ def _load_balancing(balancing: Spot) -> Findings:
     if balancing.has("slowStart") and algorithm not in _SLOW_STARTED:
         why = f"slowStart with {algorithm}"
         yield balancing["slowStart"].not_carried_out(why, "remove it, or use LeastRequest")
-
-
-def _seconds(duration: Spot) -> float | None:
-    try:
-        return seconds(duration.text()) if duration.is_there else None
-    except ValueError:
-        return None
