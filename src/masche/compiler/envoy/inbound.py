@@ -171,7 +171,12 @@ def chains(served: Served) -> list[Body]:
     """Return the filter chains for callers from elsewhere; to tell them apart, PERMISSIVE needs the TLS inspector."""
     tls = {**_chain("mtls", served, Known.BY_CERTIFICATE), "transport_socket": _tls_socket(served)}
     plain = {**_chain("plaintext", served, Known.NOT_AT_ALL), "transport_socket": RAW_BUFFER}
-    match served.mode:
+    return chosen(served.mode, tls, plain)
+
+
+def chosen(mode: MtlsMode, tls: Body, plain: Body) -> list[Body]:
+    """Return those of two filter chains that a port has in a mode."""
+    match mode:
         case MtlsMode.STRICT:
             return [tls]
         case MtlsMode.DISABLE:

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from masche.compiler.envoy import concurrency, limits, rbac
 from masche.compiler.envoy.clusters import RAW_BUFFER
+from masche.compiler.envoy.inbound import chosen
 from masche.compiler.envoy.managers import ROUTER
 from masche.compiler.envoy.parts import address, extension, refs_of
 from masche.compiler.proxyless.grpc_clusters import PROVIDER, TLS
@@ -52,16 +53,7 @@ def _unknown(port: SeatPort) -> InboundPort:
 def _chains(mode: MtlsMode, manager: Body) -> list[Body]:
     tls: Body = {"name": "mtls", "filters": [manager], "transport_socket": extension(TLS, _TLS, _MUTUAL)}
     plain: Body = {"name": "plaintext", "filters": [manager], "transport_socket": RAW_BUFFER}
-    match mode:
-        case MtlsMode.STRICT:
-            return [tls]
-        case MtlsMode.DISABLE:
-            return [plain]
-        case MtlsMode.PERMISSIVE:
-            return [
-                {**tls, "filter_chain_match": {"transport_protocol": "tls"}},
-                {**plain, "filter_chain_match": {"transport_protocol": "raw_buffer"}},
-            ]
+    return chosen(mode, tls, plain)
 
 
 _MUTUAL: Body = {
