@@ -5,24 +5,14 @@ from masche.model.refs import Name
 from masche.testing.check_placement import Asked, check_placement
 from parity.placements import Libraries, Sidecars
 from parity.serving import SERVERS, serving
+from parity.shop import service, workload
 from stories.loader import read_mesh
 
-MESH = """
-apiVersion: v1
-kind: Service
-metadata: {name: orders, namespace: shop}
-spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {name: web-1, namespace: shop, labels: {app: web}}
-spec: {address: 127.0.1.1, serviceAccount: web, ports: [{name: http, port: 8080, meshPort: 15006}]}
----
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
-spec: {address: 127.0.1.2, serviceAccount: orders, ports: [{name: http, port: 8080, meshPort: 15006}]}
----
+MESH = (
+    service("orders")
+    + workload("web", "127.0.1.1")
+    + workload("orders", "127.0.1.2")
+    + """---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: nowhere, namespace: shop}
@@ -31,6 +21,7 @@ spec:
   action: DENY
   rules: [{when: [{key: "request.headers[x-from]", values: [Łódź, "Kö*", "*ń"]}]}]
 """
+)
 HEADERS = [
     *(("x-city", "Zürich"), ("x-city", "Z\udcfcrich"), ("x-city", "ürich"), ("x-city", "\udcff"), ("x-city", "東京")),
     *(("x-from", "Łódź"), ("x-from", "Köln"), ("x-from", "Poznań"), ("x-from", "K\udcf6ln"), ("x-from", "Lodz")),

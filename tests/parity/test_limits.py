@@ -22,49 +22,18 @@ from masche.wire.limits import DENIED
 from parity.nodes import LocalSidecars, Nodes, machine
 from parity.placements import Libraries, Placed, Sidecars
 from parity.serving import SERVERS, serving
+from parity.shop import gateway, service, workload
 from stories.loader import read_mesh
 
 WEB, CRON, EDGE = (Name("shop", name) for name in ("web-1", "cron-1", "edge-1"))
-MESH = """
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {name: web-1, namespace: shop, labels: {app: web}}
-spec: {address: 127.0.1.1, serviceAccount: web, ports: [{name: http, port: 8080, meshPort: 15006}]}
----
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {name: cron-1, namespace: shop, labels: {app: cron}}
-spec: {address: 127.0.1.2, serviceAccount: cron, ports: [{name: http, port: 8080, meshPort: 15006}]}
----
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {name: edge-1, namespace: shop, labels: {app: edge}}
-spec: {address: 127.0.1.4, serviceAccount: edge, ports: [{name: http, port: 8080, meshPort: 15006}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: orders, namespace: shop}
-spec: {selector: {app: orders}, ports: [{port: 80, targetPort: 8080}]}
----
-apiVersion: masche.dev/v1
-kind: Workload
-metadata: {name: orders-1, namespace: shop, labels: {app: orders}}
-spec: {address: 127.0.1.3, serviceAccount: orders, ports: [{name: http, port: 8080, meshPort: 15006}]}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: public, namespace: shop}
-spec:
-  gatewayClassName: masche
-  listeners: [{name: web, port: 80, protocol: HTTP}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: shop, namespace: shop}
-spec:
-  parentRefs: [{name: public}]
-  rules: [{backendRefs: [{name: orders, port: 80}]}]
----
+MESH = (
+    workload("web", "127.0.1.1")
+    + workload("cron", "127.0.1.2")
+    + workload("edge", "127.0.1.4")
+    + service("orders")
+    + workload("orders", "127.0.1.3")
+    + gateway("orders")
+    + """---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: no-secrets, namespace: shop}
@@ -97,6 +66,7 @@ spec:
   - {requests: 4, per: 24h, burst: 1, matches: [{path: {value: /all/burst}}]}
   - {requests: 4, per: 2s, burst: 3, matches: [{path: {value: /filled}}]}
 """
+)
 GRPC = (("content-type", "application/grpc"), ("te", "trailers"))
 A_DAY = 86_400
 
