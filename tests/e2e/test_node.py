@@ -274,7 +274,8 @@ def test_envoy_is_given_nothing_that_it_warns_of(mesh: Mesh, instances: dict[str
 # -- both ways of one machine --------------------------------------------------
 
 
-def test_calls_within_a_machine_are_encrypted_where_that_is_asked_for(start_mesh: StartMesh) -> None:
+def encrypted(start_mesh: StartMesh) -> tuple[Mesh, Instance, Instance]:
+    """A mesh that encrypts what stays on a machine, ``orders`` in it, and who calls it."""
     mesh = start_mesh()
     mesh.apply(
         service("orders")
@@ -283,6 +284,11 @@ def test_calls_within_a_machine_are_encrypted_where_that_is_asked_for(start_mesh
     orders, caller = mesh.run("orders", options=ON_THE_NODE), mesh.run("caller", options=ON_THE_NODE)
     mesh.await_ready(orders, caller)
     until(lambda: caller.reaches("orders"), "orders answers")
+    return mesh, orders, caller
+
+
+def test_calls_within_a_machine_are_encrypted_where_that_is_asked_for(start_mesh: StartMesh) -> None:
+    _, orders, caller = encrypted(start_mesh)
     before = orders.admin.stats(r"listener\..*\.ssl\.handshake$")
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda _: caller.reaches("orders"), range(8)))
@@ -292,14 +298,7 @@ def test_calls_within_a_machine_are_encrypted_where_that_is_asked_for(start_mesh
 
 
 def test_envoy_forgets_the_secret_of_who_left_and_learns_that_of_who_comes_back(start_mesh: StartMesh) -> None:
-    mesh = start_mesh()
-    mesh.apply(
-        service("orders")
-        + "apiVersion: masche.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {sameMachine: tls}\n"
-    )
-    orders, caller = mesh.run("orders", options=ON_THE_NODE), mesh.run("caller", options=ON_THE_NODE)
-    mesh.await_ready(orders, caller)
-    until(lambda: caller.reaches("orders"), "orders answers")
+    mesh, orders, caller = encrypted(start_mesh)
     assert _secrets(orders) == {"caller", "orders"}
     caller.terminate()
     caller.wait()

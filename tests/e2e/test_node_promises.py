@@ -8,6 +8,7 @@ import pytest
 from e2e.calling import call, status_of
 from e2e.intruder import OLD_HELLO, PREFACE, REQUEST, plaintext
 from e2e.mesh import ON_THE_NODE, SERVERS, Instance, Mesh, service
+from e2e.test_node import TCP
 from e2e.waiting import until
 from masche.agent.capture.sockets import in_namespace
 from masche.model.refs import Kind
@@ -16,15 +17,6 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 GREETING = "220 hello"
 SOCKET = REQUEST.replace(b"connection: close", b"connection: upgrade\r\nupgrade: websocket")
-FIRST = """
-apiVersion: v1
-kind: Service
-metadata: {name: first, namespace: shop}
-spec:
-  selector: {app: first}
-  ports: [{name: main, port: 25, targetPort: tcp, appProtocol: tcp}]
----
-"""
 PERMISSIVE = """
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -54,7 +46,7 @@ CLAIMS = {
 
 @pytest.fixture(scope="module")
 def instances(mesh: Mesh) -> dict[str, Instance]:
-    mesh.apply(service("orders") + service("aside") + FIRST)
+    mesh.apply(service("orders") + service("aside") + TCP)
     echo = (sys.executable, str(SERVERS / "bytes_echo.py"))
     found = {
         "orders": mesh.run("orders", options=ON_THE_NODE, is_recorded=True),
