@@ -26,7 +26,6 @@ from masche.identity.keys import Secret
 from masche.identity.presented import Presented
 from masche.identity.rotation import Rotation
 from masche.identity.spiffe import SpiffeId
-from masche.link import joining
 from masche.link.address import LINK_PORT
 from masche.link.client import Target
 from masche.link.messages import JoinReply, Roots
@@ -81,6 +80,8 @@ async def join(joining_string: JoinString, name: str, *, zone: str) -> Credentia
 
     Raises BundleError, RefusedError, SpiffeError, OSError.
     """
+    from masche.link import joining  # few processes ever join or renew, and they load what signs for it
+
     SpiffeId.of_machine("any", name)
     key = keys.generate()
     reply = await joining.join(joining_string, name, key)
@@ -261,6 +262,8 @@ def _newer(data: Path, than: Credential) -> Credential | None:
 
 
 async def _renewal(old: Credential) -> Credential:
+    from masche.link import joining  # as above
+
     key = keys.generate()
     bundle = TrustBundle.of_pem(old.trust_domain, old.roots)
     reply = await joining.renew(old.joining, bundle, old.chain, keys.load_private(Secret(old.key.encode())), key)

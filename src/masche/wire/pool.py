@@ -8,10 +8,11 @@ import lzma
 from functools import cache
 from importlib.resources import files
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
+from masche.wire import framing
 
 DISCOVERY = "discovery"
 """The subset that an agent needs: the discovery messages and Secret."""
@@ -26,10 +27,10 @@ ENVOY = "envoy"
 @cache
 def pool(subset: str = ENVOY) -> DescriptorPool:
     """Return the pool of ``ENVOY``, ``DISCOVERY`` or ``LIBRARY``, read from package data at its first use."""
-    packed = files("masche.wire").joinpath(f"{subset}.binpb.xz").read_bytes()
+    described = lzma.decompress(files("masche.wire").joinpath(f"{subset}.binpb.xz").read_bytes())
     found = DescriptorPool()
-    for file in FileDescriptorSet.FromString(lzma.decompress(packed)).file:
-        found.AddSerializedFile(file.SerializeToString())
+    for file in framing.fields(described):  # of a FileDescriptorSet; parsed, it would weigh as much again for good
+        found.AddSerializedFile(described[file.value : file.end])
     return found
 
 

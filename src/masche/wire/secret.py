@@ -4,11 +4,13 @@ Only the small descriptor subset is loaded. Invariant: what is returned goes to 
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from masche.model.refs import Name
-from masche.wire.messages import Body, encode
-from masche.wire.pool import DISCOVERY
 from masche.wire.types import PREFIX
+
+if TYPE_CHECKING:
+    from masche.wire.messages import Body
 
 CERTIFICATE = "default"
 """The name of the secret that holds the workload's certificate and key."""
@@ -36,14 +38,14 @@ _SPIFFE = f"{PREFIX}envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidato
 
 def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> bytes:
     """Return a Secret with a certificate chain, leaf first, and its private key."""
-    body: Body = {
+    body = {
         "name": name,
         "tls_certificate": {
             "certificate_chain": {"inline_bytes": chain_pem},
             "private_key": {"inline_bytes": key_pem},
         },
     }
-    return encode(_MESSAGE, body, DISCOVERY)
+    return _encoded(body)
 
 
 def roots(name: str, bundles: Mapping[str, bytes]) -> bytes:
@@ -57,4 +59,11 @@ def roots(name: str, bundles: Mapping[str, bytes]) -> bytes:
         "name": "envoy.tls.cert_validator.spiffe",
         "typed_config": {"@type": _SPIFFE, "trust_domains": domains},
     }
-    return encode(_MESSAGE, {"name": name, "validation_context": {"custom_validator_config": validator}}, DISCOVERY)
+    return _encoded({"name": name, "validation_context": {"custom_validator_config": validator}})
+
+
+def _encoded(body: "Body") -> bytes:
+    from masche.wire.messages import encode  # who only knows the names of secrets needs no encoder
+    from masche.wire.pool import DISCOVERY
+
+    return encode(_MESSAGE, body, DISCOVERY)

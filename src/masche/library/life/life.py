@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import grpc.aio
 
@@ -19,7 +19,6 @@ from masche.library.core.channel import Channels
 from masche.library.life import verdicts
 from masche.library.life.entry import Entry, NoEntryError
 from masche.library.life.feeding import Feeding
-from masche.library.life.outlet import Outlet
 from masche.library.life.presence import Presence, Serving
 from masche.library.life.reporter import Reporter
 from masche.link import address, backoff, probe
@@ -42,6 +41,9 @@ from masche.model.refs import Name
 from masche.telemetry.logs import say
 from masche.version import VERSION
 from masche.xds.client import MAX_RESPONSE_BYTES
+
+if TYPE_CHECKING:
+    from masche.library.life.outlet import Outlet
 
 AGAIN: Final = 5.0
 """Seconds until a state that was refused is said again."""
@@ -128,6 +130,8 @@ class Life:
         presence = self._presence
         assert presence.name is not None
         if presence.outlet is None:
+            from masche.library.life.outlet import Outlet  # only applications of gRPC have one
+
             options, certificates = presence.options, presence.certificates
             presence.outlet = Outlet(
                 presence.name,
@@ -139,7 +143,7 @@ class Life:
         presence.outlet.show()
         return presence.outlet.bootstrap
 
-    def _serve_outlet(self, outlet: Outlet) -> None:
+    def _serve_outlet(self, outlet: "Outlet") -> None:
         assert self._group is not None
         self._group.create_task(outlet.serve())
         self._put()
@@ -352,7 +356,7 @@ class Life:
         presented = self._machine.presented() if self._machine.is_joined else None
         return transport.channel(self._address, presented, max_receive_bytes=MAX_RESPONSE_BYTES)
 
-    def _connect(self, outlet: Outlet) -> None:
+    def _connect(self, outlet: "Outlet") -> None:
         """gRPC's stream goes beside ours, once it is known that it may."""
         if not outlet.is_connected:
             outlet.connect(self._channel())

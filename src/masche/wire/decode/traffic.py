@@ -6,17 +6,18 @@ rest. Invariant: the extension says everything or is refused; half a policy is n
 """
 
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from google.protobuf.json_format import Error as UnreadableError
-from google.protobuf.json_format import MessageToDict
 
 from masche.model.calling import UNSAID, Algorithm, CircuitBreaker, OutlierEjection, RetryBudget, Traffic
 from masche.model.view import Cluster, Protocol
 from masche.wire.decode.reading import message_of, only, seconds_or, type_of, unpacked, value_or
 from masche.wire.framing import WireError
-from masche.wire.messages import Body
+
+if TYPE_CHECKING:
+    from masche.wire.messages import Body  # the encoder of proxies' messages, which a decoder need not load
 
 EXTENSION = "masche.dev/destination"
 """The key of our extension among ``Cluster.typed_extension_protocol_options``."""
@@ -35,7 +36,7 @@ class Used(NamedTuple):
     east_west: tuple[str, ...] = ()
 
 
-def extension(source: Cluster, east_west: tuple[str, ...] = ()) -> Body:
+def extension(source: Cluster, east_west: tuple[str, ...] = ()) -> "Body":
     """Return the body of the extension's Any."""
     value = {
         "protocol": source.protocol.value,
@@ -61,23 +62,36 @@ def _extended(packed: Any, where: str) -> Used:
     if struct.type_url != TYPE_URL:
         raise WireError(f"{where} is a {struct.type_url!r}")
     try:
-        body = cast("dict[str, Any]", _whole(MessageToDict(struct.value)))
+        body = _fields(struct.value)
         traffic, protocol = body["traffic"], Protocol(body["protocol"])
         if missing := frozenset(Traffic.__dataclass_fields__) - traffic.keys():
             raise WireError(f"{where} says nothing of {min(missing)}")
         carriers = msgspec.convert(body.get("east_west", []), tuple[str, ...])
         return Used(msgspec.convert(traffic, Traffic), protocol, bool(body.get("has_library")), carriers)
-    except (KeyError, TypeError, AttributeError, ValueError, UnreadableError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WireError(f"{where} is not understood: {error}") from error
 
 
-def _whole(value: Any) -> Any:
-    """A Struct has floats only; what is whole may have been an integer."""
-    if isinstance(value, dict):
-        return {key: _whole(each) for key, each in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_whole(each) for each in cast("list[Any]", value)]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _fields(struct: Any) -> dict[str, Any]:
+    return {name: _plain(each) for name, each in struct.fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    """What a Value of a Struct holds. Its numbers are floats only; what is whole may have been an integer."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number: float = value.number_value
+            if not isfinite(number):
+                raise ValueError(f"{number} is no number of JSON")
+            return int(number) if number.is_integer() else number
+        case "struct_value":
+            return _fields(value.struct_value)
+        case "list_value":
+            return [_plain(each) for each in value.list_value.values]
+        case "string_value" | "bool_value" as kind:
+            return getattr(value, kind)
+        case _:
+            return None
 
 
 def _protocol(cluster: Any, where: str) -> Protocol:
