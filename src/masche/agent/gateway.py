@@ -20,7 +20,6 @@ from masche.agent.local import (
     Phase,
     Progress,
     Ready,
-    Release,
     Released,
 )
 from masche.agent.occupancy import EAST_WEST
@@ -99,7 +98,7 @@ class _Gateway:
         await asyncio.wait({again, drained}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         drained.cancel()
-        self._claimant.send(Release())
+        self._claimant.release()
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._released.wait()
@@ -116,8 +115,8 @@ class _Gateway:
                 self._drained.set()
             case Released():
                 self._released.set()
-            case Denied(why=why):
-                self._say(why)
+            case Denied(why=why, fix=fix):
+                self._say(f"{why}\n  fix: {fix}" if fix else why)
             case Progress(text=text) | Phase(phase=text):
                 self._say(text)
             case _:
