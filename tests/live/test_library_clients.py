@@ -73,6 +73,22 @@ def test_requests_calls_a_sidecar_which_proves_who_called(running: Live) -> None
     assert [each.peer for each in running.backends.log] == [WEB] * 3
 
 
+def test_an_application_behind_a_sidecar_is_asked_how_busy_it_is_and_its_answer_comes_through(running: Live) -> None:
+    running.forget()
+    told = facade(running)
+    with requests.Session() as session:
+        session.mount("http://", Adapter(told))
+        says = {"x-echo-set-header": "endpoint-load-metrics:TEXT named_metrics.in_flight=4"}
+        for _ in range(2):  # who says something before anybody is picked is not known yet
+            answer = session.get("http://orders/", headers=says)
+            assert (answer.status_code, "endpoint-load-metrics" in answer.headers) == (200, False)
+        says["endpoint-load-metrics-format"] = "text"
+        assert session.get("http://orders/", headers=says).headers["endpoint-load-metrics"].endswith("in_flight=4")
+    assert [each.values("endpoint-load-metrics-format") for each in running.backends.log] == [["text"]] * 3
+    (channel,) = told.channels.all()
+    assert "1 words" in repr(channel.callee.balancer)
+
+
 async def test_a_sidecar_of_another_workload_is_refused_before_it_learns_anything(running: Live) -> None:
     running.forget()
     other = facade(running, "spiffe://mesh.local/ns/shop/sa/carts")
