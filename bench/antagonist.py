@@ -1,8 +1,9 @@
 """Benchmark 8: neighbours that take the processor away, under a rising load (the recipe of Prequal, NSDI 2024).
 
-Ten servers were given 25 calls/s each. Where no antagonist runs a server is twice as fast as it was promised; every
-five seconds another half of them has one. The load rises from 0.7 to 1.4 of what was promised, ten seconds a step;
-calls are given up after 5 s. The figure is the p99 over all steps at which what is asked for can be served.
+Four callers, each with a balancer of its own, as in a mesh: none sees all of a server's load. Ten servers were given 25
+calls/s each. Where no antagonist runs a server is twice as fast as it was promised; every five seconds another half of
+them has one. The load rises from 0.7 to 1.4 of what was promised, ten seconds a step; calls are given up after 5 s. The
+figure is the p99 over all steps at which what is asked for can be served.
 
     python bench/antagonist.py [--only masche]
 """
@@ -14,15 +15,15 @@ import time
 from statistics import median
 
 from plots import line_plot
-from rig.contender import Contender, begin
-from rig.library import CARRIED_OUT, LibraryMesh
+from rig.contender import Contender, Several, begin
+from rig.library import CARRIED_OUT, LibraryAtBothEnds, LibraryMesh
 from rig.load import Backend, Backends, Behaviour, Call, Plan
 from rig.mesh import MascheMesh
 from rig.peers import HandEnvoy, HaProxy, Nginx, WeightedEnvoy, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record, percentile
 
-SERVERS, PROMISED = 10, 25.0
+CALLERS, SERVERS, PROMISED = 4, 10, 25.0
 FREE = Behaviour(latency=40, jitter=10, slots=2)
 ANTAGONIZED = Behaviour(latency=80, jitter=20, slots=2)
 STEPS = (0.7, 0.85, 1.0, 1.15, 1.3, 1.4)
@@ -75,13 +76,14 @@ def p99(calls: list[Call]) -> float:
 
 def contenders() -> list[Contender]:
     return [
-        MascheMesh("masche"),
-        LibraryMesh(),
-        HandEnvoy("LEAST_REQUEST"),
-        WeightedEnvoy(),
-        HandEnvoy("ROUND_ROBIN"),
-        HaProxy(),
-        Nginx(),
+        MascheMesh("masche", callers=CALLERS),
+        LibraryMesh(callers=CALLERS),
+        LibraryAtBothEnds(callers=CALLERS),
+        Several(lambda: HandEnvoy("LEAST_REQUEST"), CALLERS),
+        Several(WeightedEnvoy, CALLERS),
+        Several(lambda: HandEnvoy("ROUND_ROBIN"), CALLERS),
+        Several(HaProxy, CALLERS),
+        Several(Nginx, CALLERS),
     ]
 
 
@@ -112,7 +114,7 @@ def main() -> None:
     record.raw = {
         name: [{str(step): value for step, value in each.items()} for each in rounds] for name, rounds in found.items()
     }
-    for ours in ("masche", "masche library"):
+    for ours in ("masche", "masche library", "masche library at both ends"):
         for peer, limit in TARGETS.items():
             if ours in middle and peer in middle:
                 ratio = median(middle[ours][step] / middle[peer][step] for step in STEPS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rig.load import Call, Plan, call_of
 from rig.mesh import NAMESPACE, SERVICE, STEERED, MascheMesh
+from rig.ports import free_port
 
 CARRIED_OUT = (*STEERED, "src/masche/library", "src/masche/traffic")
 """What decides how the library calls: a figure about it is out of date when one of these changes."""
@@ -67,6 +68,18 @@ class LibraryMesh(MascheMesh):
                 program.kill()
                 program.wait()
         super().close()
+
+
+class LibraryAtBothEnds(LibraryMesh):
+    """The servers carry out the mesh in their own processes, too: no proxy is anywhere."""
+
+    def __init__(self, name: str = "masche library at both ends", *, callers: int = 1) -> None:
+        super().__init__(name, callers=callers)
+
+    def serve(self, name: str, port: int) -> None:
+        words = ["serve", "rig.library_server:app", "--service", SERVICE, "--namespace", NAMESPACE]
+        extra = {"NEXT": f"http://127.0.0.1:{port}/", "PYTHONPATH": ":".join(sys.path)}
+        self.stage.start(name, [*words, "--host", "127.0.0.1", "--port", str(free_port())], extra)
 
 
 class LibraryCalls:

@@ -51,11 +51,15 @@ class MascheMesh:
     def start(self, backends: Mapping[str, int]) -> None:
         self.stage.start_control_plane()
         for name, port in backends.items():
-            self.run(name, SERVICE, port=port)
+            self.serve(name, port)
         self.until_ready(SERVICE, len(backends))
         if self._policy:
             self.apply(self._policy)
         self.urls = [self.caller(f"caller-{number}") for number in range(self._callers)]
+
+    def serve(self, name: str, port: int) -> None:
+        """Make a server that listens already an instance of the service."""
+        self.run(name, SERVICE, port=port)
 
     def run(self, name: str, service: str, *, port: int = 0, options: Sequence[str] = ()) -> None:
         """Put a sidecar beside a server that listens already (or beside nothing, for a caller)."""
