@@ -84,7 +84,7 @@ async def mesh(request: ClientRequest, handler: ClientHandlerType) -> ClientResp
         raise aiohttp.ClientConnectionError("the session has no masche.library.aiohttp.Connector")
     exchange = _Exchange(connector, request, handler)
     try:
-        return await connector.driver.call(exchange.asked(), exchange)
+        return await connector.driver.begin(exchange.asked(), exchange)
     except MeshError as error:
         raise aiohttp.ClientConnectionError(str(error)) from error
 
@@ -210,7 +210,9 @@ class _Exchange:
             scheme=url.scheme,
             headers=said.pairs,
         )
-        return Asked(asked, 0.0, isinstance(body, BytesPayload), body.size or 0) if body else Asked(asked)
+        if not body:
+            return Asked(asked, names=said.names)
+        return Asked(asked, 0.0, isinstance(body, BytesPayload), body.size or 0, said.names)
 
     def attempt(self, target: Target) -> "CoroutineType[Any, Any, ClientResponse]":
         body, self._idle = self._request.body, target.idle_timeout

@@ -92,7 +92,7 @@ class AsyncTransport(AsyncBaseTransport):
         """Carry one request. Raises the client's own exceptions alone."""
         exchange = _AsyncExchange(self, _module_of(request), request)
         try:
-            return await self._driver.call(_asked(exchange.module, request), exchange)
+            return await self._driver.begin(_asked(exchange.module, request), exchange)
         except MeshError as error:
             raise exchange.module.client.ConnectError(str(error)) from error
 

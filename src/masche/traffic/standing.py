@@ -120,7 +120,9 @@ class Standing:
         if outcome.is_success or outcome is Outcome.TIMEOUT:
             self._sketch.record(latency, now=now)
         if outcome.is_success and latency <= self.limits.overdue:
-            self._overtake(attempt.started_at)
+            self._abandoned = 0
+            if self.waiting:
+                self._overtake(attempt.started_at)
 
     def suspect(self, caller: str, faults: int, *, until: float) -> None:
         """Note how many failures in a row another caller saw; a good answer here makes that void."""
@@ -175,7 +177,6 @@ class Standing:
         self._faults.clear()
 
     def _overtake(self, started_at: float) -> None:
-        self._abandoned = 0
         waiting = self.waiting
         while waiting and (oldest := next(iter(waiting))).started_at < started_at:
             del waiting[oldest]

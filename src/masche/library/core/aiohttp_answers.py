@@ -8,7 +8,7 @@ own parser begins.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -41,15 +41,20 @@ _LONGEST = 8000
 
 
 class Usual:
-    """An answer that was read at a glance. ``pairs``: its headers as they came."""
+    """An answer that was read at a glance. ``lines``: its headers as they came."""
 
-    __slots__ = ("body", "head", "pairs", "reason")
+    __slots__ = ("body", "head", "lines", "reason")
 
-    def __init__(self, head: Head, reason: str, pairs: Headers, body: bytes) -> None:
-        self.head, self.reason, self.pairs, self.body = head, reason, pairs, body
+    def __init__(self, head: Head, reason: str, lines: Sequence[str], body: bytes) -> None:
+        self.head, self.reason, self.lines, self.body = head, reason, lines, body
 
     def __repr__(self) -> str:
         return f"<Usual {self.head.status}, {len(self.body)} bytes>"
+
+    @property
+    def pairs(self) -> Headers:
+        """Its headers as they came."""
+        return tuple((name, value) for name, _, value in (line.partition(": ") for line in self.lines))
 
 
 @lru_cache(maxsize=256)
@@ -59,11 +64,14 @@ def _status(line: str) -> tuple[int, str]:
     return (0, "") if found is None or int(found[1]) in _BODILESS else (int(found[1]), found[2])
 
 
-@lru_cache(maxsize=1024)
-def _lowered(name: str) -> str:
-    """The name of a header in lower case; empty: it is none, or an odd one."""
+@lru_cache(maxsize=512)
+def _line(line: str) -> tuple[str, str] | None:
+    """A header, its name in lower case; None: it is none, or an odd one. Most lines come again and again."""
+    name, between, value = line.partition(": ")
     lowered = name.lower()
-    return "" if _NAME.fullmatch(name) is None or lowered in _ODD else lowered
+    if not between or _NAME.fullmatch(name) is None or lowered in _ODD:
+        return None
+    return None if value[:1] == " " or value[-1:] == " " or not value.isprintable() else (lowered, value)
 
 
 def glance(data: bytes) -> Usual | None:
@@ -71,23 +79,17 @@ def glance(data: bytes) -> Usual | None:
     head, _, body = data.partition(b"\r\n\r\n")
     if not body or len(head) > _LONGEST or not head.isascii():
         return None
-    first, *lines = head.decode("ascii").split("\r\n")
-    status, reason = _status(first)
-    if not status or len(lines) > _MOST or not "".join(lines).isprintable():
+    lines = head.decode("ascii").split("\r\n")
+    status, reason = _status(lines.pop(0))
+    found = [_line(line) for line in lines]
+    if not status or None in found or len(found) > _MOST:
         return None
-    pairs: list[tuple[str, str]] = []
-    said: dict[str, str] = {}
-    for line in lines:
-        name, between, value = line.partition(": ")
-        lowered = _lowered(name)
-        if not lowered or not between or value[:1] == " " or value[-1:] == " ":
-            return None
-        pairs.append((name, value))
-        said[lowered] = value
+    pairs = tuple(cast("list[tuple[str, str]]", found))
+    said = dict(pairs)
     length = said.get("content-length", "")
     if len(said) != len(pairs) or len(length) > 9 or not length.isdecimal() or int(length) != len(body):
         return None
-    return Usual(Head(status, tuple(said.items())), reason, tuple(pairs), body)
+    return Usual(Head(status, pairs), reason, lines, body)
 
 
 class Handler(ResponseHandler):

@@ -17,6 +17,7 @@ from yarl import URL
 
 from masche.library.core.aiohttp_answers import Glanced, Handler
 from masche.library.core.exchange import Target
+from masche.library.core.router import plain_headers
 from masche.traffic.request import Headers
 
 WAY = "masche_way"
@@ -38,11 +39,11 @@ _MOST_SAIDS, _MOST_BYTES = 256, 2048
 
 
 class Said:
-    """What the headers of a request say: ``pairs`` are the pipeline's, ``framing`` is aiohttp's; ``lines`` is how the
-    pairs are written, None where aiohttp has to look at one of them.
+    """What the headers of a request say: ``pairs`` are the pipeline's, with their ``names`` if they are plain;
+    ``framing`` is aiohttp's; ``lines`` is how the pairs are written, None where aiohttp has to look at one of them.
     """
 
-    __slots__ = ("authority", "framing", "lines", "pairs")
+    __slots__ = ("authority", "framing", "lines", "names", "pairs")
 
     def __init__(self, items: Sequence[tuple[str, str]]) -> None:
         pairs: list[tuple[str, str]] = []
@@ -57,6 +58,7 @@ class Said:
             else:
                 pairs.append((name, value))
         self.pairs: Headers = tuple(pairs)
+        self.names = plain_headers(self.pairs)
         self.lines = None if any(name in _OF_THE_CONNECTION for name, _ in pairs) else _lines(self.pairs)
 
     def __repr__(self) -> str:
@@ -91,23 +93,32 @@ class Saids:
 
 def _lines(pairs: Sequence[tuple[str, str]]) -> bytes | None:
     """How headers are written; None where they have characters that aiohttp has to look at."""
-    lines = [f"{name}: {value}\r\n" for name, value in pairs]
-    return "".join(lines).encode() if all(line[:-2].isprintable() for line in lines) else None
+    text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
+    return text.encode() if _is_clean(text, len(pairs)) else None
+
+
+def _is_clean(text: str, lines: int) -> bool:
+    """Are these so many lines, and nothing else that does not print?"""
+    return text.count("\r\n") == lines and text.replace("\r\n", "").isprintable()
 
 
 def head_of(target: Target, said: Said) -> bytes:
     """The head of a request; none where it has characters that aiohttp has to look at."""
-    asked, headers, count = target.request, target.headers, len(said.pairs)
-    begins = said.lines
+    asked, headers, begins = target.request, target.headers, said.lines
+    if begins is None:
+        return b""
+    count = len(said.pairs)
     if headers[:count] == said.pairs:
         headers = headers[count:]
-    elif begins is not None:
+    else:
         begins = b""
-    ends = _lines((*headers, *said.framing))
-    first = f"{asked.method} {asked.target} HTTP/1.1"
-    if begins is None or ends is None or not (first.isprintable() and asked.authority.isprintable()):
+    if said.framing:
+        headers = (*headers, *said.framing)
+    first = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.authority}\r\n"
+    last = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if not _is_clean(first + last, 2 + len(headers)):
         return b""
-    return b"".join((f"{first}\r\nHost: {asked.authority}\r\n".encode(), begins, ends, b"\r\n"))
+    return b"".join((first.encode(), begins, last.encode(), b"\r\n"))
 
 
 def is_usual(request: ClientRequest) -> bool:
@@ -164,28 +175,30 @@ class Bare(ClientRequest):
         head: bytes = fields["masche_head"]
         transport.write(head)
         protocol.start_timeout()
-        made = self._answer(self.response_class, len(head))
-        if type(made) is Glanced:
-            made.asked = fields["masche_asked"]
-            protocol.glances = self.method != "HEAD"
-        self.response = made
+        kind: type[ClientResponse] = self.response_class
+        if kind is not ClientResponse:
+            self.response = other = kind(request_info=self.request_info, **self._of_the_answer(len(head)))
+            return other
+        self.response = made = Glanced(request_info=cast("Any", None), **self._of_the_answer(len(head)))
+        made.asked = fields["masche_asked"]
+        protocol.glances = self.method != "HEAD"
         return made
 
-    def _answer(self, kind: type[ClientResponse], sent_bytes: int) -> ClientResponse:
-        """The answer that is to come. One of aiohttp's own class may be read at a glance."""
-        is_own = kind is ClientResponse
-        return (Glanced if is_own else kind)(
-            self.method,
-            self.original_url,
-            writer=cast("Any", None),
-            continue100=None,
-            timer=self._timer,
-            request_info=cast("Any", None) if is_own else self.request_info,
-            traces=self._traces,
-            loop=self.loop,
-            session=self.session,
-            **written(sent_bytes),
-        )
+    def _of_the_answer(self, sent_bytes: int) -> dict[str, Any]:
+        """What an answer is made of."""
+        made: dict[str, Any] = {
+            "method": self.method,
+            "url": self.original_url,
+            "writer": None,
+            "continue100": None,
+            "timer": self._timer,
+            "traces": self._traces,
+            "loop": self.loop,
+            "session": self.session,
+        }
+        if _TAKES_WRITER:
+            made["stream_writer"] = _Written(sent_bytes)
+        return made
 
 
 class _Written:

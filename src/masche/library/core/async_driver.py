@@ -45,12 +45,35 @@ class AsyncDriver:
 
     async def call(self, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Final_co:
         """Make a call. Raises the client's own exceptions, or NotReadyError when too little is known."""
+        return await self.begin(asked, exchange)
+
+    def begin(self, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Coroutine[Any, Any, Final_co]:
+        """Begin a call, and return what is to be awaited at once: the same, without a coroutine for it."""
         authority = asked.request.authority
         if is_never_ours(authority):
-            return await exchange.outside(asked.request)
+            return exchange.outside(asked.request)
         facade = self._facade_of()
-        known = facade.knowledge.known(authority) or await _known(facade, authority)
+        known = facade.knowledge.known(authority)
+        if known is None:
+            return self._patient(facade, asked, exchange)
         opened = opening.opened(facade, known, asked)
+        if not isinstance(opened, Opened) or opened.send.fault is not None:
+            return self._unusual(facade, opened, exchange, asked)
+        deadline = context.current().within(asked.timeout, now=facade.now())
+        lone = begun(facade, opened, exchange, asked, deadline)
+        if lone is None:
+            return self._run(facade, opened, exchange, asked, deadline)
+        return self._alone(lone, exchange, facade)
+
+    async def _patient(self, facade: Facade, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Final_co:
+        """A call to somebody of whom nothing is known yet."""
+        known = await _known(facade, asked.request.authority)
+        return await self._unusual(facade, opening.opened(facade, known, asked), exchange, asked)
+
+    async def _unusual(
+        self, facade: Facade, opened: Opened | Answer | Outside, exchange: AsyncExchange[Raw, Final_co], asked: Asked
+    ) -> Final_co:
+        """Whatever becomes of a call."""
         if isinstance(opened, Outside):
             return await exchange.outside(asked.request)
         if isinstance(opened, Answer):
@@ -88,7 +111,18 @@ class AsyncDriver:
         """The usual call: an attempt that is answered well, or a Run that goes on from there."""
         try:
             try:
-                raw = await _attempted(exchange, lone.target(), self._time_limits)
+                target = lone.target()
+                if target is None or target.timeout == inf:
+                    raw = await _attempted(exchange, target, self._time_limits)
+                else:
+                    limit = self._time_limits().begin(target.timeout)
+                    try:
+                        raw = await exchange.attempt(target)
+                    except BaseException as error:
+                        if limit.end() and isinstance(error, asyncio.CancelledError):
+                            raise _OutOfTimeError from None
+                        raise
+                    limit.end()
             except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
                 run, steps = _handed(lone, error)
             else:

@@ -8,12 +8,15 @@ that an attempt gave is either finished, once, or dropped; whoever is cancelled 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec import Struct
 
 from masche.library.core.ways import Way
 from masche.traffic.request import Headers, Request
+
+if TYPE_CHECKING:
+    from masche.library.core.router import Names
 
 Raw = TypeVar("Raw")
 """What one attempt gives: the client's answer when its head is there and its body is still to be read."""
@@ -30,12 +33,14 @@ class Asked:
     ``request`` has header names in lower case and no ``host`` among them; the authority is as the user wrote it.
     ``timeout``: seconds for which the client itself would wait for an answer to begin, 0 for ever. ``can_repeat``: the
     body, if there is one, can be sent more than once. ``sent_bytes``: the length of the body, 0 when not known.
+    ``names``: what ``router.plain_headers`` says of the headers, for whoever sees the same ones again and again.
     """
 
     request: Request
     timeout: float = 0.0
     can_repeat: bool = True
     sent_bytes: int = 0
+    names: "Names | None" = None
 
 
 class Target(Struct, frozen=True, gc=False):

@@ -47,7 +47,7 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
     trace = facade.traces.onward()
     routes = facade.channels.routes(known, now=facade.now)
     # The usual request on the usual route needs no more than to be looked up.
-    names = plain(request) if request.scheme == "http" else None
+    names = plain(request, asked.names) if request.scheme == "http" else None
     if names is not None and (send := routes.find(request, names)) is not None:
         return _opened(facade, send, request, request.headers + names.added(trace), asks=names.ask)
     return _stream(facade, known, request) if request.scheme == STREAM else _unusual(facade, known, request, trace)

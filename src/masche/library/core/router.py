@@ -126,17 +126,23 @@ def tidied(request: Request, *, trace: Headers) -> Request | Answer:
     return replace(found, headers=found.headers + added)
 
 
-def plain(request: Request) -> "Names | None":
+def plain(request: Request, names: "Names | None" = None) -> "Names | None":
     """Return what the names of its headers say of a request to whose headers ``Names.added`` is added, and that is to
-    be changed in nothing else; None: it is not such.
+    be changed in nothing else; None: it is not such. ``names``: what ``plain_headers`` said of its headers, where that
+    is known.
     """
     if _PLAIN_TARGET.fullmatch(request.target) is None or request.method not in METHODS:
         return None
     if not _is_plain_authority(request.authority):
         return None
-    if not request.headers:
+    return plain_headers(request.headers) if names is None else names
+
+
+def plain_headers(headers: Headers) -> "Names | None":
+    """What the names of these headers say, if nothing of the headers is to be changed."""
+    if not headers:
         return _names_of(())
-    said, values = zip(*request.headers)  # noqa: B905 - a header is always a pair, and being strict costs as much again
+    said, values = zip(*headers)  # noqa: B905 - a header is always a pair, and being strict costs as much again
     names, text = _names_of(said), "".join(values)
     if not names.are_plain or not text.isprintable() or len(text) > _FEW_BYTES:
         return None

@@ -64,11 +64,12 @@ class TimeLimits:
 
     def begin(self, seconds: float) -> Limit:
         """Cancel the current task in so many seconds, unless that is ended before."""
-        task = asyncio.current_task()
+        loop = self.loop
+        task = asyncio.current_task(loop)
         assert task is not None, "limits are for tasks"
         limit = Limit(self, task)
         self.active += 1
-        at = self.loop.time() + seconds
+        at = loop.time() + seconds
         due = self._due
         heappush(due, (at, next(self._numbers), limit))
         if self._timer is None or due[0][2] is limit:
