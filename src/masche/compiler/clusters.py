@@ -1,6 +1,6 @@
 """The destinations that a View's routes lead to, each once: who may answer there, and how it is used."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, assert_never
 
 from masche.compiler.protocol import protocol
@@ -8,8 +8,9 @@ from masche.compiler.remember import by_identity
 from masche.compiler.selection import identities, roster, slices_by_service
 from masche.compiler.trafficpolicy import traffic
 from masche.model.mesh import Mesh
-from masche.model.refs import Origin, PortRef
+from masche.model.refs import Name, Origin, PortRef
 from masche.model.resources.core import Service
+from masche.model.resources.gateway_api import HTTPRoute
 from masche.model.vantage import Placement
 from masche.model.view import Action, Backend, Cluster, Forward, Redirect, Refuse, Route
 
@@ -45,18 +46,31 @@ def clusters(mesh: Mesh, destinations: Iterable[PortRef]) -> tuple[Cluster, ...]
 def cluster(mesh: Mesh, ref: PortRef) -> Cluster:
     """Return the Cluster of one Service port."""
     made = _made(mesh.services, mesh.workloads, mesh.endpoint_slices, mesh.traffic_policies, mesh.config)
-    if ref not in made:
-        made[ref] = _make(mesh, ref)
-    return made[ref]
+    key = ref, ref in _repeated(mesh.http_routes)
+    if key not in made:
+        made[key] = _make(mesh, ref, is_repeated=key[1])
+    return made[key]
 
 
 @by_identity
-def _made(*_tables: Any) -> dict[PortRef, Cluster]:
-    """What was made of these tables so far."""
+def _made(*_tables: Any) -> dict[tuple[PortRef, bool], Cluster]:
+    """What was made of these tables so far, by whether answers are repeated."""
     return {}
 
 
-def _make(mesh: Mesh, ref: PortRef) -> Cluster:
+@by_identity
+def _repeated(routes: Mapping[Name, HTTPRoute]) -> frozenset[PortRef]:
+    """Return whose answers are repeated by some route, whoever it is for: a cluster is the same to all."""
+    return frozenset(
+        PortRef(backend.namespace or route.metadata.namespace, backend.name, backend.port or 0)
+        for route in routes.values()
+        for rule in route.spec.rules
+        if rule.retry is not None and rule.retry.codes and rule.retry.attempts != 0
+        for backend in rule.backend_refs
+    )
+
+
+def _make(mesh: Mesh, ref: PortRef, *, is_repeated: bool) -> Cluster:
     service = mesh.services[ref.owner]
     port = next(port for port in service.spec.ports if port.port == ref.port and port.protocol == "TCP")
     who = identities(mesh.services, mesh.workloads, mesh.config)
@@ -67,6 +81,7 @@ def _make(mesh: Mesh, ref: PortRef) -> Cluster:
         traffic=traffic(mesh.services, mesh.traffic_policies, mesh.config)[ref.owner],
         has_plaintext=_has_plaintext(mesh, service),
         has_library=_has_library(mesh, service),
+        is_repeated=is_repeated,
         origins=(Origin(service.ref, "spec.ports"),),
     )
 

@@ -288,7 +288,8 @@ class Cluster:
 
     ``identities`` is never empty: a peer that shows none of them is refused inside the handshake. ``has_plaintext``
     says that some instance has no proxy (``EndpointView.is_mtls`` False), and ``has_library`` that some instance takes
-    mutual TLS itself, in its own server: either way an HTTP port cannot count on HTTP/2.
+    mutual TLS itself, in its own server: either way an HTTP port cannot count on HTTP/2. ``is_repeated`` says that some
+    route, whoever it is for, has answers from here repeated.
     """
 
     service: PortRef
@@ -297,6 +298,7 @@ class Cluster:
     traffic: Traffic = UNSAID
     has_plaintext: bool = False
     has_library: bool = False
+    is_repeated: bool = False
     origins: tuple[Origin, ...] = ()
 
 

@@ -1,5 +1,6 @@
 """Small applications: one that echoes what it received, in HTTP/1.1, WebSocket and h2c, and one that speaks TCP."""
 
+import itertools
 import json
 import socket
 import threading
@@ -18,7 +19,7 @@ class _Echo(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         self.server.seen.append((self.command, self.path))
-        status = int(self.headers.get("x-answer") or 200)
+        status = int(self.headers.get("x-answer") or next(self.server.statuses))
         answer = json.dumps(
             {
                 "name": self.server.name,
@@ -47,7 +48,7 @@ class _Echo(BaseHTTPRequestHandler):
 def http_echo(name: str = "echo") -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
     server.daemon_threads = True
-    server.name, server.seen = name, []
+    server.name, server.seen, server.statuses = name, [], itertools.repeat(200)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

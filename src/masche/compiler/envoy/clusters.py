@@ -6,7 +6,7 @@ inside the handshake, before a byte of a request is sent.
 
 from functools import lru_cache
 
-from masche.compiler.envoy import edge, peer
+from masche.compiler.envoy import edge, failing, peer
 from masche.compiler.envoy.balancing import balancing, hash_policy, limits
 from masche.compiler.envoy.carried import CALLED, inside, through
 from masche.compiler.envoy.parts import ADS, ADS_WAIT, extension, refs_of
@@ -126,7 +126,12 @@ def _http_options(source: Cluster) -> Body:
         common["max_connection_duration"] = traffic.max_connection_age
         common["max_connection_duration_jitter"] = {"value": 10}
     versions: Body = {"http_protocol_options": {}} if _is_http1(source) else {"http2_protocol_options": _http2(traffic)}
-    return {"common_http_protocol_options": common, "explicit_http_config": versions, **hash_policy(traffic)}
+    return {
+        "common_http_protocol_options": common,
+        "explicit_http_config": versions,
+        **hash_policy(traffic),
+        **failing.looked_at(source),
+    }
 
 
 def _http2(traffic: Traffic) -> Body:

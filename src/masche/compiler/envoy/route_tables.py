@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 
 from masche.compiler.envoy import limits, on_demand, passthrough
+from masche.compiler.envoy.failing import INSTANCE
 from masche.compiler.envoy.inbound import DENIED
 from masche.compiler.envoy.parts import INTERNAL_HEADERS, refs_of
 from masche.compiler.envoy.rbac import http_rules
@@ -53,7 +54,9 @@ _TOGETHER = "on-demand"
 _IGNORE_PORT = b"\x70\x01"
 """``RouteConfiguration.ignore_port_in_host_matching`` (number 14), true."""
 
-_HIDDEN = text(5, UNREACHED) + text(5, stats.SERVICE_HEADER) + b"".join(text(8, name) for name in INTERNAL_HEADERS)
+_HIDDEN = b"".join(text(5, name) for name in (UNREACHED, stats.SERVICE_HEADER, INSTANCE)) + b"".join(
+    text(8, name) for name in INTERNAL_HEADERS
+)
 """Words between proxies: ``response_headers_to_remove`` (number 5) and ``request_headers_to_remove`` (number 8)."""
 
 _TABLE = "envoy.config.route.v3.RouteConfiguration"

@@ -1,0 +1,114 @@
+"""A callee that fails as a whole is not stormed, and none of its instances is cut off, by one real Envoy."""
+
+import re
+from contextlib import ExitStack
+from itertools import cycle, repeat
+
+import pytest
+from applications import http_echo
+from envoy_rig import Authority, Envoy, free_port, remove, secrets, short_folder, wait_until
+from test_live_calls import request
+from views import at, cluster, identity, outbound, port, route, seat, view
+
+from masche.compiler.envoy import clusters, failing
+from masche.compiler.envoy.listeners import listeners
+from masche.compiler.envoy.shared import blobs
+from masche.model.calling import OutlierEjection, Traffic
+from masche.model.vantage import LocalPort
+from masche.model.view import Backend, Forward, Retry
+
+ROOT = Authority.named("root")
+A, OTHER = port("a"), port("other")
+THREE = 3
+REPEATED = Forward(backends=(Backend(cluster=A),), retry=Retry(attempts=3, codes=(503,), backoff=0.001))
+USUAL = Traffic(outlier=OutlierEjection(base_ejection=60.0))
+"""Who is cut off stays so for the rest of a test."""
+
+A_FEW = 15
+"""Failures that close the throttle (``traffic.budget``), where calls are few."""
+
+
+class Service:
+    """One Envoy with the local URL of a service of three instances without proxies; anew for each test."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        folder = short_folder()
+        stack.callback(remove, folder)
+        self.envoy = Envoy(folder)
+        stack.callback(self.envoy.close)
+        self.instances = [stack.enter_context(http_echo(f"a{number}")) for number in range(THREE)]
+        self.port = free_port()
+        seen = view(
+            outbound=(outbound(A, route("r", action=REPEATED)),),
+            clusters=(cluster(A, has_plaintext=True, is_repeated=True, traffic=USUAL),),
+        )
+        sat = seat("web", local_ports=(LocalPort(service=A, port=self.port),))
+        found = at(A, *(each.server_port for each in self.instances), is_mtls=False)
+        self.envoy.put((*blobs(seen), *listeners(seen, sat), found, *secrets(ROOT, identity("web"))))
+        self.calls(60)
+
+    def become(self, *statuses) -> None:
+        """What each instance answers from now on, in turn."""
+        for each, answers in zip(self.instances, statuses, strict=True):
+            each.statuses = answers
+
+    def calls(self, count: int) -> list[tuple[int, dict, dict]]:
+        return [request(self.port, "GET", "/") for _ in range(count)]
+
+    def seen(self) -> list[int]:
+        return [len(each.seen) for each in self.instances]
+
+    def stat(self, name: str) -> int:
+        text = self.envoy.admin(f"/stats?filter={re.escape(name)}$")
+        return sum(int(line.rpartition(" ")[2]) for line in text.splitlines() if line)
+
+
+@pytest.fixture
+def service():
+    with ExitStack() as stack:
+        yield Service(stack)
+
+
+def test_an_outage_is_repeated_a_few_times_and_then_no_more_and_nobody_is_cut_off(service) -> None:
+    before = sum(service.seen())
+    service.become(*[repeat(503)] * THREE)
+    answers = service.calls(100)
+    assert {status for status, _, _ in answers} == {503}
+    assert 0 < sum(service.seen()) - before - 100 <= A_FEW
+    assert answers[-1][2]["x-envoy-ratelimited"] == "1", "callers are told not to repeat it, either"
+    assert answers[-1][1]["name"] in {"a0", "a1", "a2"}, "it is the instance's own answer"
+    assert service.stat("ejections_enforced_total") == 0
+    service.become(*[repeat(200)] * THREE)
+    assert {status for status, _, _ in service.calls(100)} == {200}
+    service.become(*[cycle([503, *[200] * 9])] * THREE)
+    assert {status for status, _, _ in service.calls(100)} == {200}, "it repeats again"
+    assert service.stat("lua.errors") == 0
+
+
+def test_instances_that_are_overloaded_alike_stay_in(service) -> None:
+    service.become(*[cycle([503] * 8 + [200] * 8)] * THREE)
+    service.calls(300)
+    assert service.stat("ejections_enforced_total") == 0
+    assert min(service.seen()) > 60
+
+
+def test_who_fails_alone_is_cut_off_and_its_calls_are_repeated_elsewhere(service) -> None:
+    service.become(repeat(503), repeat(200), repeat(200))
+    assert {status for status, _, _ in service.calls(60)} == {200}
+    wait_until(lambda: service.stat("ejections_active") == 1, "Envoy to cut it off")
+    left = service.seen()[0]
+    service.calls(30)
+    assert service.seen()[0] == left
+
+
+def test_what_is_said_between_the_callee_and_the_router_is_seen_by_nobody(service) -> None:
+    well = service.calls(1)[0]
+    service.become(*[repeat(503)] * THREE)
+    ill = service.calls(1)[0]
+    assert (well[0], ill[0]) == (200, 503)
+    assert all(failing.INSTANCE not in each for _, body, headers in (well, ill) for each in (headers, body["headers"]))
+
+
+def test_only_a_callee_whose_answers_are_repeated_is_looked_at() -> None:
+    plain, looked_at = (clusters.cluster(cluster(A, is_repeated=each)).frame for each in (False, True))
+    assert (failing.INSTANCE.encode() in plain, failing.INSTANCE.encode() in looked_at) == (False, True)
