@@ -68,17 +68,22 @@ def test_completion_is_printed_for_each_shell_and_completes_commands():
     for shell in ("bash", "zsh", "fish"):
         assert "_MASCHE_COMPLETE" in run(sys.executable, "-m", "masche", "completion", shell).stdout
     assert completed("masche desc") == ["plain,describe"]
+    assert completed("masche desc", "zsh")[:2] == ["plain", "describe"]
+    assert completed("masche desc", "fish")[0].startswith("plain,describe")
 
 
 def test_a_shell_is_told_the_kinds_and_where_it_completes_files_itself():
     assert completed("masche get traf") == ["plain,trafficpolicy"]
     assert "plain,svc" in completed("masche describe s")
+    assert not any(completed("masche describe svc s")), "a name is to follow"
+    assert "plain,svc" in completed("masche delete svc/orders s")
     assert completed("masche apply -f my") == ["file,my"]
     assert completed("masche run --service x -- ./my") == ["file,./my"]
 
 
-def completed(line: str) -> list[str]:
-    env = {"_MASCHE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+def completed(line: str, shell: str = "bash") -> list[str]:
+    at = line.rsplit(maxsplit=1)[-1] if shell == "fish" else str(len(line.split()) - 1)
+    env = {"_MASCHE_COMPLETE": f"{shell}_complete", "COMP_WORDS": line, "COMP_CWORD": at}
     return run(sys.executable, "-c", "from masche.cli.main import run; run()", env=env).stdout.splitlines()
 
 

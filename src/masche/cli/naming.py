@@ -48,8 +48,11 @@ def kind_of(word: str) -> Kind:
     return kind
 
 
-def kinds_like(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For shells: the kinds whose names begin so, and the short words for them."""
+def kinds_like(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For shells: the kinds whose names begin so, and the short words for them; none where a name is to follow one."""
+    before = ctx.params.get(param.name or "")
+    if isinstance(before, tuple) and before and "/" not in before[0]:
+        return []
     known = {kind.lower(): "" for kind in Kind} | {short: str(kind) for short, kind in SHORT.items()}
     begun = incomplete.lower()
     return [CompletionItem(word, help=said or None) for word, said in sorted(known.items()) if word.startswith(begun)]
