@@ -66,6 +66,7 @@ def test_a_proxy_that_hangs_is_cut_off_and_costs_at_most_what_waited_for_it(mesh
         stopped = time.monotonic()
         try:
             load.lasts(11)
+            assert {each.workload for each in mesh.status().proxies if each.is_silent} == {living[0].seat.workload}
         finally:
             os.kill(envoy, signal.SIGCONT)
     failed = [call for call in load.calls if not call.is_good]
