@@ -139,6 +139,24 @@ async def test_it_is_asked_what_its_owner_wants_it_to_be_asked() -> None:
         assert (seat.said, seat.app.asked) == ([], [])
 
 
+async def test_while_calls_go_on_failing_they_tell_and_it_is_hardly_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distress, "SOON", 0.01)
+    monkeypatch.setattr(distress, "CALLED_FOR", 5.0)
+    monkeypatch.setattr(distress, "WHILE_CALLED", 3600.0)
+    monkeypatch.setattr(distress, "PLIGHT_SECONDS", 0.0)
+    async with seated() as seat:
+        seat.app.status = 503
+        seat.distress.suspect(seat.app.port)
+        await until(lambda: seat.said, what="a word")
+        for _ in range(20):
+            seat.distress.suspect(seat.app.port)
+            await asyncio.sleep(0.02)
+        assert len(seat.app.asked) <= 3
+        monkeypatch.setattr(distress, "CALLED_FOR", 0.01)
+        seat.app.status = 200
+        await until(lambda: seat.words()[-1], what="the word that it is well, once no calls come")
+
+
 async def test_one_good_answer_among_bad_ones_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distress, "SOON", 0.01)
     async with seated() as seat:

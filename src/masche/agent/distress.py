@@ -3,8 +3,9 @@
 Envoy says in its event log that an application failed several calls in a row, whoever made them. That may be the fault
 of what was asked, so the agent asks something else. When that fails, too, callers are told at once, by the control
 plane (a ``Plight``), instead of each finding out by calls of its own; the agent asks on, and when it is answered again
-they are told that. Invariant: nothing is asked of an application that fails nobody, and nothing of one whose
-``--health`` is ``none``.
+they are told that. While calls still come and fail, they tell, and it is hardly asked: where everybody fails, nobody is
+cut off, and questions would pass from tier to tier like calls. Invariant: nothing is asked of an application that fails
+nobody, and nothing of one whose ``--health`` is ``none``.
 """
 
 import asyncio
@@ -23,6 +24,9 @@ GOOD = 2
 
 SOON, LATER, SOON_FOR = 0.1, 1.0, 30.0
 """Seconds between two questions at first, later on, and after how many."""
+
+CALLED_FOR, WHILE_CALLED = 0.5, 1.0
+"""For so many seconds after calls failed in a row others are expected, and so many are between questions meanwhile."""
 
 MAX_CAUSE = 200
 _INBOUND, _GRPC = "inbound", "h2"
@@ -80,6 +84,18 @@ class Distress:
                 await self._follow(port, why)
                 suspected.clear()  # what failed until now is over
 
+    async def _pause(self, suspected: asyncio.Event, pause: float) -> None:
+        """Wait for ``pause`` seconds, and longer while calls go on failing."""
+        now = asyncio.get_running_loop().time
+        asked_at, called_at = now(), float("-inf")
+        while now() - asked_at < WHILE_CALLED:
+            await asyncio.sleep(pause)
+            if suspected.is_set():
+                suspected.clear()
+                called_at = now()
+            if now() - called_at >= CALLED_FOR:
+                return
+
     async def _follow(self, port: int, why: str) -> None:
         """Say so again and again, until it answers."""
         now = asyncio.get_running_loop().time
@@ -90,7 +106,8 @@ class Distress:
                 if now() - said_at >= PLIGHT_SECONDS:
                     said_at = now()
                     self._say(port, why)
-                await asyncio.sleep(SOON if now() - began < SOON_FOR else LATER)
+                pause = SOON if now() - began < SOON_FOR else LATER
+                await (asyncio.sleep(pause) if good else self._pause(self._suspected[port], pause))
                 found = await self._ask(port)
                 why, good = found or why, 0 if found else good + 1
         finally:
