@@ -7,6 +7,7 @@ is read here aiohttp reads in the same way (a property test), and of all else no
 own parser begins.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -18,7 +19,6 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.helpers import noop, set_exception
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
@@ -89,7 +89,7 @@ def glance(data: bytes) -> Usual | None:
     length = said.get("content-length", "")
     if len(said) != len(pairs) or len(length) > 9 or not length.isdecimal() or int(length) != len(body):
         return None
-    return Usual(Head(status, pairs), reason, lines, body)
+    return Usual(Head(status, pairs, said), reason, lines, body)
 
 
 class Handler(ResponseHandler):
@@ -130,10 +130,24 @@ class Handler(ResponseHandler):
             return
         super().data_received(data)
 
-    def put_back(self, message: Any) -> None:
-        """Let the message that was read be read once more."""
+    def awaited(self) -> "asyncio.Future[None] | None":
+        """What is to be awaited before there is something to read, be it an exception; None: there is."""
         me: Any = self
-        me._buffer.appendleft((message, 0))
+        if me._buffer or me._eof:
+            return None
+        me._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def forgo(self) -> None:
+        """Wait no longer."""
+        me: Any = self
+        me._waiter = None
+
+    def usual(self) -> Usual | None:
+        """Take the answer, if it was read at a glance; all else is left."""
+        me: Any = self
+        buffer = me._buffer
+        return buffer.popleft()[0][0] if buffer and type(buffer[0][0][0]) is Usual else None
 
 
 class Glanced(ClientResponse):
@@ -144,6 +158,8 @@ class Glanced(ClientResponse):
 
     usual: Usual | None = None
     asked: ClientRequest
+    _is_folded = False
+    """Has nobody asked for more of what was read at a glance than its status, headers and whole body?"""
     _reader: StreamReader | None = None
     _table: CIMultiDictProxy[str] | None = None
     _lines: _Lines | None = None
@@ -151,24 +167,23 @@ class Glanced(ClientResponse):
     async def start(self, connection: Connection) -> ClientResponse:
         """Wait for the head. Raises what aiohttp raises."""
         protocol = cast("Handler", connection.protocol)
-        try:
+        waiter = protocol.awaited()
+        if waiter is not None:
             with self._timer:
-                message: Any = await protocol.read()
-        except HttpProcessingError:
-            return await super().start(connection)  # which meets it once more, and says what it means
-        usual = message[0]
-        if type(usual) is not Usual:
-            protocol.put_back(message)
+                try:
+                    await waiter
+                except (asyncio.CancelledError, TimeoutError):
+                    protocol.forgo()
+                    raise
+                except Exception:  # noqa: BLE001, S110 # aiohttp's own meets it once more, and says what it means
+                    pass
+        usual = protocol.usual()
+        if usual is None:
             return await super().start(connection)
         self.version, self.status, self.reason = HttpVersion11, usual.head.status, usual.reason
-        self.usual = usual
+        self.usual, self._is_folded = usual, True
         connection.release()
         return self
-
-    @property
-    def _is_folded(self) -> bool:
-        """Has nobody asked for more than its status, headers and whole body?"""
-        return self.usual is not None and self._reader is None
 
     async def read(self) -> bytes:
         """Read the body. Raises what aiohttp raises."""
@@ -191,6 +206,13 @@ class Glanced(ClientResponse):
         else:
             await super().wait_for_close()
 
+    async def __aexit__(self, *error: Any) -> None:
+        """Be done with it."""
+        if self._is_folded:
+            self._in_context, self._released, self._session = False, True, None
+        else:
+            await super().__aexit__(*error)
+
     @property
     def request_info(self) -> RequestInfo:  # type: ignore[override] # a property of aiohttp's own kind
         """What was asked for."""
@@ -199,8 +221,9 @@ class Glanced(ClientResponse):
     @property
     def content(self) -> StreamReader:
         """The body."""
-        if self._reader is None and self.usual is not None:
-            self._reader = self._unfolded(self.usual.body)
+        if self._is_folded:
+            self._is_folded = False
+            self._reader = self._unfolded(cast("Usual", self.usual).body)
         return cast("StreamReader", self._reader)
 
     @content.setter

@@ -175,29 +175,40 @@ class Bare(ClientRequest):
         head: bytes = fields["masche_head"]
         transport.write(head)
         protocol.start_timeout()
-        kind: type[ClientResponse] = self.response_class
-        if kind is not ClientResponse:
-            self.response = other = kind(request_info=self.request_info, **self._of_the_answer(len(head)))
-            return other
-        self.response = made = Glanced(request_info=cast("Any", None), **self._of_the_answer(len(head)))
+        written = _Written(len(head)) if _TAKES_WRITER else None
+        if written is None or self.response_class is not ClientResponse:
+            return self._other(written)
+        self.response = made = Glanced(
+            self.method,
+            self.original_url,
+            writer=None,
+            continue100=None,
+            timer=self._timer,
+            request_info=cast("Any", None),
+            traces=self._traces,
+            loop=self.loop,
+            session=self.session,
+            stream_writer=cast("Any", written),
+        )
         made.asked = fields["masche_asked"]
         protocol.glances = self.method != "HEAD"
         return made
 
-    def _of_the_answer(self, sent_bytes: int) -> dict[str, Any]:
-        """What an answer is made of."""
-        made: dict[str, Any] = {
-            "method": self.method,
-            "url": self.original_url,
-            "writer": None,
-            "continue100": None,
-            "timer": self._timer,
-            "traces": self._traces,
-            "loop": self.loop,
-            "session": self.session,
-        }
-        if _TAKES_WRITER:
-            made["stream_writer"] = _Written(sent_bytes)
+    def _other(self, written: "_Written | None") -> ClientResponse:
+        """An answer of the user's own class, or of an older aiohttp."""
+        more: dict[str, Any] = {} if written is None else {"stream_writer": written}
+        self.response = made = self.response_class(
+            self.method,
+            self.original_url,
+            writer=cast("Any", None),
+            continue100=None,
+            timer=self._timer,
+            request_info=self.request_info,
+            traces=self._traces,
+            loop=self.loop,
+            session=self.session,
+            **more,
+        )
         return made
 
 

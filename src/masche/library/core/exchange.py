@@ -5,7 +5,7 @@ decides nothing. The pipeline says where each attempt goes (``Target``) and whic
 that an attempt gave is either finished, once, or dropped; whoever is cancelled frees what it holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -74,10 +74,11 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class Head(Struct, frozen=True, gc=False):
-    """The head of an answer; header names in lower case."""
+    """The head of an answer; header names in lower case. ``said``: the same by their names, for whoever has it."""
 
     status: int
     headers: Headers
+    said: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

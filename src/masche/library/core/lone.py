@@ -96,7 +96,7 @@ class Lone(Generic[Raw, Final_co]):
         """It was answered."""
         exchange = self._exchange
         head = exchange.head(raw)
-        said = dict(head.headers)
+        said = head.said or dict(head.headers)
         attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=exchange.is_spent)
         outcome = attempted.outcome
         if not outcome.is_success:

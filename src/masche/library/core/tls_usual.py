@@ -32,11 +32,11 @@ class UsualTls(SSLProtocol):
         incoming.write(me._ssl_buffer_view[:nbytes])
         try:
             try:
-                data = connection.read(_ONE)
+                data = connection.read(nbytes)  # no record has more data than bytes
             except SSLAgainErrors:
                 data = b""
             if data:
-                is_all = not incoming.pending and not connection.pending()
+                is_all = not incoming.pending and len(data) < nbytes
                 me._app_protocol.data_received(data if is_all else self._with_rest(data))
                 if is_all and not me._outgoing.pending and not me._ssl_reading_paused:
                     return
