@@ -1,7 +1,8 @@
 """Extract the descriptors of every xDS message from the Envoy binary that we ship and pack them as package data.
 
 Envoy embeds each ``FileDescriptorProto`` it was compiled with, so the result names exactly the fields that this very
-Envoy understands. Usage: ``python scripts/extract_descriptors.py [ENVOY_BINARY]``.
+Envoy understands. Usage: ``python scripts/extract_descriptors.py [ENVOY_BINARY]``, also after the decoders of a library
+begin to read something else (``prune_descriptors``).
 """
 
 import lzma
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
+from prune_descriptors import pruned, words
 
 PACKAGE_DATA = Path(__file__).resolve().parent.parent / "src" / "masche" / "wire"
 
@@ -125,7 +127,8 @@ def closure(files: dict[str, FileDescriptorProto], roots: Iterable[str]) -> File
 def extract(binary: Path) -> tuple[FileDescriptorSet, ...]:
     """Return (everything, the discovery subset, the library's subset) embedded in ``binary``."""
     files = {file.name: file for file in embedded(binary.read_bytes())}
-    return closure(files, files), closure(files, DISCOVERY_ROOTS), closure(files, LIBRARY_ROOTS)
+    library = pruned(closure(files, LIBRARY_ROOTS), LIBRARY_ROOTS, words())
+    return closure(files, files), closure(files, DISCOVERY_ROOTS), library
 
 
 def packed(descriptors: FileDescriptorSet) -> bytes:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from masche.wire.decode.decoders import decoders
+from masche.wire.framing import WireError
+from masche.wire.messages import encode
 from masche.wire.pool import DISCOVERY, ENVOY, LIBRARY, message_class, pool
+from masche.wire.types import CLUSTER
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import extract_descriptors
@@ -39,6 +43,23 @@ def test_a_library_loads_only_the_messages_that_it_decodes() -> None:
     assert message_class("envoy.config.listener.v3.Listener", LIBRARY)
     with pytest.raises(KeyError):
         pool(LIBRARY).FindMessageTypeByName("envoy.config.bootstrap.v3.Bootstrap")
+
+
+def test_a_library_knows_every_field_of_a_message_that_it_reads_and_nothing_of_one_that_it_does_not() -> None:
+    for name in ("envoy.config.cluster.v3.Cluster", "envoy.config.route.v3.RouteAction", "envoy.config.rbac.v3.Policy"):
+        ours, whole = message_class(name, LIBRARY).DESCRIPTOR, message_class(name).DESCRIPTOR
+        assert {each.number: each.name for each in ours.fields} == {each.number: each.name for each in whole.fields}
+        assert all(each.is_repeated == ours.fields_by_name[each.name].is_repeated for each in whole.fields)
+    subsets = message_class("envoy.config.cluster.v3.Cluster", LIBRARY).DESCRIPTOR.fields_by_name["lb_subset_config"]
+    assert subsets.type == subsets.TYPE_BYTES, "it is refused where it is set, and never opened"
+    with pytest.raises(KeyError):
+        pool(LIBRARY).FindMessageTypeByName("envoy.config.cluster.v3.Cluster.LbSubsetConfig")
+
+
+def test_what_a_library_does_not_read_is_refused_by_its_name() -> None:
+    foreign = encode("envoy.config.cluster.v3.Cluster", {"name": "a", "lb_subset_config": {"list_as_any": True}})
+    with pytest.raises(WireError, match="lb_subset_config is not carried out here"):
+        decoders[CLUSTER]("a", foreign)
 
 
 _DECODING = """
