@@ -1,15 +1,20 @@
 """Benchmark 11: a storm of repeats. Three tiers, the last one is out for five seconds; what do repeats make of it?
 
-front -> middle -> leaf; every hop repeats up to three times. Three leaves do 100 calls/s each; the load is 80 % of it.
+front -> middle -> leaf; every hop repeats up to three times. Three leaves do 50 calls/s each; the load is 80 % of it.
 For 5 s every leaf answers 503. *Amplification* is attempts at the leaf by calls that callers made while it was out.
 *Recovery* is the time from the end of the outage until 95 % of the calls of a half second succeed. After that, twice
-the capacity is asked for: *goodput* is what succeeds, as a share of the capacity.
+the capacity is asked for: *goodput* is what is answered well in these ten seconds, as a share of the capacity; what
+still stood in queues at their end does not count.
+
+Leaves did 100 calls/s each before: 600 calls/s through six proxies, or through Python in three places, take all of two
+cores, and what was measured was how the machine shared them out. The table says how busy it was.
 
     python bench/retry_storm.py [--only masche]
 """
 
 import argparse
 import itertools
+import os
 import sys
 import threading
 import time
@@ -21,14 +26,15 @@ from plots import line_plot
 from rig.contender import begin as begin_calls
 from rig.library import CARRIED_OUT, LibraryMesh
 from rig.load import Backend, Backends, Behaviour, Call, Plan
+from rig.machine import processor_seconds
 from rig.mesh import NAMESPACE, MascheMesh
 from rig.peers import HandEnvoy, settle
 from rig.ports import free_port
 from rig.record import RESULTS, Record
 
-LEAVES, PER_LEAF = 3, 100.0
-SLOTS, LATENCY = 2, 20.0
-"""Two at a time, 20 ms each: one leaf does 100 calls a second."""
+LEAVES, PER_LEAF = 3, 50.0
+SLOTS, LATENCY = 2, 40.0
+"""Two at a time, 40 ms each: one leaf does 50 calls a second."""
 
 CAPACITY = LEAVES * PER_LEAF
 WELL = Behaviour(latency=LATENCY, slots=SLOTS, queue=20)
@@ -134,6 +140,8 @@ class Storm:
         self.amplification = (self._attempts_at(well_at) - self._attempts_at(out_at)) / max(1, offered)
         self.recovery = self._recovery()
         self.goodput = 0.0
+        self.cores = 0.0
+        """How many cores the whole machine used while twice the capacity was asked for."""
 
     def _attempts_at(self, at: float) -> int:
         """Attempts at the leaves until then."""
@@ -171,13 +179,25 @@ def play(chain: Chain) -> Storm:
         calls = caller.wait()
         director.join()
         storm = Storm(calls, attempts, marks["out"], marks["well"])
+        before = processor_seconds()
         doubled = begin_calls(chain, Plan(urls=chain.urls, rate=2 * CAPACITY, seconds=DOUBLE, timeout=TIMEOUT)).wait()
-        storm.goodput = sum(not call.is_failed for call in doubled) / DOUBLE / CAPACITY
+        storm.cores = (processor_seconds() - before) / (DOUBLE + _over(doubled))
+        storm.goodput = sum(not call.is_failed and _ended(call) < DOUBLE for call in doubled) / DOUBLE / CAPACITY
         return storm
     finally:
         chain.close()
         for backends in made:
             backends.close()
+
+
+def _ended(call: Call) -> float:
+    """When a call was over, seconds since the start."""
+    return call.sent + call.took_ms / 1e3
+
+
+def _over(calls: Sequence[Call]) -> float:
+    """How long the last of them lasted beyond the time in which calls were made."""
+    return max(0.0, max(map(_ended, calls)) - DOUBLE)
 
 
 def _backend(name: str, port: int, nexts: Mapping[str, str]) -> Backend:
@@ -222,11 +242,14 @@ def main() -> None:
             continue
         print(chain.name, flush=True)
         storm = play(chain)
-        rows.append([chain.name, f"{storm.amplification:.2f}", f"{storm.recovery:.1f}", f"{100 * storm.goodput:.0f} %"])
+        busy = f"{storm.cores:.1f}"
+        told = (f"{storm.amplification:.2f}", f"{storm.recovery:.1f}", f"{100 * storm.goodput:.0f} %", busy)
+        rows.append([chain.name, *told])
         record.raw[chain.name] = {
             "amplification": storm.amplification,
             "recovery": storm.recovery,
             "goodput": storm.goodput,
+            "cores": storm.cores,
         }
         series[chain.name] = _rates(storm.attempts)
         if chain.name.startswith("masche"):
@@ -236,8 +259,16 @@ def main() -> None:
             )
             record.figure(f"{ours}recovery", storm.recovery, unit="s", target="<= 1 s", is_met=storm.recovery <= 1)
             record.figure(f"{ours}goodput", round(storm.goodput, 3), target=">= 0.95", is_met=storm.goodput >= 0.95)
-    columns = ["contender", "attempts per call during the outage", "recovery s", "goodput at twice the capacity"]
+    columns = [
+        "contender",
+        "attempts per call during the outage",
+        "recovery s",
+        "goodput at twice the capacity",
+        "cores busy meanwhile, everything",
+    ]
     record.table("A storm of repeats", columns, rows)
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        record.note("All of it ran ahead of whatever else the machine did (real-time priority), every contender alike.")
     path = RESULTS / "retry-storm.svg"
     line_plot(path, "Retry storm: attempts per second at the leaf", "seconds", "attempts per second", series)
     record.plots.append(path.name)
