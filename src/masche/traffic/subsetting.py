@@ -17,9 +17,11 @@ it. ``bench/subsetting.py`` compares it with what others do.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
+from heapq import nsmallest
 
 BITS = 32
 """Slots are from 0 to 2**BITS - 1."""
@@ -27,6 +29,8 @@ ROUNDS = 50
 """Rounds of evening out, at most."""
 EVEN = 0.005
 """Loads that differ from what is asked by less than this part are even."""
+WIDEST = 10.0
+"""Where nothing can make it even, no share grows beyond so many times, or to less than that part of, what is fair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +142,104 @@ def _load(subsets: Sequence[Sequence[int]], v: Sequence[float]) -> list[float]:
         u = 1.0 / sum([v[each] for each in chosen])
         for each in chosen:
             load[each] += u * v[each]
+    return load
+
+
+# -- without slots --------------------------------------------------------------------------------------------------
+
+_MASK = (1 << 64) - 1
+
+
+@lru_cache(maxsize=8192)
+def draw(name: str) -> int:
+    """A number of 64 bits, the same for a name wherever it is drawn."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+def _distance(caller: int, instance: int) -> int:
+    """How far apart two drawn numbers are: mixed by two odd factors, so that it is chance for every pair."""
+    mixed = (caller ^ instance) * 0x9E3779B97F4A7C15 & _MASK
+    return (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & _MASK
+
+
+class Nearest:
+    """The ``size`` instances that one caller chooses of all that it was offered, the same in whatever order."""
+
+    __slots__ = ("_caller", "_chosen", "_size")
+
+    def __init__(self, caller: str, size: int) -> None:
+        self._caller = draw(caller)
+        self._size = size
+        self._chosen: list[tuple[int, str]] = []
+
+    def __repr__(self) -> str:
+        return f"<Nearest {len(self._chosen)} of {self._size}>"
+
+    def offer(self, instances: Iterable[tuple[str, int]]) -> None:
+        """Choose among these, too: each with what was drawn for its name."""
+        caller = self._caller
+        found = [(_distance(caller, drawn), name) for name, drawn in instances]
+        if found:
+            self._chosen = nsmallest(self._size, self._chosen + found)
+
+    def has_any(self, names: Container[str]) -> bool:
+        """Whether it chose one of these, so that it must choose among all again."""
+        return any(name in names for _, name in self._chosen)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whom it chose, the nearest first."""
+        return tuple(name for _, name in self._chosen)
+
+
+def nearest(caller: str, instances: Iterable[str], size: int) -> tuple[str, ...]:
+    """The instances that a caller of that name chooses."""
+    found = Nearest(caller, size)
+    found.offer((name, draw(name)) for name in instances)
+    return found.names
+
+
+def even_out(
+    chosen: Sequence[Sequence[str]],
+    v: Mapping[str, float],
+    every: Sequence[str],
+    *,
+    everywhere: int = 0,
+    rounds: int = ROUNDS,
+    even: float = EVEN,
+) -> dict[str, float]:
+    """Return the shares v, 1 on average, with which all of ``every`` get the same load, begun at ``v``.
+
+    ``chosen`` is what each caller chose, and ``everywhere`` so many more call all. Whom nobody chose keeps its share.
+    """
+    made = {name: v.get(name, 1.0) for name in every}
+    for _ in range(rounds):
+        off = _off(chosen, made, everywhere)
+        if max((abs(each - 1) for each in off.values()), default=0.0) < even:
+            break
+        made = {name: min(WIDEST, max(1 / WIDEST, share / off.get(name, 1.0))) for name, share in made.items()}
+    mean = sum(made.values()) / len(made)
+    return {name: share / mean for name, share in made.items()}
+
+
+def unevenness(chosen: Sequence[Sequence[str]], v: Mapping[str, float], *, everywhere: int = 0) -> float:
+    """By what part the load of an instance differs from the mean, at most, of those that anybody calls."""
+    return max((abs(each - 1) for each in _off(chosen, v, everywhere).values()), default=0.0)
+
+
+def _off(chosen: Sequence[Sequence[str]], v: Mapping[str, float], everywhere: int) -> dict[str, float]:
+    """The load of each that anybody calls, in means."""
+    loads = {name: load for name, load in _loads(chosen, v, everywhere).items() if load}
+    fair = (len(chosen) + everywhere) / (len(loads) or 1)
+    return {name: load / fair for name, load in loads.items()}
+
+
+def _loads(chosen: Sequence[Sequence[str]], v: Mapping[str, float], everywhere: int) -> dict[str, float]:
+    """What each instance gets when every caller sends 1, spread over those that it chose by their shares."""
+    part = everywhere / sum(v.values())
+    load = {name: share * part for name, share in v.items()}
+    for names in chosen:
+        u = 1.0 / sum([v[name] for name in names])
+        for name in names:
+            load[name] += u * v[name]
     return load

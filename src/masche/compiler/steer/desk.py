@@ -8,6 +8,7 @@ from masche.compiler.steer.costs import Costs
 from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Move, MoveKind
 from masche.compiler.steer.standing import Admission, Standing
+from masche.compiler.steer.subsets import Subsets
 from masche.compiler.steer.terrain import Ground
 from masche.compiler.steer.track import MICROSECONDS
 from masche.compiler.steer.verdicts import Bench
@@ -49,6 +50,7 @@ class Desk:
     zone: str
     costs: Costs = field(default_factory=Costs)
     spread: Spread = field(default_factory=Spread)
+    subsets: Subsets = field(default_factory=Subsets)
     weights: dict[str, int] = field(default_factory=dict[str, int])
     falling: frozenset[str] = frozenset()
     _usual_us: dict[str, float] = field(default_factory=dict[str, float])
@@ -214,15 +216,23 @@ class Desk:
 
     def steer(self, bench: Bench) -> Steer | None:
         """What the callers of this zone are given; None when all is as if nothing had been measured."""
-        if self.is_still and bench.is_still:
+        if self.is_still and bench.is_still and not self.subsets.weights:
             return None
         made = Steer(
-            weights=tuple(sorted(self.weights.items())),
+            weights=tuple(sorted(self._given().items())),
             ejected=bench.ejected,
             zones=self.spread.zones(),
             detours=self.spread.detours(),
         )
         return made if made != NEUTRAL else None
+
+    def _given(self) -> Mapping[str, int]:
+        """What each instance is given: its weight, and of that what makes the load of callers' subsets even."""
+        even = self.subsets.weights
+        if not even:
+            return self.weights
+        names = even.keys() | self.weights.keys()
+        return {name: self.weights.get(name, FAIR) * even.get(name, FAIR) // FAIR or 1 for name in names}
 
     def standings(self, ground: Ground, bench: Bench, links: Links) -> Iterator[Standing]:
         """How each instance stands with these callers."""

@@ -170,12 +170,16 @@ class Steersman:
         for zone, intervals in heard.items():
             if (desk := each.desks.get(zone)) is None:
                 desk = each.desks[zone] = Desk(port, zone)
-            callers = len({seen.caller for seen in seens[zone]})
-            desk.costs.heard(intervals, partial(self._carried, zone), callers=callers, wait_us=wait_us, at=now)
+            callers = {seen.caller for seen in seens[zone]}
+            desk.costs.heard(intervals, partial(self._carried, zone), callers=len(callers), wait_us=wait_us, at=now)
+            if ground.addresses:
+                desk.subsets.hear(callers, at=now)
             each.bench.heard(seens[zone], zone=zone, at=now)
         for desk in each.desks.values():
             desk.costs.keep(ground.names, now=now)
         each.bench.keep(ground.names, now=now)
+        if self._is_whole:
+            _even_out(each, ground, now=now)
 
     def _carried(self, source: str, target: str, via: str) -> Carried:
         """What the network did in this interval."""
@@ -213,7 +217,9 @@ class Steersman:
         return {
             zone
             for zone, desk in each.desks.items()
-            if (port, zone) in self._steers or not is_calm(desk, ground, self._outward(zone, ground.zones), now=now)
+            if (port, zone) in self._steers
+            or desk.subsets.weights
+            or not is_calm(desk, ground, self._outward(zone, ground.zones), now=now)
         }
 
     def _outward(self, zone: str, targets: frozenset[str]) -> Ways:
@@ -304,3 +310,15 @@ def _judge(port: PortRef, each: _Port, ground: Ground, suffering: Mapping[str, s
             for desk in desks:
                 desk.welcome(move.about, each.bench)
         yield move
+
+
+def _even_out(each: _Port, ground: Ground, *, now: float) -> None:
+    """Where callers choose some of the instances, even out what these get by it; not where a hash chooses among them,
+    for another weight would move users.
+    """
+    size = 0 if ground.traffic.algorithm.is_hash else ground.traffic.subset_size
+    off = each.bench.ejected if ground.addresses else NOBODY.keys()
+    open_ = {name: place for name, place in ground.addresses.items() if name in ground.healthy and name not in off}
+    for desk in each.desks.values():
+        if open_ or desk.subsets.weights:
+            desk.subsets.step(size, open_, now=now)

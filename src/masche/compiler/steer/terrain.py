@@ -31,11 +31,12 @@ class Site(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
     """One (Service, port): its instances, with their ``names``, ``zones`` and ``counts`` by zone, and the effective
-    Traffic.
+    Traffic; where callers choose some of them, their ``addresses`` (``host:port``), by which they do.
     """
 
     sites: tuple[Site, ...]
     traffic: Traffic = UNSAID
+    addresses: Mapping[str, str] = field(default_factory=dict[str, str])
     names: frozenset[str] = field(init=False, compare=False, repr=False)
     healthy: frozenset[str] = field(init=False, compare=False, repr=False)
     zones: frozenset[str] = field(init=False, compare=False, repr=False)
@@ -99,7 +100,8 @@ def survey(mesh: Mesh, ports: Iterable[PortRef], before: Terrain | None = None) 
 def _ground(mesh: Mesh, port: PortRef, before: _Made | None) -> Ground:
     """The same object as before when it is equal."""
     known = traffic(mesh.services, mesh.traffic_policies, mesh.config)[port.owner]
-    made = Ground(sites=tuple(_sites(mesh, port)), traffic=known)
+    addresses = dict(_addresses(mesh, port)) if known.subset_size else {}
+    made = Ground(sites=tuple(_sites(mesh, port)), traffic=known, addresses=addresses)
     return before.ground if before and before.ground == made else made
 
 
@@ -107,3 +109,9 @@ def _sites(mesh: Mesh, port: PortRef) -> Iterator[Site]:
     for zone, endpoint in placed(mesh, port):
         if endpoint.health is not Health.DRAINING:
             yield Site(endpoint.workload, zone, endpoint.health is Health.HEALTHY)
+
+
+def _addresses(mesh: Mesh, port: PortRef) -> Iterator[tuple[str, str]]:
+    for _, endpoint in placed(mesh, port):
+        host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+        yield endpoint.workload, f"{host}:{endpoint.port}"

@@ -7,7 +7,7 @@ nothing waits while it does.
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from threading import Lock
 
@@ -191,16 +191,17 @@ def _picker(algorithm: Algorithm) -> Picker:
 class Channels:
     """The Channels of one process, by the names of their clusters."""
 
-    __slots__ = ("_by_name", "_caller", "_lock", "_taken")
+    __slots__ = ("_by_name", "_caller", "_known_as", "_lock", "_taken")
 
     _KEPT = 256
     """So many Knowns are remembered as taken over."""
 
-    def __init__(self, *, caller: str = "") -> None:
+    def __init__(self, *, caller: str = "", known_as: Callable[[], str] = str) -> None:
         self._by_name: dict[str, Channel] = {}
         self._taken: dict[int, PlainRoutes] = {}
         self._lock = Lock()
         self._caller = caller
+        self._known_as = known_as
 
     def __repr__(self) -> str:
         return f"<Channels {list(self._by_name.values())!r}>"
@@ -237,7 +238,7 @@ class Channels:
                 channel = self._by_name.get(name)
                 if channel is None:
                     channel = self._by_name[name] = Channel(destination, now=now)
-                channel.update(known, caller=self._caller, now=now)
+                channel.update(known, caller=self._known_as() or self._caller, now=now)
             if len(self._taken) >= self._KEPT:
                 self._taken.clear()
             found = self._taken[id(known)] = PlainRoutes(known)

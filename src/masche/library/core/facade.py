@@ -3,6 +3,7 @@
 Invariant: there is one for a process, or for a test; all its clients share what was learnt of the services they call.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from time import monotonic
@@ -17,13 +18,15 @@ from masche.traffic.chance import Chance
 class CallOptions:
     """How calls are made, whatever they call.
 
-    ``caller`` names this process to others (verdicts) and is what its calls stick by (``SourceIP``). ``patience``:
+    ``caller`` names this process to others (verdicts) and is what its calls stick by (``SourceIP``). ``known_as`` says
+    by which name the control plane knows it, by which subsets are chosen; "" is as the caller. ``patience``:
     seconds for which a call waits until something is known of whom it calls. At most ``max_beside`` copies and
     mirrored requests are under way at a time, more are left out. ``trace_sampling``: the part (0 to 1) of the traces
     begun here that are marked as recorded.
     """
 
     caller: str = ""
+    known_as: Callable[[], str] = str
     patience: float = 10.0
     max_beside: int = 64
     trace_sampling: float = 0.01
@@ -51,7 +54,7 @@ class Facade:
         self.now = now
         self.rng: Chance = rng or Random()  # noqa: S311 - it spreads load, and keeps no secret
         self.traces = Traces(self.rng, self.options.trace_sampling)
-        self.channels = Channels(caller=self.options.caller)
+        self.channels = Channels(caller=self.options.caller, known_as=self.options.known_as)
 
     def prepare(self, known: Known) -> None:
         """Take over what is known now, so that no call has to: of a thousand instances it takes longer than an event

@@ -8,12 +8,12 @@ so who is not to be called is not in it, and it is only empty when the service i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 
 from masche.library.core.ways import Way
 from masche.model.told import Destination, Discovery
 from masche.model.view import Endpoints, EndpointView, Health, Locality
 from masche.traffic import membership
+from masche.traffic.subsetting import nearest
 
 OVERPROVISIONING = 1.4
 """So many times what is well counts, before a zone or a priority is thought to lack anything (Envoy's default)."""
@@ -190,15 +190,13 @@ def _well(localities: Iterable[Locality]) -> float:
 
 
 def _subset(chosen: Mapping[str, _Chosen], size: int, caller: str) -> list[_Chosen]:
-    """So many of them, those with which this caller's name hashes lowest: rendezvous hashing (Thaler and Ravishankar
-    1998), so that a change of instances moves few callers, and callers spread evenly without knowing each other. All
-    ways to an instance are kept with it.
+    """So many of them, those nearest to this caller's name, so that a change of instances moves few callers; weights
+    that the control plane steers make their load even. All ways to an instance are kept with it.
     """
     everyone = list(chosen.values())
     if not 0 < size < len(everyone):
         return everyone
     well = [each for each in everyone if each.health is membership.Health.ADMITTED] or everyone
     instances = {parted(each.name)[0] for each in well}
-    near = sorted(instances, key=lambda name: blake2b(f"{caller} {name}".encode(), digest_size=8).digest())
-    kept = frozenset(near[:size])
+    kept = frozenset(nearest(caller, instances, size))
     return [each for each in well if parted(each.name)[0] in kept]

@@ -111,7 +111,10 @@ class Resident:
         return node(presence.proxy, service=self.options.app, zone=self.options.zone or presence.zone)
 
     def _call_options(self) -> CallOptions:
-        return CallOptions(caller=self._presence.process, patience=self.options.ready_timeout)
+        return CallOptions(caller=self._presence.process, known_as=self._known_as, patience=self.options.ready_timeout)
+
+    def _known_as(self) -> str:
+        return self._presence.proxy
 
     # -- how it is ----------------------------------------------------------------------------------------------------
 
@@ -262,7 +265,7 @@ class Resident:
         self._measures.forget()
         parent = self._presence
         self._begin(parent.avoided | frozenset[Name]({parent.name} if parent.name else ()))
-        self.facade.channels = Channels(caller=self._presence.process)
+        self.facade.channels = Channels(caller=self._presence.process, known_as=self._known_as)
         self.facade.options = self._call_options()
         self.facade.rng = Random()  # noqa: S311 - as above
 
