@@ -18,6 +18,7 @@ WITHIN = 2.0
 """Seconds that either side gives the other."""
 
 _LINE_BYTES = 512
+_PAUSE = 0.1
 _GIVE, _TAKE, _DONE = b"give", b"take", b"done"
 
 
@@ -35,6 +36,10 @@ class Lender:
         """Return what its runner kept, once: it belongs to the caller."""
         return self._brought.pop(workload, ())
 
+    def drop(self, workload: str) -> None:
+        """Nobody serves what was brought for it: an open socket would keep its port, and its namespace, for ever."""
+        _close(self.brought(workload))
+
     def lend(self, workload: str, sockets: Sequence[socket.socket]) -> None:
         """From now on its runner may have copies of these."""
         self._lent[workload] = tuple(sockets)
@@ -49,11 +54,15 @@ class Lender:
             with _listening(path) as listener:
                 async with asyncio.TaskGroup() as group:
                     while True:
-                        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-                        group.create_task(self._exchange(connection))
+                        try:
+                            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                        except OSError:  # no descriptor is left, which is no reason for the agent to end
+                            await asyncio.sleep(_PAUSE)
+                        else:
+                            group.create_task(self._exchange(connection))
         finally:
             for each in tuple(self._brought):
-                _close(self.brought(each))
+                self.drop(each)
 
     async def _exchange(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, TimeoutError):
@@ -63,7 +72,7 @@ class Lender:
             what, _, name = words.strip().partition(b" ")
             workload = name.decode(errors="replace")
             if what == _TAKE:
-                _close(self.brought(workload))
+                self.drop(workload)
                 self._brought[workload] = sockets
                 connection.send(_DONE)
             else:

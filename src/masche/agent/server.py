@@ -113,7 +113,10 @@ class Server:
                 case Upgrade():
                     writer.write(local.line(await self._upgrade()))
                 case Claim() as claim:
-                    await self._hold(claim, reader, writer)
+                    try:
+                        await self._hold(claim, reader, writer)
+                    finally:
+                        self.host.dns.lender.drop(claim.workload)
                 case None:
                     pass
                 case _:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -121,6 +122,43 @@ async def test_without_an_agent_nothing_is_kept_and_nothing_is_in_the_way_of_the
     assert "0 sockets" in repr(keeper)
     async with agent(folder) as second:
         await (await second.serve("", port, lambda: NAMES, owner=OWNER)).close()
+
+
+async def test_what_nobody_serves_is_closed(folder: Path) -> None:
+    """Whose claim is refused would else have an open socket keep its port, and its namespace."""
+    port, keeper = free_port(), Keeper(folder / "names.sock")
+    async with agent(folder) as first:
+        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
+        await keeper.fetch(OWNER)
+        await server.close()
+    async with agent(folder) as second:
+        await keeper.bring(OWNER)
+        keeper.close()
+        with socket.socket() as caller:
+            caller.connect(("127.0.0.1", port))
+        second.lender.drop(OWNER)
+        with socket.socket() as caller, pytest.raises(ConnectionRefusedError):
+            caller.connect(("127.0.0.1", port))
+
+
+async def test_want_of_descriptors_ends_no_agent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, refused = asyncio.get_running_loop(), asyncio.Event()
+    accept = loop.sock_accept
+
+    async def exhausted(_listener: socket.socket) -> tuple[socket.socket, object]:
+        monkeypatch.setattr(loop, "sock_accept", accept)
+        refused.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(loop, "sock_accept", exhausted)
+    async with agent(folder) as found:
+        await asyncio.wait_for(refused.wait(), 10)
+        server = await found.serve("", free_port(), lambda: NAMES, owner=OWNER)
+        keeper = Keeper(folder / "names.sock")
+        await keeper.fetch(OWNER)
+        assert "4 sockets" in repr(keeper)
+        keeper.close()
+        await server.close()
 
 
 async def test_only_this_user_may_have_them(folder: Path) -> None:
