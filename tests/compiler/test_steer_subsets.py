@@ -114,8 +114,15 @@ def test_a_caller_who_has_left_is_forgotten_and_without_any_all_is_fair():
     subsets.hear(["sidecar~web-1.shop"], at=1000.0)
     subsets.step(5, places, now=1000.0 + HELD / 2)
     assert not subsets.chosen_by(names[0])
-    subsets.step(0, places, now=1001.0)
-    assert not subsets.weights, "nor where the policy is gone"
+    assert not subsets.weights
+
+
+def test_all_is_fair_where_the_policy_is_gone():
+    names, places, subsets = callers(30), addresses(20), Subsets()
+    settled(subsets, names, 5, places)
+    assert subsets.weights
+    subsets.step(0, places, now=31.0)
+    assert not subsets.weights
 
 
 def test_one_look_takes_up_a_bounded_number_of_callers():

@@ -75,6 +75,8 @@ class Subsets:
             return
         self._heard = {name: at for name, at in self._heard.items() if now - at < HELD}
         choosing = [name for name in self._heard if name.startswith(_SUBSETTING)]
+        if not choosing:
+            self.weights = {}
         now_is = (size, frozenset(self._heard), frozenset(addresses.items()))
         if now_is == self._weighed:
             return
