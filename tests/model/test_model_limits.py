@@ -83,3 +83,8 @@ def test_what_no_placement_could_carry_out_is_refused(spec: dict[str, Any], plac
     assert found.where == f"RateLimitPolicy/default/a {place}"
     assert why in found.why
     assert found.fix
+
+
+@pytest.mark.parametrize(("written", "fix"), [("ten", "write a whole number"), ("10", "leave out the quotation marks")])
+def test_a_word_where_a_number_belongs_is_not_taken_for_a_number_in_quotation_marks(written: str, fix: str) -> None:
+    assert [each.fix for each in read(limit(requests=written)).errors] == [fix]

@@ -65,7 +65,7 @@ def test_every_error_of_a_document_is_found_in_one_pass_with_its_place():
         ("spec.parentRef", "did you mean parentRefs?"),
         ("spec.rules[0].matches[0].path.type", "did you mean PathPrefix?"),
         ("spec.rules[0].matches[1].method", "did you mean GET?"),
-        ("spec.rules[0].backendRefs[0].port", "write integer without quotation marks"),
+        ("spec.rules[0].backendRefs[0].port", "leave out the quotation marks"),
         ("spec.rules[0].backendRefs[1].nam", "did you mean name?"),
     ],
 )

@@ -4,6 +4,7 @@ A field or value that is misspelt is answered with the nearest one that exists.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import Enum, EnumType
@@ -134,11 +135,15 @@ def _wrong_type(path: Path, wanted: str, value: Any, shown: str) -> Finding:
     return _of("invalid-type", path, why, _other_type(wanted, value))
 
 
+_PLAIN = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+
+
 def _other_type(wanted: str, value: Any) -> str:
     if wanted == "string" and not isinstance(value, dict | list):
         return "put the value in quotation marks"
-    if wanted in {"integer", "number", "boolean"} and isinstance(value, str):
-        return f"write {wanted} without quotation marks"
+    if wanted in _PLAIN and isinstance(value, str):
+        is_quoted = re.fullmatch(r"[+-]?[0-9.]+|true|false", value) is not None
+        return "leave out the quotation marks" if is_quoted else f"write {_PLAIN[wanted]}"
     return f"write {wanted}"
 
 
