@@ -5,14 +5,20 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiler.meshes import a_mesh, service, workload
+from masche.compiler.endpoints import endpoints
+from masche.compiler.envoy.endpoints import blob
 from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.steersman import Steersman
 from masche.compiler.steer.subsets import HELD, MOST_CHOSEN, Subsets
-from masche.compiler.steer.terrain import Ground, Site, Terrain
+from masche.compiler.steer.terrain import Ground, Site, Terrain, survey
 from masche.library.core.members import members
 from masche.model.refs import PortRef
+from masche.model.steering import NO_STEERING
 from masche.model.told import Destination
 from masche.model.view import Cluster, EndpointView, Locality, Protocol, Traffic
+from masche.wire.decode import endpoints as decode
+from masche.wire.framing import message_of
 
 PORT = PortRef("shop", "orders", 80)
 KEY = (PORT, "")
@@ -151,3 +157,29 @@ def test_steering_hands_it_out_with_its_own_weights():
     steersman.steer(Terrain(ports={PORT: Ground(sites=sites)}), now=9.0)
     decision = steersman.steer(Terrain(ports={PORT: Ground(sites=sites)}), now=10.0)
     assert steersman.steer(Terrain(ports={PORT: Ground(sites=sites)}), now=11.0).steering is None
+
+
+POLICY = """---
+apiVersion: masche.dev/v1
+kind: TrafficPolicy
+metadata: {name: few}
+spec: {targetRefs: [{kind: Service, name: orders}], loadBalancing: {subsetting: {size: 2}}}
+"""
+
+
+def test_the_control_plane_knows_instances_by_the_names_by_which_the_library_chooses_them():
+    spec = ", address: 10.0.0.{}, ports: [{{port: 8080, meshPort: 21000}}]"
+    text = "".join(workload(f"o{number}", "orders", spec.format(number)) for number in range(1, 6))
+    mesh = a_mesh(service("orders") + text.replace("address: 127.0.0.2, ", "") + POLICY)
+    ground = survey(mesh, [PORT]).ports[PORT]
+    told = decode.endpoints(PORT.path, message_of(blob(endpoints(mesh, NO_STEERING, PORT, ""))))
+    everyone, _ = members([(each, DESTINATION) for each in told.localities])
+    assert {each.id for each in everyone} == set(ground.addresses.values())
+    subsets = Subsets()
+    subsets.hear(callers(1), at=0.0)
+    subsets.step(ground.traffic.subset_size, ground.addresses, now=0.0)
+    chosen, _ = members([(each, DESTINATION) for each in told.localities], subset_size=2, caller=callers(1)[0])
+    assert {each.id for each in chosen} == set(subsets.chosen_by(callers(1)[0]))
+    assert (
+        not survey(a_mesh(service("orders") + text.replace("address: 127.0.0.2, ", "")), [PORT]).ports[PORT].addresses
+    )
