@@ -35,7 +35,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from masche.library.core.aiohttp_answers import Glanced, Handler
-from masche.library.core.aiohttp_requests import WAY, Bare, Said, Saids, head_of, is_usual, written
+from masche.library.core.aiohttp_requests import WAY, Asking, Bare, Said, Saids, head_of, is_usual, written
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
@@ -67,6 +67,7 @@ def client_session(facade: Facade | None = None, **options: Any) -> aiohttp.Clie
     if connector is not None and not isinstance(connector, Connector):
         raise TypeError(f"the connector must be a masche.library.aiohttp.Connector, not {type(connector).__name__}")
     middlewares = (*options.pop("middlewares", ()), mesh)
+    options.setdefault("request_class", Asking)
     session = aiohttp.ClientSession(
         connector=connector or Connector(facade, limit=0), middlewares=middlewares, **options
     )
@@ -186,6 +187,9 @@ def _proxy(way: Way) -> URL:
 _UNSEEN = cast("Target", object())
 
 
+_KINDS = (Asking, ClientRequest)
+
+
 class _Exchange:
     """One request of a session."""
 
@@ -222,7 +226,7 @@ class _Exchange:
     def _to(self, target: Target) -> ClientRequest:
         """A copy of the request, for one instance."""
         request, asked, said = self._request, target.request, self._said
-        if type(request) is ClientRequest and not self._connector.force_close and is_usual(request):
+        if type(request) in _KINDS and not self._connector.force_close and is_usual(request):
             head = head_of(target, said)
             if head:
                 return Bare.of(request, target, key=self._connector.key(target), head=head)

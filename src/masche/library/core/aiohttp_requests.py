@@ -66,12 +66,13 @@ class Said:
 
 
 class Saids:
-    """What the headers of one session's requests said."""
+    """What the headers of one session's requests said, and the ``moulds`` of such requests."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "moulds")
 
     def __init__(self) -> None:
         self._known: dict[tuple[tuple[str, str], ...], Said] = {}
+        self.moulds: dict[tuple[object, ...], dict[str, Any]] = {}
 
     def __repr__(self) -> str:
         return f"<Saids: {len(self._known)}>"
@@ -130,6 +131,67 @@ def is_usual(request: ClientRequest) -> bool:
         and not (fields["_traces"] or fields["compress"] or fields["chunked"] or fields.get("_upload_tracker"))
         and fields["version"] == aiohttp.HttpVersion11
     )
+
+
+class Asking(ClientRequest):
+    """A request of a session. What aiohttp works out of its host and headers it works out once, for a first request
+    that has nothing else: the next one is as that one is, with its own URL, timer, traces and table of headers.
+    """
+
+    def __init__(self, method: str, url: URL, **said: Any) -> None:
+        if (
+            any(map(said.get, _ITS_OWN))
+            or said.get("data") is not None
+            or said.get("chunked") is not None
+            or url.raw_fragment
+            or url.raw_user
+            or url.raw_password
+        ):
+            super().__init__(method, url, **said)
+            return
+        moulds: dict[tuple[object, ...], dict[str, Any]] = said["session"].connector.saids.moulds
+        key = (method, url.host_port_subcomponent, said["version"], *said["headers"].items())
+        mould = moulds.get(key)
+        if mould is None:
+            super().__init__(method, url, **said)
+            _keep(moulds, key, vars(self))
+            return
+        fields = vars(self)
+        fields.update(mould)
+        fields["headers"] = mould["headers"].copy()
+        fields["original_url"] = fields["url"] = url
+        fields["_session"], fields["loop"], fields["_timer"] = said["session"], said["loop"], said["timer"]
+        fields["_ssl"], fields["server_hostname"], fields["_traces"] = (
+            said["ssl"],
+            said["server_hostname"],
+            said["traces"],
+        )
+        fields["response_class"] = said["response_class"]
+
+
+_ITS_OWN = (
+    "params", "skip_auto_headers", "cookies", "auth", "compress", "expect100", "proxy", "proxy_auth", "proxy_headers",
+)  # fmt: skip
+"""What a request has for itself, if it has any of it."""
+
+_GIVEN = frozenset(
+    ("headers", "original_url", "url", "_session", "loop", "_timer", "_ssl", "server_hostname", "response_class",
+     "_traces")
+)  # fmt: skip
+"""The fields that each request gets for itself."""
+
+
+def _keep(moulds: dict[tuple[object, ...], dict[str, Any]], key: tuple[object, ...], fields: dict[str, Any]) -> None:
+    """Keep a request as the mould of others, if nothing in it could be shared that changes."""
+    rest = {name: value for name, value in fields.items() if name not in _GIVEN}
+    size = sum(len(value) for value in fields["headers"].values())
+    if (
+        all(value is None or isinstance(value, str | aiohttp.HttpVersion) for value in rest.values())
+        and size <= _MOST_BYTES
+    ):
+        if len(moulds) >= _MOST_SAIDS:
+            moulds.clear()
+        moulds[key] = {**rest, "headers": fields["headers"].copy()}
 
 
 class Bare(ClientRequest):
