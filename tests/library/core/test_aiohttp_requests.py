@@ -25,8 +25,8 @@ async def made(kind: type[ClientRequest], session: aiohttp.ClientSession, method
         "data": None, "cookies": session.cookie_jar.filter_cookies(URL(url)), "auth": None,
         "version": aiohttp.HttpVersion11, "compress": None, "chunked": None, "expect100": False,
         "response_class": aiohttp.ClientResponse, "proxy": None, "proxy_auth": None, "timer": TimerNoop(),
-        "session": session, "loop": asyncio.get_running_loop(), "ssl": True, "server_hostname": None, "proxy_headers": None,
-        "traces": [],
+        "session": session, "loop": asyncio.get_running_loop(), "ssl": True, "server_hostname": None,
+        "proxy_headers": None, "traces": [],
         "trust_env": False,
     }  # fmt: skip
     return kind(method, URL(url), **{**usual, **said})
