@@ -8,7 +8,7 @@ import pytest
 from control.plant import Plant, eventually, plant, service, sidecar
 from control.test_steering import ORDERS, instance, look, second, told
 from masche.control.plights import HELD, Plights
-from masche.link.messages import Plight
+from masche.link.messages import Plight, ProxyGone
 from masche.model.refs import Name
 from masche.model.view import Health
 from masche.testing.clock import Clock
@@ -72,6 +72,18 @@ async def test_an_agent_that_falls_silent_takes_its_word_with_it(shop: Plant) ->
         assert health(shop) is Health.UNHEALTHY
     look(shop)
     assert health(shop) is Health.HEALTHY
+
+
+async def test_who_comes_back_by_the_name_of_one_that_suffered_begins_afresh(shop: Plant) -> None:
+    async with shop.agent("m1") as agent:
+        await agent.enrols(sidecar("orders-e", app="orders", port=26000))
+        agent.say(plight("orders-e"))
+        await eventually(lambda: len(shop.parts.measures.helm.plights) == 1, "it suffers")
+        agent.say(ProxyGone(proxy="orders-e-proxy"))
+        await eventually(lambda: not shop.parts.measures.helm.plights, "nobody does")
+        await agent.enrols(sidecar("orders-e", app="orders", port=26000))
+        look(shop)
+        assert health(shop, "orders-e") is Health.HEALTHY
 
 
 async def test_who_suffers_is_an_instance_of_every_service_that_leads_there(shop: Plant) -> None:

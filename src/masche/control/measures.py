@@ -170,6 +170,7 @@ class Measures:
     def _forget(self) -> None:
         """Let go of what the Mesh does not have any more."""
         here = self._world.newest.workloads
+        self.helm.plights.keep_only(here, now=self._world.now())  # who comes back by that name begins afresh
         self._successes = {name: at for name, at in self._successes.items() if name in here}
         self._certificates = {name: each for name, each in self._certificates.items() if name in here}
         services = self._world.mesh.services
