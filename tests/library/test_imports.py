@@ -16,7 +16,9 @@ CONTROL_PLANE = {
     "masche.agent", "masche.api", "masche.cli", "masche.compiler", "masche.control", "masche.registry",
     "masche.model.mesh", "masche.model.resources",
 }  # fmt: skip
-HEAVY = {"click", "jinja2", "numpy", "pydantic", "rich", "sqlite3", "starlette", "yaml"}
+HEAVY = {"click", "jinja2", "numpy", "pydantic", "rich", "sqlite3", "starlette", "statistics", "yaml"}
+ASKING = {"grpc", "google.protobuf", "masche.library.life.life", "masche.wire.decode.decoders", "masche.xds.client"}
+"""What the resident's thread loads once something is called; no import has to pay for it."""
 CLIENTS = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "uvicorn", "hypercorn", "gunicorn"}
 
 OWN = {
@@ -46,7 +48,31 @@ def test_an_import_takes_no_control_plane_nothing_heavy_and_no_other_client(modu
     } == set()
     assert loaded & (CLIENTS - OWN[module]) == set()
     assert told["threads"] == 1, "an import starts nothing"
-    assert loaded & HEAVY == set()
+    assert loaded & (HEAVY | ASKING) == set()
+
+
+LIVING = """
+import json, sys
+import masche.library.life.life
+import masche.library.life.asking
+print(json.dumps({"modules": sorted(sys.modules)}))
+"""
+
+
+def test_who_lives_in_the_mesh_loads_no_authority_no_encoder_and_nothing_for_grpc_applications() -> None:
+    found = subprocess.run([sys.executable, "-c", LIVING], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(json.loads(found.stdout)["modules"])
+    assert "masche.wire.decode.decoders" in loaded
+    assert loaded & {
+        "google.protobuf.descriptor_pb2", "google.protobuf.json_format", "masche.identity.authority",
+        "masche.library.life.outlet", "masche.link.joining", "masche.wire.messages",
+    } == set()  # fmt: skip
+
+
+def test_workers_of_gunicorn_share_what_its_master_has_loaded_for_them() -> None:
+    program = PROGRAM.format(module="masche.library.gunicorn")
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert set(json.loads(found.stdout)["modules"]) >= ASKING
 
 
 def test_the_package_itself_is_nothing() -> None:

@@ -30,6 +30,8 @@ from masche.library.wsgi import Guarded
 from masche.model.port import Port
 from masche.model.view import MtlsMode
 
+residents.load()  # by gunicorn's master, whose workers share what is loaded before they are forked
+
 ENTRANCES: Final = 2
 """Threads for handshakes. Each takes one as far as it has come and never waits, so that a few are enough for all."""
 

@@ -8,6 +8,7 @@ theirs. A fork begins afresh in the child: another workload, another key, nothin
 import atexit
 import os
 import sys
+from importlib import import_module
 from threading import Lock
 from typing import Any
 
@@ -32,6 +33,12 @@ def resident() -> Resident:
     """The resident of this process, made with the first question from ``MASCHE_...`` variables. Raises OptionsError."""
     with _lock:
         return _the_one or _made({})
+
+
+def load() -> None:
+    """Load now what the resident's thread would load with the first call: before a fork, so that children share it."""
+    import_module("masche.library.life.life")
+    import_module("masche.library.life.asking")
 
 
 def configure(**given: Any) -> Resident:

@@ -58,11 +58,14 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a certificate goes. ``show`` raises UnusableError; ``keep`` may wait for a disk, and runs in a thread."""
+    """Where a certificate goes. ``show`` raises UnusableError; ``keep`` may wait for a disk, and runs in a thread.
+
+    With None for it a certificate is kept nowhere.
+    """
 
     show: Callable[[Kept], None]
     withdraw: Callable[[], None]
-    keep: Callable[[Kept], None]
+    keep: Callable[[Kept], None] | None
 
 
 class Renewal:
@@ -210,6 +213,8 @@ class Renewal:
     async def _keep(self, kept: Kept) -> None:
         """Without a place on disk it serves all the same, until this process ends."""
         self._is_unkept = False
+        if self._place.keep is None:
+            return
         try:
             await asyncio.to_thread(self._place.keep, kept)
         except (OSError, UnsafeFileError) as error:

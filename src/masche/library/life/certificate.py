@@ -22,8 +22,5 @@ def keeper_of(certificates: Certificates, *, rng: Random, folder: Folder | None 
         except MeshError as error:
             raise UnusableError(str(error)) from error
 
-    def keep(kept: Kept) -> None:
-        if folder:
-            folder.keep_certificate(kept)
-
+    keep = folder.keep_certificate if folder else None
     return Renewal(Place(show=show, withdraw=certificates.withdraw, keep=keep), rng=rng)
