@@ -80,8 +80,9 @@ class Subsets:
         now_is = (size, frozenset(self._heard), frozenset(addresses.items()))
         if now_is == self._weighed:
             return
-        self._choose(choosing, size, frozenset(addresses.values()))
-        is_whole = len(self._nearest) == len(choosing)
+        instances = frozenset(addresses.values())
+        self._choose(choosing, size, instances)
+        is_whole = len(self._nearest) == len(choosing) and self._present.keys() == instances
         is_even = is_whole and (not choosing or self._weigh(addresses, everywhere=len(self._heard) - len(choosing)))
         self._weighed = now_is if is_even else None
 
@@ -90,6 +91,7 @@ class Subsets:
         if size != self._size:
             self._size, self._nearest, self._present = size, {}, {}
         gone, new = self._present.keys() - instances, sorted(instances - self._present.keys())
+        new = new[: 1 + MOST_CHOSEN // len(self._nearest)] if self._nearest else new
         self._present = {name: drawn for name, drawn in self._present.items() if name not in gone}
         self._present |= {name: draw(name) for name in new}
         kept = {name: each for name in choosing if (each := self._nearest.get(name)) and not each.has_any(gone)}
