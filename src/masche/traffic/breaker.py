@@ -252,6 +252,9 @@ class Breaker:
         """What this caller may offer to others: who is out on its own evidence, and who failed it last while nobody
         else did; never what it only heard. Worth asking for after a fault.
         """
+        failing = [each for each in self._standings.values() if each.in_row]
+        if not self._out and not failing:
+            return ()
         out = tuple(
             SharedVerdict(
                 endpoint=each.name,
@@ -270,8 +273,8 @@ class Breaker:
                 lifetime=_SUSPECTED,
                 faults=each.in_row,
             )
-            for each in self._standings.values()
-            if each.in_row and each.name not in self._out and self._is_alone(each, now)
+            for each in failing
+            if each.name not in self._out and self._is_alone(each, now)
         )
         return out + suspected
 
