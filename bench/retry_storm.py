@@ -227,7 +227,7 @@ def main() -> None:
     record = Record(
         "retry-storm",
         "The last of three tiers is out for five seconds",
-        measures=CARRIED_OUT,
+        measures=(*CARRIED_OUT, "src/masche/agent/distress.py"),
     )
     rows: list[list[str]] = []
     series: dict[str, list[tuple[float, float]]] = {}
