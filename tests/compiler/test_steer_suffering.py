@@ -34,6 +34,13 @@ def test_it_is_off_at_once_though_callers_had_answers_a_moment_ago():
     assert states(steersman)["a"] is Admission.EJECTED
 
 
+def test_it_is_off_in_a_look_at_which_callers_report_that_all_was_well():
+    steersman = calm()
+    steersman.saw(KEY, sound("one", "abcd"), now=1.0)
+    suffer(steersman, "a", now=1.0)
+    assert states(steersman)["a"] is Admission.EJECTED
+
+
 def test_it_stays_off_without_a_single_probing_call_for_as_long_as_it_suffers():
     steersman = calm()
     found = {states(steersman)["a"] for second in range(1, 60) if suffer(steersman, "a", now=float(second)) is not None}

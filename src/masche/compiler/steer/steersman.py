@@ -212,7 +212,7 @@ class Steersman:
     def _lively(self, port: PortRef, each: _Port, *, now: float) -> Set[str]:
         """The caller zones at whose desks it is not plain that nothing would move, as nothing has moved."""
         ground = self._terrain.ports[port]
-        if each.heard_at != now or not each.bench.is_calm(now=now):
+        if each.heard_at != now or port in self.suffering or not each.bench.is_calm(now=now):
             return each.desks.keys()
         return {
             zone
