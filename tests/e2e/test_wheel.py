@@ -43,6 +43,20 @@ def test_without_extras_masche_says_the_one_line_that_installs_the_rest(wheel: P
     assert len((said.stdout + said.stderr).strip().splitlines()) == 1
 
 
+LIBRARY = """
+from masche.library import asgi, foreign, grpc, httpx, peer, resident, tcp, wsgi
+resident.load()
+import masche.library.life.outlet, masche.link.joining, masche.link.probe
+"""
+
+
+def test_the_library_works_with_what_the_wheel_alone_brings(wheel: Path, tmp_path: Path) -> None:
+    python = environment(wheel, tmp_path, "").with_name("python")
+    loaded = ran(python, "-W", "error", "-c", LIBRARY, cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+
+
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_the_demo_of_the_installed_wheel_keeps_every_promise_and_leaves_nothing_behind(
     wheel: Path, tmp_path: Path
