@@ -1,5 +1,7 @@
 """An instance that fails all its callers by the word of its own agent."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,9 +37,12 @@ def test_it_is_off_at_once_though_callers_had_answers_a_moment_ago():
 
 
 def test_it_is_off_in_a_look_at_which_callers_report_that_all_was_well():
+    """Then it is plain that nothing moves by what they saw."""
     steersman = calm()
-    steersman.saw(KEY, sound("one", "abcd"), now=1.0)
-    suffer(steersman, "a", now=1.0)
+    for second in range(1, 6):
+        seens = [replace(each, service_us=1500.0) for each in sound("one", "abcd")]
+        steersman.saw(KEY, seens, now=float(second))
+        suffer(steersman, "a" if second == 5 else "", now=float(second))
     assert states(steersman)["a"] is Admission.EJECTED
 
 
