@@ -65,7 +65,9 @@ class Proxy:
             connection.close()
 
     def until_listening(self, names: set[str]) -> None:
-        """Wait until exactly these listeners accept connections."""
+        """Wait until exactly these listeners accept connections: those that were removed may do so for a while, as
+        each of Envoy's threads closes its own socket.
+        """
         end = time.monotonic() + DEADLINE
         found: set[str] = set()
         while time.monotonic() < end:
@@ -74,10 +76,13 @@ class Proxy:
                 found = self._listeners()
             except (OSError, http.client.HTTPException):
                 found = set()
-            if found == names:
+            if found == names and not self._is_draining():
                 return
             time.sleep(0.005)
         raise AssertionError(f"{self.node_id} listens to {sorted(found)} instead of {sorted(names)}:\n{self.log}")
+
+    def _is_draining(self) -> bool:
+        return not self.ask("/stats?filter=^listener_manager.total_listeners_draining$").strip().endswith(": 0")
 
     def _listeners(self) -> set[str]:
         statuses = json.loads(self.ask("/listeners?format=json")).get("listener_statuses", ())
