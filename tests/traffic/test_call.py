@@ -107,6 +107,14 @@ def test_a_refused_call_is_repeated_elsewhere_after_a_while():
     assert finished(call.answered(second.number, WELL, now=0.2))
 
 
+def test_a_listed_answer_below_500_is_repeated_and_what_is_not_listed_ends_the_call():
+    call = a_call(a_callee(retry=Retry(attempts=2, codes=(409,), backoff=0.0)))
+    (first,) = started(call.begin(now=0.0))
+    (second,) = started(call.answered(first.number, Attempted(outcome=Outcome.SUCCESS, status=409), now=0.1))
+    assert second.endpoint != first.endpoint
+    assert call.answered(second.number, WELL, now=0.2) == (Finish(number=second.number, outcome=Outcome.SUCCESS),)
+
+
 def test_a_tier_that_may_not_repeat_says_so_to_its_caller():
     call = a_call(a_callee(retry=Retry(attempts=1, codes=(503,), backoff=0.0)))
     (first,) = started(call.begin(now=0.0))

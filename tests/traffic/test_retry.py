@@ -11,7 +11,7 @@ from masche.traffic.budget import BudgetRules, RetryBudget
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 from masche.traffic.outcome import Outcome
 from masche.traffic.pushback import DO_NOT_REPEAT, Pushback, read, spoken
-from masche.traffic.retry import Again, Attempted, GiveUp, Why, again, backoff
+from masche.traffic.retry import Again, Attempted, GiveUp, Why, again, backoff, repeats_fine
 
 RULES = Retry(attempts=2, codes=(502, 503), backoff=0.025)
 UNREACHED = Attempted(outcome=Outcome.FAILURE, reached=False)
@@ -26,12 +26,13 @@ def decide(
     deadline: Deadline = NO_DEADLINE,
     budget: RetryBudget | None = None,
     per_try_timeout: float = 0.0,
+    rules: Retry = RULES,
 ) -> Again | GiveUp:
     return again(
         attempted,
         method=method,
         repeats=repeats,
-        rules=RULES,
+        rules=rules,
         deadline=deadline,
         budget=budget or RetryBudget(),
         now=0.0,
@@ -55,6 +56,29 @@ def test_only_listed_codes_are_repeated():
     given_up = decide(Attempted(outcome=Outcome.FAILURE, status=500))
     assert given_up == GiveUp(why=Why.NOT_LISTED, sentence=Why.NOT_LISTED.value)
     assert not given_up.forbids_repeats
+
+
+@pytest.mark.parametrize(
+    ("rules", "attempted"),
+    [
+        (Retry(codes=(409,)), Attempted(outcome=Outcome.SUCCESS, status=409)),
+        (Retry(codes=(403,)), Attempted(outcome=Outcome.DENIED, status=403)),
+        (Retry(grpc_codes=(1,)), Attempted(outcome=Outcome.SUCCESS, status=499, grpc_status=1)),
+    ],
+    ids=["conflict", "denied", "cancelled by the callee"],
+)
+def test_a_listed_answer_is_repeated_though_it_is_no_fault_of_the_instance(rules: Retry, attempted: Attempted):
+    assert repeats_fine(rules)
+    assert isinstance(decide(attempted, rules=rules), Again)
+    assert isinstance(decide(attempted, rules=rules, method="POST"), GiveUp)
+    given_up = decide(attempted, rules=rules, repeats=rules.attempts)
+    assert given_up == GiveUp(why=Why.ATTEMPTS, sentence=Why.ATTEMPTS.value)
+
+
+def test_a_call_that_was_cancelled_is_not_repeated_whatever_is_listed():
+    assert decide(Attempted(outcome=Outcome.CANCELLED, status=409), rules=Retry(codes=(409,))) == GiveUp(
+        why=Why.FINE, sentence=Why.FINE.value
+    )
 
 
 def test_a_good_answer_needs_no_repeat():

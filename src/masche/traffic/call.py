@@ -225,7 +225,7 @@ class Call:
         if run.place is None or self.is_over:
             return ()
         if self._race is None:  # the usual case: a race of one
-            if not attempted.outcome.is_success:
+            if not attempted.outcome.is_success or self._rules.repeats_fine:
                 return self._failed(run, attempted, now)
             self.is_over = True
             self._hedge_at = inf
@@ -238,7 +238,9 @@ class Call:
         return (*steps, *self._failed(run, attempted, now)) if step.is_over else steps
 
     def _failed(self, run: _Running, attempted: Attempted, now: float) -> Steps:
-        """Nobody is left in the race: repeat when everything allows it, else answer with what there is."""
+        """Nobody is left in the race, or its winner is to be looked at: repeat when everything allows it, else answer
+        with what there is.
+        """
         self._hedge_at = inf
         number = None if attempted.outcome is Outcome.TIMEOUT else run.number
         rules = self._rules
@@ -250,7 +252,7 @@ class Call:
             budget=self._callee.budget, now=now, rng=self._rng, per_try_timeout=rules.per_try_timeout,
         )  # fmt: skip
         if isinstance(decision, GiveUp):
-            return self._finish(number, attempted.outcome, decision)
+            return self._finish(number, attempted.outcome, None if decision.why is Why.FINE else decision)
         return self._repeat(decision, now)
 
     def _repeat(self, decision: Again, now: float) -> Steps:

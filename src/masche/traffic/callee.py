@@ -7,7 +7,7 @@ Invariant: every Claim that is handed out is settled exactly once, at all of the
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from masche.model.calling import Traffic
 from masche.model.view import Retry
@@ -19,18 +19,25 @@ from masche.traffic.ejection import EjectionRules, Event, SharedVerdict, Trial
 from masche.traffic.hedging import Hedger, HedgeRules
 from masche.traffic.membership import Membership, Rules, SlowStart
 from masche.traffic.outcome import Outcome
-from masche.traffic.retry import is_idempotent
+from masche.traffic.retry import is_idempotent, repeats_fine
 
 NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRules:
-    """``timeout`` of a whole call and of one try in seconds, 0: none; ``retry`` None: nothing is repeated."""
+    """``timeout`` of a whole call and of one try in seconds, 0: none; ``retry`` None: nothing is repeated.
+
+    ``repeats_fine``: also answers may be repeated that are no fault of who gave them, so each has to be looked at.
+    """
 
     timeout: float = 0.0
     per_try_timeout: float = 0.0
     retry: Retry | None = None
+    repeats_fine: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "repeats_fine", self.retry is not None and repeats_fine(self.retry))
 
 
 class Callee:

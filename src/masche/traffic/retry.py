@@ -23,6 +23,12 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _CAP = 10
 """A wait never exceeds so many times the first one."""
 
+_FAULTS = 500
+"""From this status on an answer speaks against who gave it."""
+
+_FAULTS_OF_GRPC = frozenset({2, 4, 12, 13, 14, 15})
+"""The same of gRPC: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
+
 LONGEST = 60.0
 """Seconds. A callee that asks for a longer wait is not waited for: without a deadline it could be weeks."""
 
@@ -115,15 +121,21 @@ def backoff(repeats: int, *, base: float, rng: Chance, longest: float = 0.0) -> 
 
 def _obstacle(attempted: Attempted, *, method: str, repeats: int, rules: Retry) -> Why | None:
     """The first reason against a repeat that needs neither clock nor budget; what only we may not do comes first."""
-    if not (attempted.outcome.is_fault or attempted.outcome is Outcome.LIMITED):
+    outcome, is_listed = attempted.outcome, _is_listed(attempted, rules)
+    if outcome.is_cancelled or not (is_listed or outcome.is_fault or outcome is Outcome.LIMITED):
         return Why.FINE
     if attempted.pushback is not None and attempted.pushback.forbids:
         return Why.FORBIDDEN
     if attempted.reached and not (rules.any_method or is_idempotent(method)):
         return Why.NOT_IDEMPOTENT
-    if not _is_listed(attempted, rules):
+    if not is_listed:
         return Why.NOT_LISTED
     return Why.ATTEMPTS if repeats >= rules.attempts else None
+
+
+def repeats_fine(rules: Retry) -> bool:
+    """Are answers repeated that are no fault of who gave them: those below 500, as a route may list them?"""
+    return any(code < _FAULTS for code in rules.codes) or not _FAULTS_OF_GRPC.issuperset(rules.grpc_codes)
 
 
 def _is_listed(attempted: Attempted, rules: Retry) -> bool:

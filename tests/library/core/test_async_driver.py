@@ -98,6 +98,14 @@ async def test_an_answer_that_is_listed_is_repeated_and_the_bad_one_is_closed() 
     assert [each.outcome for each in counted.attempts] == [Outcome.REFUSED, Outcome.SUCCESS]
 
 
+async def test_an_answer_below_500_that_a_route_lists_is_repeated_and_speaks_for_its_instance() -> None:
+    facade, counted = mesh(orders(route(retry=replace(REPEATING, codes=(409,)))))
+    exchange = Scripted(taking_turns(saying(409), ok))
+    assert (await call(facade, exchange)).status == 200
+    assert [raw.is_closed for raw in exchange.raws] == [True, False]
+    assert [each.outcome for each in counted.attempts] == [Outcome.SUCCESS, Outcome.SUCCESS]
+
+
 async def test_a_post_that_was_answered_is_not_repeated() -> None:
     facade, _ = mesh()
     exchange = Scripted(saying(503))

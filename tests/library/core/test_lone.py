@@ -134,7 +134,7 @@ class World:
 ACTS = st.builds(
     Act,
     seconds=st.sampled_from([0.0, 0.004, 0.005, 0.3, 4.0]),
-    status=st.sampled_from([200, 200, 200, 204, 404, 429, 500, 503]),
+    status=st.sampled_from([200, 200, 200, 204, 404, 409, 429, 500, 503]),
     headers=st.sampled_from(
         [
             (),
@@ -165,7 +165,7 @@ WORLDS = st.builds(
     instances=st.sampled_from([0, 1, 4]),
     most=st.sampled_from([2, 1000]),
     timeout=st.sampled_from([0.0, 2.0]),
-    retry=st.sampled_from([AT_ONCE, replace(AT_ONCE, any_method=True), None]),
+    retry=st.sampled_from([AT_ONCE, replace(AT_ONCE, any_method=True), replace(AT_ONCE, codes=(409, 503)), None]),
 )
 
 

@@ -36,7 +36,7 @@ def test_what_a_policy_refuses_is_told_from_what_an_application_does(status: int
         attempted,
         method="GET",
         repeats=0,
-        rules=Retry(codes=(403,)),
+        rules=Retry(codes=(503,)),
         deadline=NO_DEADLINE,
         budget=RetryBudget(),
         now=0.0,

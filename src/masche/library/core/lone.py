@@ -99,7 +99,7 @@ class Lone(Generic[Raw, Final_co]):
         said = head.said or dict(head.headers)
         attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=exchange.is_spent)
         outcome = attempted.outcome
-        if not outcome.is_success:
+        if not outcome.is_success or self._opened.send.rules.repeats_fine:
             run = self._handed_over()
             return run, run.answered(1, raw)
         facade, opened, callee, claim = self._facade, self._opened, self._callee, self._claim

@@ -34,6 +34,11 @@ _BLAMED = {
 }
 
 _FINE = {status: Attempted(outcome=Outcome.SUCCESS, status=status) for status in range(100, 500) if status != 429}
+_FINE_OF_GRPC = {
+    code: Attempted(outcome=Outcome.SUCCESS, status=status, grpc_status=int(code))
+    for code, status in GRPC_AS_HTTP.items()
+    if status in _FINE
+}
 _DENIED = Attempted(outcome=Outcome.DENIED, status=403)
 
 
@@ -55,7 +60,9 @@ def of_answer(status: int, headers: Headers, said: Mapping[str, str], *, is_spen
         status = GRPC_AS_HTTP.get(grpc, 200)
     fine = _FINE.get(status)
     if fine is not None:
-        return fine if status != 403 or DENIED not in said else _DENIED
+        if status == 403 and DENIED in said:
+            return _DENIED
+        return fine if grpc is None else _FINE_OF_GRPC.get(grpc, fine)
     return Attempted(
         outcome=of_status(status),
         reached=is_spent or UNREACHED not in said,
