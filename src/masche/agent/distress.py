@@ -22,8 +22,11 @@ from masche.model.vantage import Seat
 GOOD = 2
 """So many answers in a row show that it is well."""
 
-SOON, LATER, SOON_FOR = 0.1, 1.0, 30.0
+SOON, LATER, SOON_FOR = 0.2, 1.0, 30.0
 """Seconds between two questions at first, later on, and after how many."""
+
+CONFIRM = 0.05
+"""Seconds after a good answer until the next question: so it is back sooner, for fewer questions."""
 
 CALLED_FOR, WHILE_CALLED = 0.5, 1.0
 """For so many seconds after calls failed in a row others are expected, and so many are between questions meanwhile."""
@@ -107,7 +110,7 @@ class Distress:
                     said_at = now()
                     self._say(port, why)
                 pause = SOON if now() - began < SOON_FOR else LATER
-                await (asyncio.sleep(pause) if good else self._pause(self._suspected[port], pause))
+                await (asyncio.sleep(CONFIRM) if good else self._pause(self._suspected[port], pause))
                 found = await self._ask(port)
                 why, good = found or why, 0 if found else good + 1
         finally:
