@@ -28,7 +28,7 @@ SOON, LATER, SOON_FOR = 0.2, 1.0, 30.0
 CONFIRM = 0.05
 """Seconds after a good answer until the next question: so it is back sooner, for fewer questions."""
 
-CALLED_FOR, WHILE_CALLED = 0.5, 1.0
+CALLED_FOR, WHILE_CALLED = 0.5, 2.0
 """For so many seconds after calls failed in a row others are expected, and so many are between questions meanwhile."""
 
 MAX_CAUSE = 200

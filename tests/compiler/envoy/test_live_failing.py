@@ -2,6 +2,7 @@
 
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import cycle, repeat
 
 import pytest
@@ -13,7 +14,7 @@ from views import at, cluster, identity, outbound, port, route, seat, view
 from masche.compiler.envoy import clusters, failing
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.shared import blobs
-from masche.model.calling import OutlierEjection, Traffic
+from masche.model.calling import OutlierEjection, SteeringMode, Traffic
 from masche.model.vantage import LocalPort
 from masche.model.view import Backend, Forward, Retry
 
@@ -72,9 +73,9 @@ def service():
 def test_an_outage_is_repeated_a_few_times_and_then_no_more_and_nobody_is_cut_off(service) -> None:
     before = sum(service.seen())
     service.become(*[repeat(503)] * THREE)
-    answers = service.calls(100)
+    answers = service.calls(60)
     assert {status for status, _, _ in answers} == {503}
-    assert 0 < sum(service.seen()) - before - 100 <= A_FEW
+    assert 0 < sum(service.seen()) - before - 60 <= A_FEW
     assert answers[-1][2]["x-envoy-ratelimited"] == "1", "callers are told not to repeat it, either"
     assert answers[-1][1]["name"] in {"a0", "a1", "a2"}, "it is the instance's own answer"
     assert service.stat("ejections_enforced_total") == 0
@@ -92,6 +93,20 @@ def test_instances_that_are_overloaded_alike_stay_in(service) -> None:
     assert min(service.seen()) > 60
 
 
+@pytest.mark.long
+def test_who_answers_nothing_well_for_ten_seconds_is_cut_off_though_the_others_fail_alike(service) -> None:
+    """There may be others in another zone, which are asked when enough of these are off."""
+    service.become(*[repeat(503)] * THREE)
+    service.calls(60)
+    assert service.stat("ejections_active") == 0
+
+    def is_cut_off() -> bool:
+        service.calls(5)
+        return service.stat("ejections_active") == 1
+
+    wait_until(is_cut_off, "Envoy to cut off its share", deadline=30)
+
+
 def test_who_fails_alone_is_cut_off_and_its_calls_are_repeated_elsewhere(service) -> None:
     service.become(repeat(503), repeat(200), repeat(200))
     assert {status for status, _, _ in service.calls(60)} == {200}
@@ -107,6 +122,15 @@ def test_what_is_said_between_the_callee_and_the_router_is_seen_by_nobody(servic
     ill = service.calls(1)[0]
     assert (well[0], ill[0]) == (200, 503)
     assert all(failing.INSTANCE not in each for _, body, headers in (well, ill) for each in (headers, body["headers"]))
+
+
+def test_where_nobody_steers_envoy_judges_alone() -> None:
+    """Only it can have calls leave a zone whose instances fail alike."""
+    steered, free = (
+        clusters.cluster(cluster(A, is_repeated=True, traffic=replace(USUAL, steering=each))).frame
+        for each in (SteeringMode.ON, SteeringMode.OFF)
+    )
+    assert [each.count(failing.INSTANCE.encode()) for each in (steered, free)] == [4, 3], "its mark is not looked at"
 
 
 def test_only_a_callee_whose_answers_are_repeated_is_looked_at() -> None:

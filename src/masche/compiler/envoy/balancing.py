@@ -29,12 +29,15 @@ def balancing(traffic: Traffic) -> Body:
     """Return how an instance is chosen.
 
     Zones have weights, and an instance is chosen within the zone: an assignment always says each zone's weight, since
-    Envoy sends nothing to one without.
+    Envoy sends nothing to one without. What changes of an instance's health or weight holds at once: by default Envoy
+    puts off whatever follows within a second of another change, so that of two that are cut off one after the other
+    the second would get calls for a second more.
     """
     return {
         "common_lb_config": {
             "healthy_panic_threshold": {"value": PANIC_PERCENT},
             "locality_weighted_lb_config": {},
+            "update_merge_window": 0,
         },
         **_algorithm(traffic),
         **_outlier(traffic.outlier),

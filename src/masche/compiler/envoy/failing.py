@@ -9,12 +9,16 @@ Only a callee has it whose answers some route repeats, for it costs each answer 
 For each callee there is a deficit, to which a failure adds 1 and from which a success takes ratio / (1 - ratio); from
 half of its capacity on failures carry ``x-envoy-ratelimited``, which no proxy repeats. And for each instance there is
 how many answers it gave lately and how many of them were failures: one speaks against it, which ``x-masche-instance``
-says, unless the others fail half as often at least. Invariant: where the script breaks, Envoy judges as it does alone.
+says, unless the others fail half as often at least. That spares who is overloaded; who has answered nothing well for
+long is not spared, for there may be others in another zone that nobody has asked yet. Steering sees to it sooner; a
+callee that is not steered is left to Envoy's own judgement.
+Invariant: where the script breaks, Envoy judges as it does alone.
 """
 
 from masche.compiler.envoy.parts import extension, header, literal
 from masche.compiler.envoy.retries import UNREACHED
 from masche.compiler.envoy.spent import SPENT
+from masche.model.calling import SteeringMode
 from masche.model.view import Cluster
 from masche.wire.messages import Body, Json
 
@@ -22,7 +26,7 @@ INSTANCE = "x-masche-instance"
 """Written to each answer of a callee that is looked at so, and taken off again before anybody sees it."""
 
 _SCRIPT = f"""
-local LATELY, LEAST, TOLERANCE, TELLING, IDLE = 5, 30, 0.125, 20, 60
+local LATELY, LEAST, TOLERANCE, TELLING, HOPELESS, IDLE = 5, 30, 0.125, 20, 10, 60
 local callees, instances = {{}}, {{}}
 
 local function forget(now)
@@ -37,7 +41,7 @@ local function learn(said, now)
   local callee = callees[name] or {{calls = 0, faults = 0, at = now, deficit = 0}}
   callees[name] = callee
   callee.relief = percent / math.max(100 - percent, 1)
-  instances[said] = {{calls = 0, faults = 0, at = now, callee = callee}}
+  instances[said] = {{calls = 0, faults = 0, well = now, at = now, callee = callee}}
   return instances[said]
 end
 
@@ -53,9 +57,9 @@ local function owes(callee, change, passed)
   return callee.deficit >= capacity / 2
 end
 
-local function is_alike(one, all)
+local function is_alike(one, all, now)
   local calls, faults = all.calls - one.calls, all.faults - one.faults
-  return calls >= TELLING and 2 * faults * one.calls >= one.faults * calls
+  return now - one.well < HOPELESS and calls >= TELLING and 2 * faults * one.calls >= one.faults * calls
 end
 
 function envoy_on_response(handle)
@@ -71,16 +75,18 @@ function envoy_on_response(handle)
   count(one, fault, now)
   count(callee, fault, now)
   if not is_fault then
+    one.well = now
     if callee.deficit > 0 then owes(callee, -callee.relief, passed) end
     return
   end
   if not headers:get("{UNREACHED}") and owes(callee, 1, passed) then headers:replace("{SPENT}", "1") end
-  if is_alike(one, callee) then headers:remove("{INSTANCE}") end
+  if is_alike(one, callee, now) then headers:remove("{INSTANCE}") end
 end
 """
 """``LATELY``: seconds after which an answer counts for a third. ``LEAST`` and ``TOLERANCE``: ``min_capacity`` and
 ``tolerance`` of ``traffic.budget``, whose ``ttl`` is twice ``LATELY``. ``TELLING``: so many answers of others say
-something. ``IDLE``: an instance that has not answered for so many seconds is forgotten.
+something. ``HOPELESS``: who has answered nothing well for so many seconds is not spared. ``IDLE``: an instance that has
+not answered for so many seconds is forgotten.
 """
 
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
@@ -118,4 +124,5 @@ def looked_at(source: Cluster) -> Body:
         extension("envoy.filters.http.header_mutation", _MUTATION, {"mutations": mutation}),
         extension("envoy.filters.http.upstream_codec", _CODEC),
     ]
-    return {"http_filters": filters, "outlier_detection": {"error_matcher": _AGAINST_IT}}
+    is_steered = source.traffic.steering is SteeringMode.ON
+    return {"http_filters": filters, **({"outlier_detection": {"error_matcher": _AGAINST_IT}} if is_steered else {})}
