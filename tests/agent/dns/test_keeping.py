@@ -51,6 +51,14 @@ def netns() -> Iterator[str]:
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+async def keep(folder: Path, keeper: Keeper, port: int) -> None:
+    """Let an agent serve there until the keeper has its sockets, and be gone."""
+    async with agent(folder) as first:
+        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
+        await keeper.fetch(OWNER)
+        await server.close()
+
+
 def descriptors() -> int:
     return len(tuple(Path("/proc/self/fd").iterdir()))
 
@@ -58,10 +66,7 @@ def descriptors() -> int:
 async def test_what_is_asked_while_no_agent_runs_is_answered_by_the_next_one(folder: Path) -> None:
     """By UDP and by TCP; without a keeper the first question would be refused, and so would the connection."""
     port, keeper = free_port(), Keeper(folder / "names.sock")
-    async with agent(folder) as first:
-        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
-        await keeper.fetch(OWNER)
-        await server.close()
+    await keep(folder, keeper, port)
     query = dns.message.make_query("orders", "A").to_wire()
     with socket.socket(type=socket.SOCK_DGRAM) as asker, socket.socket() as caller:
         for each in (asker, caller):
@@ -82,10 +87,7 @@ async def test_what_is_asked_while_no_agent_runs_is_answered_by_the_next_one(fol
 async def test_what_was_kept_is_left_when_another_port_is_wanted_and_nothing_stays_open(folder: Path) -> None:
     port, other, keeper = free_port(), free_port(), Keeper(folder / "names.sock")
     before = descriptors()
-    async with agent(folder) as first:
-        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
-        await keeper.fetch(OWNER)
-        await server.close()
+    await keep(folder, keeper, port)
     async with agent(folder) as second:
         await keeper.bring(OWNER)
         server = await second.serve("", other, lambda: NAMES, owner=OWNER)
@@ -101,10 +103,7 @@ async def test_what_was_kept_is_left_when_another_port_is_wanted_and_nothing_sta
 async def test_sockets_of_another_namespace_are_not_served(folder: Path, netns: str) -> None:
     """A namespace of the same name, made anew, is another one."""
     port, keeper = free_port(), Keeper(folder / "names.sock")
-    async with agent(folder) as first:
-        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
-        await keeper.fetch(OWNER)
-        await server.close()
+    await keep(folder, keeper, port)
     async with agent(folder) as second:
         await keeper.bring(OWNER)
         assert len(second.lender._brought[OWNER]) == 4
@@ -114,10 +113,7 @@ async def test_sockets_of_another_namespace_are_not_served(folder: Path, netns: 
 
 async def test_without_an_agent_nothing_is_kept_and_nothing_is_in_the_way_of_the_next(folder: Path) -> None:
     port, keeper = free_port(), Keeper(folder / "names.sock")
-    async with agent(folder) as first:
-        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
-        await keeper.fetch(OWNER)
-        await server.close()
+    await keep(folder, keeper, port)
     await keeper.bring(OWNER)
     assert "0 sockets" in repr(keeper)
     async with agent(folder) as second:
@@ -127,10 +123,7 @@ async def test_without_an_agent_nothing_is_kept_and_nothing_is_in_the_way_of_the
 async def test_what_nobody_serves_is_closed(folder: Path) -> None:
     """Whose claim is refused would else have an open socket keep its port, and its namespace."""
     port, keeper = free_port(), Keeper(folder / "names.sock")
-    async with agent(folder) as first:
-        server = await first.serve("", port, lambda: NAMES, owner=OWNER)
-        await keeper.fetch(OWNER)
-        await server.close()
+    await keep(folder, keeper, port)
     async with agent(folder) as second:
         await keeper.bring(OWNER)
         keeper.close()
