@@ -5,10 +5,9 @@ import contextlib
 import io
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,15 +15,9 @@ from aiohttp import web
 
 from library.answering import hang_up
 from library.issuing import bare_client, bare_server
-from library.town import Town, changing, living, never_idle, never_repeating, repeating, service, settled, within
+from library.town import Town, changing, never_idle, never_repeating, repeating, service, settled, within
 from masche.library.aiohttp import Connector, client_session, mesh
 from masche.model.calling import UNSAID, Hedging
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +13,7 @@ import httpx2
 import pytest
 
 from library.answering import hang_up
-from library.town import Town, changing, living, never_repeating, repeating, settled, within
+from library.town import Town, changing, never_repeating, repeating, settled, within
 from masche.library.core.facade import Facade
 from masche.library.core.httpcore_pools import SyncPools
 from masche.library.core.httpx_modules import module as module_of
@@ -22,12 +21,6 @@ from masche.library.httpx import AsyncTransport, Transport
 
 BOTH = pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
 """Modules are Any here: what is tested is that one transport serves both."""
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as running:
-        yield running
 
 
 def client(module: Any, facade: Facade, **options: Any) -> Any:

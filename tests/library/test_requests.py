@@ -6,7 +6,6 @@ import pickle
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import requests
 
 from library.answering import Answering, hang_up, who
 from library.issuing import bare_server
-from library.town import Town, changing, living, never_idle, never_repeating, repeating, settled, within
+from library.town import Town, changing, never_idle, never_repeating, repeating, settled, within
 from masche.library.requests import Adapter
 from masche.model.calling import UNSAID, Hedging
 
@@ -26,19 +25,6 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r
 
 def silence(_head: bytes) -> bytes:
     return b""
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def session(town: Town) -> Iterator[requests.Session]:
-    with requests.Session() as made:
-        made.mount("http://", Adapter(town.facade))
-        yield made
 
 
 def test_a_name_of_the_mesh_is_called_over_mutual_tls(town: Town, session: requests.Session) -> None:

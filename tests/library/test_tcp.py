@@ -2,15 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from library.answering import Answering, who
-from library.town import Town, living, service, settled
+from library.town import Town, service, settled
 from masche.library import tcp
 from masche.library.core.ports import Known, MeshError, NotReadyError
 from masche.library.core.tls import peer_id
@@ -19,12 +18,6 @@ from masche.model.calling import UNSAID, Algorithm, CircuitBreaker, OutlierEject
 from masche.model.view import Forward, PathKind, Protocol, RequestMatch, Retry, Route
 
 ASK = b"who?\r\n\r\n"
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as made:
-        yield made
 
 
 def speaking_tcp(told: Known) -> Known:

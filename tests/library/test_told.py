@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,27 +14,13 @@ import requests
 
 from library.answering import Answer, Answering
 from library.server.serving import Served, echo, serving
-from library.town import Town, living, service, to
+from library.town import Town, service, to
 from masche.library.httpx import AsyncTransport
 from masche.library.inbound.asgi import App, Receive, Scope, Send
 from masche.library.inbound.wsgi import Environ, StartResponse, as_asgi
-from masche.library.requests import Adapter
 from masche.model.view import HeaderChange, RequestMatch, Route
 
 REPORT, ASK = "endpoint-load-metrics", "endpoint-load-metrics-format"
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def session(town: Town) -> Iterator[requests.Session]:
-    with requests.Session() as made:
-        made.mount("http://", Adapter(town.facade))
-        yield made
 
 
 def saying(name: str, report: str) -> Answer:

@@ -1,6 +1,7 @@
 """Choosing by what instances say of themselves with their answers."""
 
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -44,6 +45,18 @@ def picked(balancer: Balancer, *, now: float, exclude: frozenset[str] = frozense
 def say(balancer: Balancer, now: float, **under_way: float) -> None:
     for name, many in under_way.items():
         balancer.told(name, LoadReport(many), now=now)
+
+
+def made(balancer: Balancer, count: int, *, fails: str = "") -> Iterator[tuple[float, str]]:
+    """Calls that have ended, one every hundredth of a second: when, and whose."""
+    rng = Random(1)
+    for number in range(count):
+        now = number / 100
+        claim = balancer.claim(now=now, rng=rng)
+        assert claim is not None
+        name = claim.endpoint.id
+        claim.settle(Outcome.FAILURE if name == fails else Outcome.SUCCESS, now=now, latency=0.001)
+        yield now, name
 
 
 def test_the_next_call_goes_to_who_has_least_to_do():
@@ -99,34 +112,23 @@ def test_words_of_those_who_stay_survive_a_change_of_instances():
 
 
 def test_whom_a_caller_knows_to_fail_attracts_nobody_by_having_nothing_to_do():
-    balancer, rng = a_balancer(), Random(1)
+    balancer = a_balancer()
     calls: Counter[str] = Counter()
-    now = 0.0
-    for _ in range(1000):
-        now += 0.01
-        claim = balancer.claim(now=now, rng=rng)
-        assert claim is not None
-        name = claim.endpoint.id
+    for now, name in made(balancer, 1000, fails="c"):
         calls[name] += 1
-        claim.settle(Outcome.FAILURE if name == "c" else Outcome.SUCCESS, now=now, latency=0.001)
         say(balancer, now, **{name: 0 if name == "c" else 1})
     assert calls["c"] <= 20
     assert all(calls[each] >= 200 for each in "abd")
 
 
 def test_nobody_is_forgotten_because_others_have_always_less_to_do():
-    balancer, rng = a_balancer(), Random(1)
+    balancer = a_balancer()
     calls: Counter[str] = Counter()
-    for number in range(2000):
-        now = number / 100
-        claim = balancer.claim(now=now, rng=rng)
-        assert claim is not None
-        name = claim.endpoint.id
+    for now, name in made(balancer, 2000):
         calls[name] += 1
-        claim.settle(Outcome.SUCCESS, now=now, latency=0.001)
-        busy = 3 if name == "d" and number < 1000 else 1
+        busy = 3 if name == "d" and now < 10 else 1
         say(balancer, now, **{name: busy})
-        if number == 1000:
+        if now == 10:
             calls.clear()
     assert min(calls.values()) >= 150, calls
 
@@ -136,17 +138,12 @@ def test_without_words_it_is_what_its_fallback_is():
 
 
 def test_who_says_how_much_it_bears_gets_so_much():
-    balancer, rng = a_balancer(), Random(1)
+    balancer = a_balancer()
     calls: Counter[str] = Counter()
-    for number in range(4000):
-        now = number / 100
-        claim = balancer.claim(now=now, rng=rng)
-        assert claim is not None
-        name = claim.endpoint.id
+    for now, name in made(balancer, 4000):
         calls[name] += 1
-        claim.settle(Outcome.SUCCESS, now=now, latency=0.001)
         balancer.told(name, LoadReport(weight=300.0 if name == "a" else 100.0), now=now)
-        if number == 2000:
+        if now == 20:
             calls.clear()
     assert 0.4 <= calls["a"] / calls.total() <= 0.6, calls
 

@@ -2,26 +2,19 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from library.answering import Answering, hang_up, who
-from library.town import Town, living, never_repeating, service, settled
+from library.town import Town, never_repeating, service, settled
 from masche.library.core import h11_pools
 from masche.library.core.httpcore_pools import KEPT_ALIVE
 from masche.library.core.pool import MAX_IDLE
 from masche.library.core.tls import Certificates
 from masche.library.httpx import AsyncTransport
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,25 +1,16 @@
 """What a connection weighs: the buffer that asyncio's TLS keeps for it."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from library.answering import Answering
-from library.town import Town, living
+from library.town import Town
 from masche.library.aiohttp import client_session
 from masche.library.core.tls_buffers import lighten
 
 BODY = bytes(range(256)) * 8192
-
-
-@pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
-    with living(tmp_path) as running:
-        yield running
 
 
 def large(_head: bytes) -> bytes:
