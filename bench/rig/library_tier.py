@@ -5,44 +5,31 @@ answers through. To be run by ``masche serve rig.library_tier:app``, with NEXT a
 """
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 import aiohttp
 
 from masche.library.aiohttp import client_session
 from masche.library.core.ports import MeshError
+from rig.lifelong_session import LifelongSession, Message, Receive, Send
 
-Message = MutableMapping[str, Any]
 SPENT = "x-envoy-ratelimited"
 
-_sessions: list[aiohttp.ClientSession] = []
+_session = LifelongSession(lambda: client_session(timeout=aiohttp.ClientTimeout(total=2)))
 
 
-async def app(
-    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-) -> None:
+async def app(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
-        await lifespan(receive, send)
+        await _session.lifespan(receive, send)
     elif scope["type"] == "http":
         status, headers = await following()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"%d\n" % status})
 
 
-async def lifespan(receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
-    await receive()
-    _sessions.append(client_session(timeout=aiohttp.ClientTimeout(total=2)))
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await _sessions.pop().close()
-    await send({"type": "lifespan.shutdown.complete"})
-
-
 async def following() -> tuple[int, list[tuple[bytes, bytes]]]:
     """Ask the next tier: its status, and what is to be passed on."""
     try:
-        async with _sessions[0].get(os.environ["NEXT"]) as answer:
+        async with _session.get(os.environ["NEXT"]) as answer:
             await answer.read()
             spent = answer.headers.get(SPENT)
             return answer.status, [(SPENT.encode(), spent.encode())] if spent else []
