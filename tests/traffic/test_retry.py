@@ -75,6 +75,19 @@ def test_a_listed_answer_is_repeated_though_it_is_no_fault_of_the_instance(rules
     assert given_up == GiveUp(why=Why.ATTEMPTS, sentence=Why.ATTEMPTS.value)
 
 
+@pytest.mark.parametrize(
+    ("rules", "attempted"),
+    [
+        (Retry(codes=(429, 503)), Attempted(outcome=Outcome.LIMITED, status=429)),
+        (Retry(grpc_codes=(8, 14)), Attempted(outcome=Outcome.LIMITED, status=429, grpc_status=8)),
+    ],
+    ids=["HTTP", "gRPC"],
+)
+def test_who_asked_too_often_is_repeated_without_looking_at_every_good_answer(rules: Retry, attempted: Attempted):
+    assert not repeats_fine(rules)
+    assert isinstance(decide(attempted, rules=rules), Again)
+
+
 def test_a_call_that_was_cancelled_is_not_repeated_whatever_is_listed():
     assert decide(Attempted(outcome=Outcome.CANCELLED, status=409), rules=Retry(codes=(409,))) == GiveUp(
         why=Why.FINE, sentence=Why.FINE.value

@@ -28,7 +28,7 @@ NOBODY: frozenset[str] = frozenset()
 class CallRules:
     """``timeout`` of a whole call and of one try in seconds, 0: none; ``retry`` None: nothing is repeated.
 
-    ``repeats_fine``: also answers may be repeated that are no fault of who gave them, so each has to be looked at.
+    ``repeats_fine``: also answers may be repeated that are thought good, so each has to be looked at.
     """
 
     timeout: float = 0.0

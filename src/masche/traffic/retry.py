@@ -29,6 +29,9 @@ _FAULTS = 500
 _FAULTS_OF_GRPC = frozenset({2, 4, 12, 13, 14, 15})
 """The same of gRPC: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
 
+_LIMITED, _LIMITED_OF_GRPC = 429, 8
+"""What is turned away for asking too often (RESOURCE_EXHAUSTED): no fault of who gave it, but no success either."""
+
 LONGEST = 60.0
 """Seconds. A callee that asks for a longer wait is not waited for: without a deadline it could be weeks."""
 
@@ -134,8 +137,10 @@ def _obstacle(attempted: Attempted, *, method: str, repeats: int, rules: Retry) 
 
 
 def repeats_fine(rules: Retry) -> bool:
-    """Are answers repeated that are no fault of who gave them: those below 500, as a route may list them?"""
-    return any(code < _FAULTS for code in rules.codes) or not _FAULTS_OF_GRPC.issuperset(rules.grpc_codes)
+    """Are answers repeated that are thought good: those below 500 but 429, as a route may list them?"""
+    if any(code < _FAULTS and code != _LIMITED for code in rules.codes):
+        return True
+    return any(code not in _FAULTS_OF_GRPC and code != _LIMITED_OF_GRPC for code in rules.grpc_codes)
 
 
 def _is_listed(attempted: Attempted, rules: Retry) -> bool:
