@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.plane import reference
 from agent.world import World, free_port, until
-from masche.agent.verdicts import LIMIT_BYTES, Tail, verdict
+from masche.agent.verdicts import LIMIT_BYTES, Line, Tail, read, verdict
 from masche.link.messages import Verdict
 from masche.model.refs import PortRef
 
@@ -19,7 +19,7 @@ IS_LONG = os.environ.get("MASCHE_LONG") == "1"
 ORDERS = PortRef("shop", "orders", 80)
 
 
-def _line(**more: Any) -> bytes:
+def _line(**more: Any) -> Line:
     said = {
         "type": "CONSECUTIVE_5XX",
         "timestamp": "2026-11-23T00:10:06.415Z",
@@ -30,7 +30,9 @@ def _line(**more: Any) -> bytes:
         "enforced": True,
         "eject_consecutive_event": {},
     }
-    return json.dumps({**said, **more}).encode()
+    line = read(json.dumps({**said, **more}).encode())
+    assert line
+    return line
 
 
 def test_an_ejection_names_the_endpoint_and_its_cause() -> None:
@@ -53,8 +55,12 @@ def test_a_detour_that_is_cut_off_is_not_the_direct_way() -> None:
 
 
 def test_what_is_no_verdict_on_an_endpoint_of_the_mesh_is_passed_over() -> None:
-    thoughts = (_line(enforced=False), _line(cluster_name="passthrough"), _line(action="?"), b"", b"{", b"[]", b"\xff")
+    thoughts = (_line(enforced=False), _line(cluster_name="passthrough"), _line(action="?"))
     assert [found for line in thoughts if (found := verdict(line, "web"))] == []
+
+
+def test_what_is_no_line_of_envoys_is_passed_over() -> None:
+    assert [found for line in (b"", b"{", b"[]", b"\xff") if (found := read(line))] == []
 
 
 def test_only_whole_lines_that_came_since_are_read(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ _CAUSES = {
 }
 
 
-class _Line(msgspec.Struct):
+class Line(msgspec.Struct):
     """One line: ``enforced`` says of an ejection whether it is more than a thought."""
 
     type: str = ""
@@ -50,36 +50,34 @@ class _Line(msgspec.Struct):
     enforced: bool = False
 
 
-_LINES = msgspec.json.Decoder(_Line)
+_LINES = msgspec.json.Decoder(Line)
 
 
-def verdict(line: bytes, proxy: str) -> Verdict | None:
-    """Read one line; None for what is no verdict on an endpoint of the mesh."""
+def read(line: bytes) -> Line | None:
+    """Read one line; None for what is none of Envoy's."""
     try:
-        found = _LINES.decode(line)
+        return _LINES.decode(line)
     except msgspec.DecodeError:
         return None
-    way = way_to(found.cluster_name, found.upstream_url)
-    is_ejected = found.action == "EJECT"
-    if way is None or (is_ejected and not found.enforced) or found.action not in {"EJECT", "UNEJECT"}:
+
+
+def verdict(line: Line, proxy: str) -> Verdict | None:
+    """Return the verdict on an endpoint of the mesh, if it is one."""
+    way = way_to(line.cluster_name, line.upstream_url)
+    is_ejected = line.action == "EJECT"
+    if way is None or (is_ejected and not line.enforced) or line.action not in {"EJECT", "UNEJECT"}:
         return None
     service, endpoint, via = way
-    cause = _CAUSES.get(found.type, found.type.lower().replace("_", " ")) if is_ejected else "its time is served"
+    cause = _CAUSES.get(line.type, line.type.lower().replace("_", " ")) if is_ejected else "its time is served"
     return Verdict(proxy=proxy, service=service, endpoint=endpoint, via=via, is_ejected=is_ejected, cause=cause)
 
 
-def application(line: bytes) -> str:
-    """Read one line; the cluster of an application that failed several calls in a row, or "".
+def application(line: Line) -> str:
+    """Return the cluster of an application that failed several calls in a row, or "".
 
     It is never cut off: its Envoy only thinks that it should be.
     """
-    if b'"inbound/' not in line:
-        return ""
-    try:
-        found = _LINES.decode(line)
-    except msgspec.DecodeError:
-        return ""
-    return found.cluster_name if found.action == "EJECT" and found.cluster_name.startswith("inbound/") else ""
+    return line.cluster_name if line.action == "EJECT" and line.cluster_name.startswith("inbound/") else ""
 
 
 @dataclass(slots=True)
@@ -150,7 +148,7 @@ class Verdicts:
         proxies = list(self._proxies())
         self._tails = {one.proxy: self._tails.get(one.proxy) or Tail(one.place.outliers) for one in proxies}
         for proxy, tail in self._tails.items():
-            lines = tail.lines()
+            lines = [found for line in tail.lines() if (found := read(line))]
             yield from (found for line in lines if (found := verdict(line, proxy)))
             for cluster in {found for line in lines if (found := application(line))}:
                 self._suspect(proxy, cluster)
