@@ -7,6 +7,7 @@ about it, it ends. An endpoint that is idle and let in again is in no Report, so
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
+from masche.control.words import Word
 from masche.model.refs import Name, PortRef
 
 Target = tuple[PortRef, Name]
@@ -17,25 +18,17 @@ HELD = 10.0
 
 
 @dataclass(slots=True)
-class _Word:
-    """What one proxy said last, and when."""
-
-    cause: str
-    at: float
-
-
-@dataclass(slots=True)
 class Ejections:
     """By instance, the proxies that keep off it, each with the cause it gave ("" when it gave none)."""
 
-    _held: dict[Target, dict[str, _Word]] = field(default_factory=dict[Target, dict[str, _Word]])
+    _held: dict[Target, dict[str, Word]] = field(default_factory=dict[Target, dict[str, Word]])
 
     def note(self, target: Target, proxy: str, *, is_ejected: bool, at: float, cause: str = "") -> bool:
         """A proxy says whether it keeps off an instance at this moment; return whether that is news."""
         before = self._held.get(target, {}).get(proxy)
         if is_ejected:
             known = before.cause if before else ""
-            self._held.setdefault(target, {})[proxy] = _Word(cause or known, at)
+            self._held.setdefault(target, {})[proxy] = Word(cause or known, at)
         elif before is not None:
             del self._held[target][proxy]
             if not self._held[target]:

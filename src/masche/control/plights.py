@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from masche.compiler.endpoints import application_port
 from masche.compiler.selection import matches
+from masche.control.words import Word
 from masche.link.messages import PLIGHT_SECONDS, Plight
 from masche.model.mesh import Mesh
 from masche.model.refs import Name, PortRef
@@ -21,16 +22,10 @@ Sufferer = tuple[Name, int]
 
 
 @dataclass(slots=True)
-class _Word:
-    cause: str
-    at: float
-
-
-@dataclass(slots=True)
 class Plights:
     """Who suffers now, and how. Times are monotonic seconds."""
 
-    _held: dict[Sufferer, _Word] = field(default_factory=dict[Sufferer, _Word])
+    _held: dict[Sufferer, Word] = field(default_factory=dict[Sufferer, Word])
 
     def note(self, plight: Plight, *, at: float) -> bool:
         """Take one word, and say whether it is news."""
@@ -39,7 +34,7 @@ class Plights:
         if plight.is_well:
             self._held.pop(sufferer, None)
         else:
-            self._held[sufferer] = _Word(plight.cause, at)
+            self._held[sufferer] = Word(plight.cause, at)
         return was_held is plight.is_well
 
     def keep_only(self, workloads: Container[Name], *, now: float) -> None:
