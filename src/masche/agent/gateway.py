@@ -6,10 +6,10 @@ It has no command: its Envoy is the application. Leaving is the same as everywhe
 
 import asyncio
 import os
-from contextlib import suppress
 
 from masche.agent import local
 from masche.agent.claimant import Claimant, NoSeatError, Say
+from masche.agent.leaving import Leaving
 from masche.agent.listen import ListenError, parse_listen
 from masche.agent.local import (
     Claim,
@@ -25,10 +25,8 @@ from masche.agent.local import (
 from masche.agent.occupancy import EAST_WEST
 from masche.agent.options import AgentOptions, GatewayOptions
 from masche.agent.runner import (
-    DRAIN_SECONDS,
     ENDING,
     MESH_FAILED,
-    RELEASE_SECONDS,
     SignalledError,
     catch,
     to_stderr,
@@ -61,14 +59,12 @@ class _Gateway:
         self._options = options
         self._say = say
         self._signals = catch(*ENDING)
-        self._drained = asyncio.Event()
-        self._released = asyncio.Event()
-        self._is_leaving = False
+        self._leaving = Leaving()
         self._claimant = Claimant(
             AgentOptions(data=options.data, envoy=options.envoy, zone=options.zone, address=options.address),
             claim_of(options),
             on_message=self._hear,
-            on_loss=self._on_loss,
+            on_loss=self._leaving.lost,
         )
 
     async def main(self) -> int:
@@ -91,30 +87,22 @@ class _Gateway:
 
     async def _leave(self) -> None:
         """In order, unless asked a second time."""
-        self._is_leaving = True
+        self._leaving.begin()
         self._claimant.send(Leave())
         again = asyncio.create_task(self._signals.get())
-        drained = asyncio.create_task(self._drained.wait())
-        await asyncio.wait({again, drained}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        drained = asyncio.create_task(self._leaving.until_drained())
+        await asyncio.wait({again, drained}, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         drained.cancel()
         self._claimant.release()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RELEASE_SECONDS):
-                await self._released.wait()
-
-    def _on_loss(self) -> bool:
-        self._drained.set()
-        if self._is_leaving:
-            self._released.set()
-        return not self._is_leaving
+        await self._leaving.until_released()
 
     def _hear(self, message: "local.FromAgent") -> None:
         match message:
             case Drained():
-                self._drained.set()
+                self._leaving.drained()
             case Released():
-                self._released.set()
+                self._leaving.released()
             case Denied(why=why, fix=fix):
                 self._say(f"{why}\n  fix: {fix}" if fix else why)
             case Progress(text=text) | Phase(phase=text):

@@ -15,6 +15,7 @@ from masche.agent import command, environment, local
 from masche.agent.capture.inside import UserError, user
 from masche.agent.claimant import Claimant, NoSeatError, Say
 from masche.agent.command import CommandError
+from masche.agent.leaving import Leaving
 from masche.agent.local import (
     AgentStatus,
     Claim,
@@ -37,12 +38,6 @@ from masche.model.vantage import Placement
 
 MESH_FAILED = 125
 """Exit code when there was no seat, so that the command was never started (or had to be stopped under ``--strict``)."""
-
-DRAIN_SECONDS = 20.0
-"""The longest wait for callers to have heard that the workload leaves; the agent's own bound is shorter."""
-
-RELEASE_SECONDS = 15.0
-"""The longest wait for the proxy to end."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 CRASHES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -111,16 +106,14 @@ class _Run:
         self.say = say
         self._command: Handle | None = None
         self._signals = catch(*ENDING, *FORWARDED)
-        self._drained = asyncio.Event()
-        self._released = asyncio.Event()
-        self._is_leaving = False
+        self._leaving = Leaving()
         self._is_refused = False
         self._user = user(options.user) if options.user else None
         self._claimant = Claimant(
             AgentOptions(data=options.data, envoy=options.envoy, zone=options.zone, address=options.address),
             _claim_of(options),
             on_message=self._hear,
-            on_loss=self._on_loss,
+            on_loss=self._leaving.lost,
             greeting=lambda: Started(pid=self._command.process.pid) if self._command else None,
         )
 
@@ -167,12 +160,12 @@ class _Run:
         if self.options.ports:
             await command.clear(running.process.pid, self.options.grace)
         code = command.exit_code(running)
-        if not self._is_leaving and code - 128 in CRASHES:
+        if not self._leaving.has_begun and code - 128 in CRASHES:
             self.say(f"the command was ended by {signal.Signals(code - 128).name}")
-        self._is_leaving = True
+        self._leaving.begin()
         self._claimant.send(Leave(is_ended=True))
         self._claimant.release()
-        await _within(RELEASE_SECONDS, self._released)
+        await self._leaving.until_released()
         listening.cancel()
         await asyncio.gather(listening, obeying, return_exceptions=True)
         return MESH_FAILED if self._is_refused else code
@@ -187,21 +180,15 @@ class _Run:
             elif leaving is None:
                 leaving = asyncio.create_task(self._leave(running, number))
             else:
-                self._drained.set()
+                self._leaving.drained()
                 running.send(number)
 
     async def _leave(self, running: Handle, number: int) -> None:
-        self._is_leaving = True
+        self._leaving.begin()
         self.say("leaving: waiting until no caller sends anything more")
         self._claimant.send(Leave())
-        await _within(DRAIN_SECONDS, self._drained)
+        await self._leaving.until_drained()
         await command.stop(running, number, self.options.grace)
-
-    def _on_loss(self) -> bool:
-        self._drained.set()
-        if self._is_leaving:
-            self._released.set()
-        return not self._is_leaving
 
     def _hear(self, message: "local.FromAgent") -> None:
         match message:
@@ -210,9 +197,9 @@ class _Run:
             case Drained(is_confirmed=is_confirmed):
                 if not is_confirmed:
                     self.say("no word from all callers in time; stopping anyway")
-                self._drained.set()
+                self._leaving.drained()
             case Released():
-                self._released.set()
+                self._leaving.released()
             case Phase(phase="UNHEALTHY", reason=reason):
                 self.say(f"UNHEALTHY, takes no traffic: {reason}")
             case Denied(why=why, fix=fix):
@@ -231,16 +218,10 @@ class _Run:
             f"port {exposed.port} listens on {exposed.address}, so callers can go around the mesh\n"
             f"  fix: make the command listen on 127.0.0.1 only (HOST is set to it)"
         )
-        if self.options.is_strict and not self._is_leaving:
+        if self.options.is_strict and not self._leaving.has_begun:
             self.say("stopping it, as --strict asks")
             self._is_refused = True
             self._signals.put_nowait(signal.SIGTERM)
-
-
-async def _within(seconds: float, event: asyncio.Event) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def outside(options: RunOptions) -> str:
