@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -266,6 +267,32 @@ async def test_a_protocol_that_was_switched_has_the_connection_for_itself(
         with pytest.raises(httpx.ReadTimeout):
             await stream.read(100, timeout=0.01)
     await until(lambda: town.is_quiet)
+
+
+async def test_who_waits_for_ever_is_not_ended_by_the_limit_of_a_wait_before(
+    town: Town, calling: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def answer(head: bytes) -> bytes:
+        if head.startswith(b"GET /later"):
+            asked.set()
+            answered.wait(10)
+        return who("orders")(head)
+
+    orders = town.instance("orders", answer)
+    town.serve("orders", orders, route=never_repeating("orders"))
+    await calling.get("http://orders/", timeout=3)
+    later = asyncio.create_task(calling.get("http://orders/later", timeout=None))
+    await until(asked.is_set)
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + 3)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    answered.set()
+    assert (await later).text == "orders"
+    assert orders.accepted == 1
 
 
 def test_who_calls_from_one_loop_after_the_other_has_connections_of_each(town: Town) -> None:

@@ -213,8 +213,7 @@ class Connection(asyncio.Protocol):
         """Wait until something has come, or ended."""
         self._read_on()
         self._waiter = self.loop.create_future()
-        if seconds is not None:
-            self._watch(self.loop.time() + seconds)
+        self._watch(inf if seconds is None else self.loop.time() + seconds)
         try:
             await self._waiter
         finally:
