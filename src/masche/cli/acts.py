@@ -110,14 +110,22 @@ def _replica_slow(stage: Stage) -> Iterable[str]:
     share = _share_of(stage, "inventory-2")
     after = stage.watch(6)
     stage.fault("inventory-2", delay_ms=0)
-    yield f"p99 before {before.percentile(0.99):.0f} ms, just after {during.percentile(0.99):.0f} ms, " + (
-        f"then {after.percentile(0.99):.0f} ms"
-    )
-    asked = sum(each >= SLOW_MS for each in after.latencies)
-    yield f"{asked} of these last {after.sent} calls met it, which is how it is seen when it is well again"
+    yield from slowed(before, during, after)
     yield f"inventory-2 answers {SLOW_MS:.0f} ms late and now gets {share:.1%} of the calls instead of 25 %"
     promise(share < 0.1, f"the slow replica still gets {share:.1%} of the calls")
     yield none_failed(after, "meanwhile")
+
+
+def slowed(before: Calls, during: Calls, after: Calls) -> Iterable[str]:
+    """Say what customers noticed of a slow replica. It is still asked now and then: one call in a hundred is a p99."""
+    at_last = after.percentile(0.95)
+    promise(at_last < SLOW_MS, f"one customer in twenty still waits {at_last:.0f} ms for the slow replica")
+    yield (
+        f"19 of 20 calls took at most {before.percentile(0.95):.0f} ms before (p95), {during.percentile(0.95):.0f} ms"
+        f" just after, then {at_last:.0f} ms"
+    )
+    asked = sum(each >= SLOW_MS for each in after.latencies)
+    yield f"{asked} of these last {after.sent} calls met it, which is how it is seen when it is well again"
 
 
 def _share_of(stage: Stage, name: str) -> float:
