@@ -2,17 +2,11 @@ import asyncio
 import json
 import signal
 import sys
-from pathlib import Path
-
-import pytest
 
 from agent.plane import reference
 from agent.world import World, free_port, until
-from masche.agent.options import RunOptions
 from masche.agent.processes import identify
-from masche.agent.runner import outside
 from masche.link.messages import Heartbeat, ProxyState
-from masche.model.port import Port
 
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
 
@@ -42,16 +36,24 @@ async def test_a_command_gets_the_variables_of_its_mesh_and_keeps_its_own(machin
 
 
 async def test_the_exit_code_is_the_commands(machine: World) -> None:
-    codes = {}
-    for name, command in {
+    commands = {
         "seven": ("sh", "-c", "exit 7"),
         "killed": ("sh", "-c", "kill -KILL $$"),
         "missing": ("/does/not/exist",),
         "refused": ("/etc/passwd",),
-    }.items():
-        runner = await machine.run(name, *command)
-        codes[name] = await runner.process.wait()
+    }
+    runners = {name: await machine.run(name, *command) for name, command in commands.items()}
+    codes = {name: await runner.process.wait() for name, runner in runners.items()}
     assert codes == {"seven": 7, "killed": 137, "missing": 127, "refused": 126}
+
+
+async def test_only_who_is_called_is_told_that_its_label_is_not_what_its_service_selects_by(machine: World) -> None:
+    given = {"labels": {"app": "other"}}
+    service = await machine.run("orders", "true", port=free_port(), **given)
+    job = await machine.run("job", "true", **given)
+    assert [await service.process.wait(), await job.process.wait()] == [0, 0]
+    await until(lambda: "its label is app=other" in service.text, what="told")
+    assert "its label is" not in job.text
 
 
 async def test_a_refused_workload_is_told_why_and_never_starts_its_command(machine: World) -> None:
@@ -133,26 +135,3 @@ async def test_seven_runners_at_once_start_one_agent(machine: World) -> None:
     assert [await runner.process.wait() for runner in runners] == [0] * 7, [one.text for one in runners]
     starts = [line for line in machine.folders.agent_log.read_text().splitlines() if " agent of " in line]
     assert len(starts) == 1
-
-
-@pytest.mark.parametrize(
-    ("labels", "ports", "is_told"),
-    [
-        ({}, (8080,), False),
-        ({"version": "v2", "app": "orders"}, (8080,), False),
-        ({"app": "other"}, (8080,), True),
-        ({"app": "other"}, (), False),
-    ],
-)
-def test_who_takes_another_label_than_services_select_by_is_told(
-    labels: dict[str, str], ports: tuple[int, ...], *, is_told: bool
-) -> None:
-    options = RunOptions(
-        data=Path("data"),
-        command=("true",),
-        service="orders",
-        labels=labels,
-        ports=tuple(Port(port=each) for each in ports),
-    )
-    assert bool(outside(options)) is is_told
-    assert "fix: " in outside(options) or not is_told

@@ -34,6 +34,7 @@ from masche.agent.local import (
 )
 from masche.agent.options import AgentOptions, RunOptions
 from masche.agent.processes import Handle
+from masche.model.labels import outside
 from masche.model.vantage import Placement
 
 MESH_FAILED = 125
@@ -136,7 +137,7 @@ class _Run:
     def _start(self, ready: Ready) -> Handle:
         for service in ready.created:
             self.say(f"created the Service {service}, as there was none")
-        if caution := outside(self.options):
+        if self.options.ports and (caution := outside(self.options.service, self.options.labels)):
             self.say(caution)
         if ready.namespace_path and not (self._user.uid if self._user else os.geteuid()):
             self.say("the command runs as root, who can go around the mesh: --user NAME runs it as somebody else")
@@ -222,17 +223,6 @@ class _Run:
             self.say("stopping it, as --strict asks")
             self._is_refused = True
             self._signals.put_nowait(signal.SIGTERM)
-
-
-def outside(options: RunOptions) -> str:
-    """What to say of a workload with another ``app`` label than its service's, by which that usually selects; or ""."""
-    app = options.labels.get("app", options.service)
-    if app == options.service or not options.ports:
-        return ""
-    return (
-        f"its label is app={app}, so callers of the Service {options.service} get to it only if that selects such\n"
-        f"  fix: leave out --label app={app}, or say --service {app}"
-    )
 
 
 def _claim_of(options: RunOptions) -> Claim:

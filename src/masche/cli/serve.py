@@ -72,6 +72,7 @@ def serve(
     from masche.library.inbound.wsgi import as_asgi
     from masche.library.inbound.wsgi import is_wsgi as looks_like_wsgi
     from masche.library.life.options import port as read_port
+    from masche.model.labels import outside
 
     at, path = read_port(port), _health(health)
     found = _loaded(application, is_factory=is_factory)
@@ -85,7 +86,9 @@ def serve(
         "zone": zone,
         "address": address,
     }
-    resident.configure(data=data, **_said(given))
+    chosen = resident.configure(data=data, **_said(given)).options
+    if caution := outside(chosen.app, chosen.labels):
+        note(f"masche: {caution}")
 
     def served(who: "Resident") -> None:
         threading.Thread(target=_tell, args=(who, f"{host}:{at.port}"), name="masche-tells", daemon=True).start()
