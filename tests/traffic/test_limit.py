@@ -1,5 +1,6 @@
 """Buckets of tokens, in virtual time: never more than was promised, and as Envoy counts."""
 
+import tracemalloc
 from fractions import Fraction
 from math import ceil
 
@@ -118,6 +119,18 @@ def test_of_too_many_keys_the_one_longest_unasked_is_lost(monkeypatch: pytest.Mo
     said = [bool(limiter.take(asked("/", ("t", value)), now=0.0)) for value in "abacab"]
     assert said == [False, False, True, False, True, False]
     assert limits.MOST_KEYS == 10_000
+
+
+def test_a_long_value_has_a_bucket_of_its_own_of_which_little_is_kept():
+    limiter = Limiter([a_limit(key=LimitKey(kind=KeyKind.HEADER, name="t"))], now=0.0)
+    tracemalloc.start()
+    try:
+        said = [limiter.take(asked("/", ("t", f"{'x' * 20_000}{n % 100}")), now=0.0) is None for n in range(200)]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert said == [True] * 100 + [False] * 100
+    assert kept < 200_000, "100 values of 20 kB each would be ten times as much"
 
 
 def test_limits_are_asked_in_order_and_what_the_first_gave_is_spent():

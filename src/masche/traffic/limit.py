@@ -10,11 +10,16 @@ bucket no more than burst + rate * t requests pass in any time t.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import ceil
+from typing import Final
 
 from masche.model.limits import MOST_KEYS, KeyKind, Limit, LimitKey
 from masche.traffic.match import holds
 from masche.traffic.request import Request
+
+MOST_KEPT: Final = 64
+"""Characters of a key that are kept as they are; of longer ones a digest, so that nobody fills memory with headers."""
 
 
 class Bucket:
@@ -82,7 +87,7 @@ class _Counter:
 
     def __init__(self, limit: Limit, *, now: float) -> None:
         self.limit = limit
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str | bytes, Bucket] = OrderedDict()
         if limit.key is None:
             self._buckets[""] = self._new(now)
 
@@ -93,7 +98,7 @@ class _Counter:
             return None
         if limit.key is None:
             return self._buckets[""]
-        key = key_of(limit.key, request)
+        key = kept(key_of(limit.key, request))
         found = self._buckets.get(key)
         if found is None:
             found = self._buckets[key] = self._new(now)
@@ -112,3 +117,10 @@ def key_of(key: LimitKey, request: Request) -> str:
     if key.kind is KeyKind.CLIENT:
         return request.connection.peer or ""
     return ",".join(request.values(key.name))
+
+
+def kept(key: str) -> str | bytes:
+    """Return what is kept of a key: itself, or 16 bytes that only a collision of BLAKE2b would share with another's."""
+    if len(key) <= MOST_KEPT:
+        return key
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
