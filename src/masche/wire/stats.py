@@ -13,8 +13,8 @@ Histograms of HTTP, in microseconds:
     request_us              reporter, source, destination     (first byte in to last byte out, as this proxy saw it; not
                                                               of an answer that was cut off, nor of a small refusal)
     instance_us             destination, instance             (request out to first byte of the answer back; of answers
-                                                              below 500 only, but for 429: failing fast is not being
-                                                              fast)
+                                                              below 500 only, but for 429 and what a rule of the mesh
+                                                              denied: failing fast is not being fast)
     instance_service_us     destination, instance             (of that, what the instance's own proxy said it took; not
                                                               of an instance of the same proxy, whose time is all of it)
 Counters and a histogram of TCP, at the end of each connection:

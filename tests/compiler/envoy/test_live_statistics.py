@@ -14,10 +14,19 @@ from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.shared import blobs
 from masche.model.refs import PortRef
 from masche.model.vantage import LocalPort, SeatPort
+from masche.model.view import Attribute, Condition, Decision, Pattern, PatternKind, Policy, Rule
 
 ROOT = Authority.named("root")
 PEER, STRANGER = port("orders"), port("stranger")
-ANSWERS = {"/ok": 200, "/cut": 200, "/fails": 503}
+ANSWERS = {"/ok": 200, "/cut": 200, "/fails": 503, "/forbids": 403}
+DENIED_PATHS = (Pattern(PatternKind.EXACT, "/denied"),)
+NOBODY = Policy(
+    name="shop/nobody",
+    decision=Decision.DENY,
+    rules=(
+        Rule(name="shop/nobody rules[0]", operations=((Condition(attribute=Attribute.PATH, values=DENIED_PATHS),),)),
+    ),
+)
 
 
 def application(connection: socket.socket) -> None:
@@ -42,7 +51,8 @@ class Pair:
     def __init__(self, caller: Envoy, peer: Envoy, app_port: int) -> None:
         self.caller, self.peer = caller, peer
         mesh_port, self.local = free_port(), {each: free_port() for each in (PEER, STRANGER)}
-        seen, place = callee("orders", app_port), SeatPort(name="orders", app_port=app_port, mesh_port=mesh_port)
+        seen = callee("orders", app_port, policies=(NOBODY,))
+        place = SeatPort(name="orders", app_port=app_port, mesh_port=mesh_port)
         self.peer.put((*blobs(seen), *listeners(seen, seat("orders", ports=(place,))), *secrets(ROOT, seen.identity)))
         seen = view(
             "web",
@@ -107,6 +117,20 @@ def test_a_service_time_is_believed_of_who_proved_who_it_is(pair: Pair) -> None:
     assert told("instance_service_us_count", STRANGER) == 0
     assert told("instance_service_us_sum", PEER) > 0
     assert "Stats access logger" not in pair.caller.log
+
+
+def test_what_a_rule_denied_is_counted_and_not_timed_and_what_the_application_forbids_is_both(pair: Pair) -> None:
+    called = f'destination="{PEER.path}"'
+    families = {"instance_us_count": 2, "instance_service_us_count": 2, "instance_requests_total": 4}
+    before = {family: pair.count(pair.caller, family, called) for family in families}
+    for path in ("/denied", "/forbids", "/denied", "/forbids"):
+        pair.get(PEER, path)
+    for family, more in families.items():
+        wanted = before[family] + more
+        wait_until(lambda f=family, w=wanted: pair.count(pair.caller, f, called) >= w, family)
+        assert pair.count(pair.caller, family, called) == wanted
+    refused = pair.count(pair.caller, "instance_requests_total", called, 'code="403"')
+    assert refused >= 4
 
 
 @pytest.mark.parametrize("claim", ["-5", "1e99", "nan", "12345678901234"])

@@ -9,6 +9,7 @@ from masche.compiler.envoy.counted import Condition, counter, histogram, logger
 from masche.compiler.envoy.parts import extension, literal
 from masche.compiler.envoy.rbac import ALLOW_PREFIX, DENY_PREFIX, HTTP_FILTER
 from masche.wire import stats
+from masche.wire.limits import DENIED
 from masche.wire.messages import Body, Json
 
 _CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
@@ -83,8 +84,8 @@ def instances(workload: str = "") -> tuple[Body, ...]:
     """Return what a router reports of each try at an instance, repeats included."""
     tags = {stats.DESTINATION: "%UPSTREAM_CLUSTER_RAW%", stats.INSTANCE: "%UPSTREAM_HOST%", **_of(workload)}
     tries = counter(stats.INSTANCE_REQUESTS, {**tags, stats.CODE: "%RESPONSE_CODE%", stats.FLAGS: _FLAGS})
-    latency = histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US)
-    service_time = histogram(stats.INSTANCE_SERVICE_US, tags, "Microseconds", _SAID_US, _PROVEN, _SAID)
+    latency = histogram(stats.INSTANCE_US, tags, "Microseconds", _UPSTREAM_US, _ADMITTED)
+    service_time = histogram(stats.INSTANCE_SERVICE_US, tags, "Microseconds", _SAID_US, _ADMITTED, _PROVEN, _SAID)
     return logger([tries]), logger([], [latency, service_time], _ANSWERED)
 
 
@@ -147,6 +148,10 @@ _NO_RULE: Body = {"and_filter": {"filters": [_status("EQ", 403), _WHY_REFUSED]}}
 _WHOLE = Condition(_FLAGS, ("exact", "-"))
 """Holds of an answer that has an end, if it did not fail: what was cut off after its beginning has a flag, and the code
 that it began with."""
+
+_ADMITTED = Condition(f"%RESP({DENIED})%", ("exact", ""))
+"""Holds of an answer of the application's own: its proxy takes this header off it, and names in it the rule by which it
+turned a request away itself, which tells nothing of how fast the application is."""
 
 _PROVEN = Condition("%UPSTREAM_TLS_VERSION%", ("exact", "TLSv1.3"))
 """Holds of a peer that proved who it is; of a connection in the clear, or inside the proxy, there is no TLS version."""
