@@ -1,8 +1,9 @@
 """``masche agent --cleanup``: takes away everything that agents of one data folder left on this machine.
 
 Network namespaces, links, nft tables, sockets and what seats kept go; what makes this machine a member of its mesh and
-what a control plane stores stay. Invariants: nothing is taken from under somebody who uses it, a running agent or a
-command whose runner lives; whoever is killed in the middle of it can do it again.
+what a control plane stores stay. An agent that a runner started, and that nobody needs now, is ended first. Invariants:
+nothing is taken from under somebody who uses it, a running agent or a command whose runner lives; whoever is killed in
+the middle of it can do it again.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from masche.agent.envoy import Place, left_behind, read_record
 from masche.agent.folders import FolderError, Folders
 from masche.agent.launch import ALREADY_RUNNING
 from masche.agent.processes import Handle
-from masche.agent.stopping import ask_status
+from masche.agent.stopping import ask_status, stop_agent
 
 FAILED = 1
 """Exit code when something could not be removed."""
@@ -40,6 +41,7 @@ def cleanup(data: Path, say: Say) -> int:
         return 0
     try:
         folders.prepare()
+        _end_unneeded(folders, say)
         with folders.agent_lock.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return asyncio.run(_cleanup(folders, say))
@@ -78,6 +80,13 @@ async def _cleanup(folders: Folders, say: Say) -> int:
         shutil.rmtree(folder)
         say(f"removed {folder}")
     return 0
+
+
+def _end_unneeded(folders: Folders, say: Say) -> None:
+    """End an agent that waits for another `masche run`, as it would itself a minute after the last one."""
+    status = ask_status(folders)
+    if status and status.is_passing and not status.seats and stop_agent(folders):
+        say(f"ended the agent that nobody needed (pid {status.pid})")
 
 
 def _users(folders: Folders) -> Iterator[str]:

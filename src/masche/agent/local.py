@@ -176,12 +176,13 @@ class SeatStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AgentStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="agent"):
-    """The answer to AskStatus."""
+    """The answer to AskStatus. ``is_passing``: a runner started it, and it ends by itself when it has had no seat."""
 
     pid: int
     machine: str
     control: str
     is_connected: bool
+    is_passing: bool = False
     metrics: str = ""
     readiness: str = ""
     seats: tuple[SeatStatus, ...] = ()

@@ -126,6 +126,7 @@ async def _run(options: AgentOptions, folders: Folders) -> int:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    server.is_passing = options.idle_exit is not None
     host = server.host
     journal(f"agent of {host.machine}, control plane {host.uplink.address}, data {folders.data}")
     pages, reporter = _pages(options, server), _reporter(server)

@@ -62,6 +62,7 @@ class Server:
     def __init__(self, host: Host, part: Callable[[Proxy], Awaitable[None]] = in_silence) -> None:
         self.host = host
         self.seated: dict[Name, Seated] = {}
+        self.is_passing = False
         self.metrics = ""
         self.readiness = ""
         self.part = part
@@ -272,6 +273,7 @@ class Server:
             machine=self.host.machine,
             control=uplink.address,
             is_connected=uplink.is_connected,
+            is_passing=self.is_passing,
             metrics=self.metrics,
             readiness=self.readiness,
             seats=tuple(each.status() for each in self.seated.values()),
