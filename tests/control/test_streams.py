@@ -13,7 +13,7 @@ from masche.identity.spiffe import SpiffeId
 from masche.link.messages import Drained
 from masche.model.refs import Kind, Ref
 from masche.testing.fake_proxy import FakeProxy
-from masche.wire.types import CLUSTER, LISTENER
+from masche.wire.types import CLUSTER, LISTENER, SECRET
 from masche.xds.limits import Limits
 from masche.xds.server import Peer, RefusedError
 from masche.xds.stream import Stream
@@ -36,6 +36,18 @@ async def test_a_registered_proxy_is_told_what_it_should_hold(mesh: Plant) -> No
         await live(mesh, "web-proxy")
         status = (await mesh.plane.status()).proxies[0]
     assert (status.is_connected, status.is_in_sync) == (True, True)
+
+
+async def test_a_control_plane_that_signed_for_two_hands_the_secrets_of_neither_to_anybody(mesh: Plant) -> None:
+    """Item C13, in short: it never had their keys, and knows no such type."""
+    async with mesh.agent() as agent, FakeProxy(mesh.channel(), "web-proxy", follows=True) as proxy:
+        await agent.enrols(sidecar("web"))
+        await agent.enrols(sidecar("orders"))
+        await proxy.subscribe(SECRET, "default", "ROOTCA", "orders-proxy", "workload/shop/orders-1")
+        await subscribed(proxy)
+        await live(mesh, "web-proxy")
+    assert proxy.names(SECRET) == set()
+    assert all(not each.resources for each in proxy.responses if each.type_url == SECRET)
 
 
 async def test_a_stream_waits_for_the_registration_of_its_proxy(mesh: Plant) -> None:
