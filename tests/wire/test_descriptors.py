@@ -1,4 +1,5 @@
 import lzma
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -80,3 +81,21 @@ print(pool.cache_info().currsize)
 def test_who_only_decodes_loads_the_librarys_subset_alone() -> None:
     done = subprocess.run([sys.executable, "-c", _DECODING], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_messages_are_read_as_well_where_protobuf_is_carried_out_in_python() -> None:
+    program = (
+        "from masche.wire.pool import LIBRARY, message_class;"
+        "made = message_class('envoy.config.cluster.v3.Cluster', LIBRARY);"
+        "print(type(made).__module__, made.FromString(bytes.fromhex('0a01782202080f')).connect_timeout.seconds)"
+    )
+    told = {
+        chosen: subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": chosen},
+            capture_output=True, text=True, check=True, timeout=60,
+        ).stdout.split()
+        for chosen in ("upb", "python")
+    }  # fmt: skip
+    assert [each[1] for each in told.values()] == ["15", "15"]
+    assert told["python"][0] == "google.protobuf.internal.python_message" != told["upb"][0]
