@@ -19,7 +19,7 @@ from masche.agent.processes import identify
 from masche.agent.stopping import stop_agent
 
 IS_LONG = os.environ.get("MASCHE_LONG") == "1"
-KILLS = 20 if IS_LONG else 3
+KILLS = 20 if IS_LONG else 10
 pytestmark = pytest.mark.timeout(300)
 
 
