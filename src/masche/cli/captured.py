@@ -1,6 +1,7 @@
 """The options by which ``masche run`` captures a command, and what cannot be asked together."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,46 +63,52 @@ class Uid(click.ParamType[int]):
             self.fail(f"{value!r} is neither a number nor a user of this machine", param, ctx)
 
 
-def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options; the command is given ``asked``."""
-
-    @click.option("--capture", "is_captured", is_flag=True, help="Send all its connections to the sidecar.")
-    @click.option("--netns", default="", metavar="NAME", help="Capture in this network namespace (see `ip netns`).")
-    @click.option("--workload-address", default="", metavar="IP", help=_ADDRESS)
-    @click.option("--user", default="", help="As which user to run the command.")
-    @click.option("--exclude-outbound-port", "outbound_ports", multiple=True, type=PORT, help=_EXCLUDED.format("to"))
-    @click.option("--exclude-outbound-address", "outbound_addresses", multiple=True, metavar="NETWORK", help=_NETWORK)
-    @click.option("--exclude-inbound-port", "inbound_ports", multiple=True, type=PORT, help=_EXCLUDED.format("at"))
-    @click.option("--exclude-uid", "uids", multiple=True, type=Uid(), help="Leave processes of it alone. Repeatable.")
-    @functools.wraps(command)
-    def asking(
-        *args: Any,
-        is_captured: bool,
-        netns: str,
-        workload_address: str,
-        user: str,
-        outbound_ports: tuple[int, ...],
-        outbound_addresses: tuple[str, ...],
-        inbound_ports: tuple[int, ...],
-        uids: tuple[int, ...],
-        **others: Any,
-    ) -> Any:
-        exclusions = Exclusions(
-            outbound_ports=outbound_ports,
-            outbound_addresses=outbound_addresses,
-            uids=uids,
-            inbound_ports=inbound_ports,
-        )
-        try:
-            exclusions.check()
-        except ExclusionError as error:
-            raise click.UsageError(str(error)) from error
-        asked = Asked(is_captured=is_captured, netns=netns, address=workload_address, user=user, exclusions=exclusions)
-        return command(*args, asked=asked, **others)
-
-    return asking
-
-
 _EXCLUDED = "Leave connections {} this port alone. Repeatable."
 _NETWORK = "Leave connections there alone. Repeatable."
 _ADDRESS = "Capture by this address of the machine, not by namespace."
+
+_OPTIONS = (
+    click.option("--capture", "is_captured", is_flag=True, help="Send all its connections to the sidecar."),
+    click.option("--netns", default="", metavar="NAME", help="Capture in this network namespace (see `ip netns`)."),
+    click.option("--workload-address", default="", metavar="IP", help=_ADDRESS),
+    click.option("--user", default="", help="As which user to run the command."),
+    click.option("--exclude-outbound-port", "outbound_ports", multiple=True, type=PORT, help=_EXCLUDED.format("to")),
+    click.option("--exclude-outbound-address", "outbound_addresses", multiple=True, metavar="NETWORK", help=_NETWORK),
+    click.option("--exclude-inbound-port", "inbound_ports", multiple=True, type=PORT, help=_EXCLUDED.format("at")),
+    click.option("--exclude-uid", "uids", multiple=True, type=Uid(), help="Leave processes of it alone. Repeatable."),
+)
+
+
+def capture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command is given ``asked``."""
+
+    @functools.wraps(command)
+    def asking(*args: Any, **given: Any) -> Any:
+        ours = {name: given.pop(name) for name in inspect.signature(_asked).parameters}
+        return command(*args, asked=_asked(**ours), **given)
+
+    return functools.reduce(lambda made, option: option(made), reversed(_OPTIONS), asking)
+
+
+def _asked(
+    *,
+    is_captured: bool,
+    netns: str,
+    workload_address: str,
+    user: str,
+    outbound_ports: tuple[int, ...],
+    outbound_addresses: tuple[str, ...],
+    inbound_ports: tuple[int, ...],
+    uids: tuple[int, ...],
+) -> Asked:
+    exclusions = Exclusions(
+        outbound_ports=outbound_ports,
+        outbound_addresses=outbound_addresses,
+        uids=uids,
+        inbound_ports=inbound_ports,
+    )
+    try:
+        exclusions.check()
+    except ExclusionError as error:
+        raise click.UsageError(str(error)) from error
+    return Asked(is_captured=is_captured, netns=netns, address=workload_address, user=user, exclusions=exclusions)

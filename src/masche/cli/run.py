@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("http", "http2", "grpc", "tcp")
 PLACEMENTS = ("sidecar", "node", "library")
 
+_PROBED = "How it is probed: tcp, http:/path, grpc or none."
 _WHERE = "A proxy beside it, the machine's one proxy, or gRPC's own xDS client and server in it."
 
 
@@ -35,6 +36,12 @@ class PortSpec(click.ParamType["Port"]):
         return Port(port=int(number), name=name, protocol=protocol)
 
 
+def _health(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
+    if given not in {"tcp", "grpc", "none"} and not given.startswith("http:/"):
+        raise click.BadParameter(f"{given!r} is not tcp, http:/path, grpc or none")
+    return given
+
+
 def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(incomplete, type="file")]
 
@@ -46,7 +53,7 @@ def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> lis
 @click.option("--port", "ports", multiple=True, type=PortSpec(), help="Where the command listens. Repeatable.")
 @click.option("--label", "labels", multiple=True, type=Label(), help="A label of the workload. Repeatable.")
 @click.option("--depends-on", "dependencies", multiple=True, help="A service that it calls; all without. Repeatable.")
-@click.option("--health", default="tcp", show_default=True, help="How it is probed: tcp, http:/path, grpc or none.")
+@click.option("--health", default="tcp", callback=_health, show_default=True, help=_PROBED)
 @click.option("--placement", type=click.Choice(PLACEMENTS), default="sidecar", show_default=True, help=_WHERE)
 @click.option("--zone", default="", help="The zone in which it runs.")
 @click.option("--address", type=Address(), help="Where other machines reach this one.")
@@ -54,7 +61,7 @@ def _files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> lis
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=0, help="Where the command serves metrics.")
 @click.option("--grace", type=Duration(), default="10s", show_default=True, help="Between SIGTERM and SIGKILL.")
 @click.option("--start-timeout", type=Duration(), default="60s", show_default=True, help="How long the proxy may take.")
-@click.option("--strict", is_flag=True, help="Refuse a command that listens beyond loopback.")
+@click.option("--strict", "is_strict", is_flag=True, help="Refuse a command that listens beyond loopback.")
 @click.option("--envoy", type=click.Path(), default="", help="An Envoy binary of one's own.")
 @capture_options
 @data_option
@@ -67,23 +74,13 @@ def run(
     *,
     command: tuple[str, ...],
     service: str | None,
-    namespace: str,
-    service_account: str,
-    ports: "tuple[Port, ...]",
     labels: tuple[tuple[str, str], ...],
     dependencies: tuple[str, ...],
-    health: str,
-    placement: str,
-    zone: str,
     address: str | None,
-    bind: str,
-    metrics_port: int,
-    grace: float,
-    start_timeout: float,
-    strict: bool,
-    envoy: str,
+    placement: str,
+    is_strict: bool,
     asked: "Asked",
-    data: Path,
+    **as_named: Any,
 ) -> None:
     """Run a COMMAND as a service of the mesh.
 
@@ -93,37 +90,27 @@ def run(
     --placement node, or --capture, it gets a network namespace instead, whose connections all go to the proxy, and
     calls services by their names (docs/capture.md).
     """
-    asked.check(placement, is_strict=strict)
+    asked.check(placement, is_strict=is_strict)
     if placement == "library":
-        _refuse_of_proxies({"--envoy": envoy, "--bind": bind, "--strict": strict})
+        _refuse_of_proxies({"--envoy": as_named["envoy"], "--bind": as_named["bind"], "--strict": is_strict})
     from masche.agent.options import RunOptions
     from masche.agent.runner import run as run_in_seat
     from masche.model.vantage import Placement
 
     options = RunOptions(
-        data=data,
         command=command,
         service=service or _named_after(command[0]),
-        namespace=namespace,
-        service_account=service_account,
         labels=dict(labels),
-        ports=ports,
         dependencies=dependencies or None,
-        health=_health(health),
-        zone=zone,
         address=address or "",
-        bind=bind,
-        metrics_port=metrics_port,
-        grace=grace,
-        start_timeout=start_timeout,
-        is_strict=strict,
-        envoy=envoy,
         placement=Placement(placement),
+        is_strict=is_strict,
         is_captured=asked.is_captured,
         netns=asked.netns,
         workload_address=asked.address,
         user=asked.user,
         exclusions=asked.exclusions,
+        **as_named,  # what RunOptions calls as we do
     )
     ctx.exit(run_in_seat(options))
 
@@ -140,9 +127,3 @@ def _named_after(command: str) -> str:
     if not name:
         raise click.UsageError(f"{command!r} gives no name for the service; say --service NAME")
     return name
-
-
-def _health(given: str) -> str:
-    if given not in {"tcp", "grpc", "none"} and not given.startswith("http:/"):
-        raise click.BadParameter(f"{given!r} is not tcp, http:/path, grpc or none", param_hint="--health")
-    return given
