@@ -66,3 +66,18 @@ async def test_the_log_hears_of_each_event():
     events = Events(wall=Clock(), heard=heard.append)
     event = events.add(kind="applied", message="x")
     assert heard == [event]
+
+
+async def test_a_reader_of_the_control_plane_before_misses_nothing_of_this_one():
+    """Numbers begin anew, and it comes back with one that is not given yet."""
+    events, _ = log()
+    assert events.after(500) == ()
+    waiting = asyncio.ensure_future(events.wait(after=500, timeout=10))
+    following = events.follow(after=500)
+    next_one = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0)
+    first = events.add(kind="applied", message="first")
+    assert events.after(500) == (first,)
+    assert await waiting
+    assert await next_one == first
+    assert not await events.wait(after=1, timeout=0)

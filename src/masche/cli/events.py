@@ -24,7 +24,12 @@ PAGE = 1000
 
 @click.command()
 @click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Only events after this sequence number.")
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Only events after this sequence number; a control plane begins at 1.",
+)
 @click.option("--kind", "kinds", multiple=True, help="Only events of this kind, such as ejected. Repeatable.")
 @click.option("--about", default="", help="Only events about this: a workload, a service, a proxy, a machine.")
 @output_option

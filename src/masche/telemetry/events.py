@@ -1,19 +1,22 @@
 """What happened, in order: a bounded log in memory for ``masche events`` and the live stream.
 
-Each event has a sequence number that rises by one, so that a reader who comes back knows what it missed.
+Each event has a sequence number that rises by one, so that a reader who comes back knows what it missed. Numbers begin
+anew with each control plane: a reader who says a number that was not given yet comes from the one before, and has seen
+nothing of this one.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
+
+from masche.model.frozen import frozen
 
 Severity = Literal["info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Event:
     """One thing that happened. ``kind`` is a kebab-case word, ``message`` a sentence for people, ``about`` a Ref or the
     name of what it is about, ``at`` Unix seconds."""
@@ -62,16 +65,17 @@ class Events:
 
     def after(self, sequence: int, *, limit: int = 1000) -> tuple[Event, ...]:
         """The first ``limit`` events above ``sequence``, oldest first; ``oldest`` tells whether some are lost."""
+        sequence = self._read_up_to(sequence)
         start = max(0, sequence + 1 - self.oldest)
         return tuple(self._events[at] for at in range(start, min(start + limit, len(self._events))))
 
     async def wait(self, *, after: int, timeout: float) -> bool:  # noqa: ASYNC109 - an answer, not an error, at the end of it
         """Return once there is an event above ``after``, True, or after ``timeout`` seconds, False."""
-        if self.latest <= after:
+        if self.latest <= self._read_up_to(after):
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._news.wait()
-        return self.latest > after
+        return self.latest > self._read_up_to(after)
 
     async def follow(self, *, after: int) -> AsyncIterator[Event]:
         """Yield every event above ``after`` that is still kept, and every new one, for ever."""
@@ -80,5 +84,9 @@ class Events:
             for event in self.after(after):
                 yield event
                 after = event.sequence
-            if self.latest <= after:
+            if self.latest <= self._read_up_to(after):
                 await news.wait()
+
+    def _read_up_to(self, sequence: int) -> int:
+        """What a reader has seen of this log who says that it has seen ``sequence``."""
+        return sequence if sequence <= self.latest else 0
