@@ -46,7 +46,7 @@ def test_a_slow_instance_keeps_a_hundredth_of_a_fair_share() -> None:
 
 def test_an_instance_at_a_quarter_of_the_speed_gets_a_sixteenth_of_the_weight() -> None:
     steersman = Steersman()
-    seconds(steersman, {"a": 2000.0, "b": 8000.0})
+    seconds(steersman, {"a": 2000.0, "b": 8000.0}, count=40)
     assert weights_of(steersman)["b"] == round(FAIR / 16)
 
 
@@ -54,7 +54,7 @@ def test_an_instance_between_noise_and_slow_stays_as_it_was() -> None:
     steersman = Steersman()
     end = seconds(steersman, {"a": 2000.0, "b": 3500.0})
     assert weights_of(steersman)["b"] == FAIR
-    end = seconds(steersman, {"a": 2000.0, "b": 9000.0}, start=end)
+    end = seconds(steersman, {"a": 2000.0, "b": 9000.0}, start=end, count=30)
     seconds(steersman, {"a": 2000.0, "b": 3500.0}, start=end, count=30)
     assert FAIR // 4 < weights_of(steersman)["b"] < FAIR
 

@@ -1,6 +1,7 @@
 """Weights of instances: who is unattractive, who is not, and what chance may not do."""
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from masche.compiler.steer.seen import Seen
 from masche.compiler.steer.standing import Admission
 from masche.compiler.steer.steersman import Steersman
 from masche.compiler.steer.terrain import Ground, Site, Terrain
-from masche.compiler.steer.weights import FAIR, LEAST, SPARED, Reading, weights
+from masche.compiler.steer.weights import FAIR, LEAST, Reading, weights
 from masche.model.calling import Algorithm
 from masche.model.refs import PortRef
 from masche.model.view import Traffic
@@ -20,10 +21,10 @@ KEY = (PORT, "")
 TERRAIN = Terrain(ports={PORT: Ground(sites=tuple(Site(name, "") for name in "abcde"))})
 
 
-def settled(readings: dict[str, Reading], *, steps: int = 20, is_crowded: bool = False) -> dict[str, int]:
+def settled(readings: dict[str, Reading], *, steps: int = 20, **given: Any) -> dict[str, int]:
     now: dict[str, int] = {}
     for _ in range(steps):
-        now = dict(weights(readings, now, is_crowded=is_crowded))
+        now = dict(weights(readings, now, **given).weights)
     return now
 
 
@@ -43,11 +44,13 @@ def test_where_all_fail_alike_nobody_is_blamed():
 
 def test_a_weight_falls_by_bounded_steps_and_rises_more_slowly_near_the_end():
     slow = {"a": Reading(2000.0, 1000), "b": Reading(6000.0, 1000)}
-    falling = [settled(slow, steps=steps)["b"] for steps in (1, 2, 3, 4)]
-    assert falling == [50, 25, 12, 12]
+    falling = [settled(slow, steps=steps, lasting={"b"})["b"] for steps in (1, 2, 3, 4, 12)]
+    assert falling == [80, 64, 51, 40, 12]
+    far_slower = {"a": Reading(2000.0, 1000), "b": Reading(16_000.0, 1000)}
+    assert [settled(far_slower, steps=steps)["b"] for steps in (1, 2, 3)] == [10, 2, 2]
     well, rising = {"a": Reading(2000.0, 1000), "b": Reading(2000.0, 1000)}, [LEAST]
     for _ in range(12):
-        rising.append(weights(well, {"b": rising[-1]})["b"])
+        rising.append(weights(well, {"b": rising[-1]}).weights["b"])
     assert rising == [1, 2, 4, 8, 16, 32, 40, 50, 63, 79, 99, 100, 100]
 
 
@@ -60,10 +63,38 @@ def test_one_quick_instance_among_many_gets_at_most_ten_times_an_equal_share(cou
     assert share > min(0.5, 9.0 / count), "and not much less than that"
 
 
-def test_while_the_others_are_crowded_a_slow_instance_takes_some_of_its_load_back():
-    slow = {"a": Reading(2000.0, 1000), "b": Reading(90_000.0, 1000)}
-    assert weights(slow, {"b": LEAST}, is_crowded=True)["b"] > LEAST
-    assert settled(slow, is_crowded=True)["b"] in {FAIR, SPARED}
+def test_who_is_not_plainly_slower_keeps_what_it_has_until_that_has_lasted():
+    slow = {"a": Reading(2000.0, 1000), "b": Reading(6000.0, 1000)}
+    assert settled(slow)["b"] == FAIR
+    assert weights(slow, {}).slow == {"b"}
+    assert settled(slow, lasting={"b"})["b"] == 12
+
+
+@pytest.mark.parametrize("most", [1.0, 1.33, 2.0, 5.0])
+def test_for_the_sake_of_slow_ones_nobody_gets_more_than_so_many_times_an_equal_share(most: float):
+    half = {
+        **{f"quick-{n}": Reading(500.0, 500) for n in range(5)},
+        **{f"slow-{n}": Reading(5e4, 500) for n in range(5)},
+    }
+    made = settled(half, most=most)
+    assert made["quick-0"] == FAIR
+    assert FAIR * len(made) <= sum(made.values()) * most
+    assert made["slow-0"] == LEAST or FAIR * len(made) >= sum(made.values()) * most * 0.98, "and as much as that"
+
+
+def test_for_the_sake_of_who_fails_it_may_be_more():
+    half = {"a": Reading(500.0, 500), "b": Reading(500.0, 500), "c": Reading(500.0, 500, errors=0.9)}
+    assert settled(half, most=1.0) == {"a": FAIR, "b": FAIR, "c": LEAST}
+
+
+def test_while_others_suffered_from_it_nobody_is_relieved_for_being_slow_and_who_is_gets_its_load_back():
+    slow = {"a": Reading(2000.0, 1000), "b": Reading(90_000.0, 1000), "bad": Reading(2000.0, 1000, errors=0.9)}
+    assert settled(slow, is_held=True) == {"a": FAIR, "b": FAIR, "bad": LEAST}
+    given_back, now = [], LEAST
+    while now < FAIR:
+        now = weights(slow, {"b": now}, is_held=True).weights["b"]
+        given_back.append(now)
+    assert given_back == [2, 4, 8, 16, 32, 64, 100]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +105,7 @@ def test_who_is_twice_as_slow_is_left_to_choosing_by_calls_under_way_where_there
 ):
     """Choosing by them is at once, and a weight late: it would fill up those that are quick now."""
     steersman, took = Steersman(), dict.fromkeys("abcd", took_us) | {"e": 2.25 * took_us}
-    for now in range(12):
+    for now in range(16):
         for caller in range(callers):
             seens = [
                 Seen(workload=name, caller=str(caller), answers=max(1, 60 // callers), latency_us=us)
@@ -87,7 +118,7 @@ def test_who_is_twice_as_slow_is_left_to_choosing_by_calls_under_way_where_there
 
 
 def test_who_is_many_times_slower_is_relieved_however_busy_its_callers_are():
-    assert weights({"a": Reading(40_000.0, 500), "b": Reading(400_000.0, 500)}, {}, is_busy=True)["b"] < FAIR
+    assert weights({"a": Reading(40_000.0, 500), "b": Reading(400_000.0, 500)}, {}, is_busy=True).weights["b"] < FAIR
 
 
 def test_timeouts_count_as_the_time_that_the_caller_waited():
@@ -156,9 +187,13 @@ READINGS = st.builds(Reading, st.floats(0.0, 1e8), st.integers(0, 10_000), st.fl
     st.dictionaries(st.sampled_from("abcdef"), READINGS, min_size=1),
     st.dictionaries(st.sampled_from("abcdef"), st.integers(LEAST, FAIR)),
     st.booleans(),
+    st.sets(st.sampled_from("abcdef")),
+    st.floats(1.0, 10.0),
 )
-def test_weights_are_bounded_whatever_is_read(readings: dict[str, Reading], before: dict[str, int], is_crowded: bool):
-    made = weights(readings, before, is_crowded=is_crowded)
+def test_weights_are_bounded_whatever_is_read(
+    readings: dict[str, Reading], before: dict[str, int], is_held: bool, lasting: set[str], most: float
+):
+    made = weights(readings, before, is_held=is_held, lasting=lasting, most=most).weights
     assert made.keys() == readings.keys()
     assert all(LEAST <= weight <= FAIR for weight in made.values())
 

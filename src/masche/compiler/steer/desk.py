@@ -7,12 +7,13 @@ from masche.compiler.steer.bands import Bounds
 from masche.compiler.steer.costs import Costs
 from masche.compiler.steer.links import Links
 from masche.compiler.steer.moves import Move, MoveKind
+from masche.compiler.steer.relief import Relief
 from masche.compiler.steer.standing import Admission, Standing
 from masche.compiler.steer.subsets import Subsets
 from masche.compiler.steer.terrain import Ground
 from masche.compiler.steer.track import MICROSECONDS
 from masche.compiler.steer.verdicts import Bench
-from masche.compiler.steer.weights import FAIR, IDLE, PROBE, Reading, typical, weights
+from masche.compiler.steer.weights import FAIR, IDLE, LASTING, PROBE, Reading, typical, weights
 from masche.compiler.steer.window import OLDEST
 from masche.compiler.steer.words import duration, percent
 from masche.compiler.steer.zones import Spread
@@ -27,14 +28,8 @@ READMITTED = FAIR // 2
 """Who has shown by good answers that it is well again gets half of a fair share at once: failing, unlike being slow, is
 seldom a matter of load."""
 
-CROWDED, CROWDED_US = 2.0, 1000.0
-"""Instances that take so many times what they took before others were relieved, and so much longer, have too much."""
-
 UNDER_WAY = 0.5
 """Calls that a caller has under way with an instance, on average, from which on their number tells it something."""
-
-SETTLING = 0.2
-"""The share of a new cost in what is usual while nobody is relieved."""
 
 NEUTRAL = Steer()
 NOBODY = frozenset[str]()
@@ -53,7 +48,7 @@ class Desk:
     subsets: Subsets = field(default_factory=Subsets)
     weights: dict[str, int] = field(default_factory=dict[str, int])
     falling: frozenset[str] = frozenset()
-    _usual_us: dict[str, float] = field(default_factory=dict[str, float])
+    _reliefs: dict[str, Relief] = field(default_factory=dict[str, Relief])
     _readings: dict[str, dict[str, Reading]] = field(default_factory=dict[str, dict[str, Reading]])
 
     @property
@@ -69,7 +64,7 @@ class Desk:
     @property
     def is_still(self) -> bool:
         """Whether everything is fair, and nothing is about to move."""
-        return not self.weights and self.spread.is_still
+        return not self.weights and self.spread.is_still and all(each.is_still for each in self._reliefs.values())
 
     def has_choice(self, ground: Ground) -> bool:
         """Whether there is any zone but its own to call."""
@@ -77,26 +72,10 @@ class Desk:
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
-    def settle(self, ground: Ground, links: Links, *, now: float) -> None:
+    def settle(self, ground: Ground, *, now: float) -> None:
         """Do what a look does where nothing moves: learn what is usual."""
-        if not ground.traffic.algorithm.is_hash:
-            for group, cost in self._taken(ground, links, now=now).items():
-                self._settle(group, cost)
-            if self.has_choice(ground):
-                self.spread.settle(self.costs.taken_us(now=now))
-
-    def _taken(self, ground: Ground, links: Links, *, now: float) -> dict[str, float]:
-        """What calls to each group cost on average in the interval that ended just now."""
-        sums: dict[str, tuple[float, int]] = {}
-        for zone, band in self.costs.bands.latest(now=now).items():
-            total, count = sums.get(group := self._group(ground, zone), (0.0, 0))
-            network = self.network_us(links, zone, "")
-            sums[group] = total + band.total + band.count * network, count + band.count
-        return {group: total / count for group, (total, count) in sums.items()}
-
-    def _settle(self, group: str, cost: float) -> None:
-        usual = self._usual_us.get(group, 0.0)
-        self._usual_us[group] = usual + SETTLING * (cost - usual) if usual else cost
+        if self.has_choice(ground) and not ground.traffic.algorithm.is_hash:
+            self.spread.settle(self.costs.taken_us(now=now))
 
     def grouped(
         self,
@@ -124,19 +103,32 @@ class Desk:
         """Set the weights anew, and tell who was noticed. Where a hash chooses, another weight would move users."""
         before = self.weights
         made: dict[str, int] = {}
-        self._readings, taken = self._grouped(ground, bench, links, now=now), self._taken(ground, links, now=now)
+        self._readings = self._grouped(ground, bench, links, now=now)
         if not ground.traffic.algorithm.is_hash:
             made.update(dict.fromkeys(bench.ejected | bench.probing, PROBE) if bench.verdicts else {})
             for group, readings in self._readings.items():
-                is_crowded, is_busy = self._is_crowded(group, readings), self._is_busy(readings)
-                if group in taken and self._is_unrelieved(readings):
-                    self._settle(group, taken[group])
-                made.update(weights(readings, before, is_crowded=is_crowded, is_busy=is_busy))
+                made.update(self._weighed(group, readings, now=now))
         self.weights = {name: weight for name, weight in made.items() if weight != FAIR and name in ground.names}
         self.falling = NOBODY
         if self.weights != before:
             self.falling = frozenset(name for name, each in self.weights.items() if each < before.get(name, FAIR))
             yield from self._told(before, bench)
+
+    def _weighed(self, group: str, readings: Mapping[str, Reading], *, now: float) -> Mapping[str, int]:
+        """The next weights of those that are compared with each other."""
+        if (relief := self._reliefs.get(group)) is None:
+            relief = self._reliefs[group] = Relief()
+        is_busy, lasting = self._is_busy(readings), relief.lasting(LASTING, now=now)
+        while True:
+            is_held = relief.is_held(now=now)
+            weighed = weights(
+                readings, self.weights, lasting=lasting, most=relief.stretch, is_held=is_held, is_busy=is_busy
+            )
+            is_relieved = not is_held and not weighed.slow.isdisjoint(self.weights)
+            relief.note(weighed.slow, now=now)
+            relief.look(weighed.others_us, is_relieved=is_relieved, now=now)
+            if is_held or not relief.is_held(now=now):
+                return weighed.weights
 
     def welcome(self, name: str, bench: Bench) -> None:
         """Give who is readmitted a share at once, before weights are set the next time: half of a fair one, for failing
@@ -165,20 +157,6 @@ class Desk:
         """What the network costs on a way from here; 0.0 when it is unknown."""
         route = links.get((self.zone, zone, via))
         return route.network_us if route else 0.0
-
-    def _is_crowded(self, group: str, readings: Mapping[str, Reading]) -> bool:
-        """Whether those with a fair share got slow since others were relieved. Who is silent says nothing of it."""
-        usual = self._usual_us.get(group, 0.0)
-        if not usual or self._is_unrelieved(readings):
-            return False
-        heard = [(name, each) for name, each in readings.items() if each.calls and not each.is_silent]
-        return (
-            typical([each.cost_us for name, each in heard if name not in self.weights]) > CROWDED * usual + CROWDED_US
-        )
-
-    def _is_unrelieved(self, readings: Mapping[str, Reading]) -> bool:
-        """Whether all of them have a fair share."""
-        return self.weights.keys().isdisjoint(readings)
 
     def _is_busy(self, readings: Mapping[str, Reading]) -> bool:
         """Whether a caller has calls under way with most instances at any moment (Little's law)."""

@@ -234,7 +234,7 @@ class Steersman:
         ground = each.ground
         for zone, desk in each.desks.items() if self._is_whole else ():
             if ground is not None and zone not in lively:
-                desk.settle(ground, self._links, now=now)
+                desk.settle(ground, now=now)
 
     def _decide(self, port: PortRef, each: _Port, lively: Set[str], *, now: float) -> Iterator[Move]:
         ground = self._terrain.ports[port]
@@ -301,7 +301,7 @@ def _judge(port: PortRef, each: _Port, ground: Ground, suffering: Mapping[str, s
     if suffering and any(desk.costs.is_failing(but=suffering.keys()) for desk in desks):
         off = each.bench.ejected
         suffering = {name: why for name, why in suffering.items() if name in off}
-    slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in each.desks.values()], now=now)
+    slow = each.laggards.found(ground, [(desk.zone, desk.costs) for desk in desks], off=each.bench.slow, now=now)
     for move in each.bench.judge(port, ground, slow, suffering=suffering, limit_us=each.laggards.limit_us, now=now):
         if move.kind in {MoveKind.EJECTED, MoveKind.PROBING}:
             for desk in desks:

@@ -30,6 +30,9 @@ FAILED = 2
 PATIENCE = 5.0
 """Seconds after which an instance that nobody probed is readmitted."""
 
+SLOW_PERCENT = 10
+"""So many of the healthy instances at most, and one in any case, are off at once for being slow: they carry a load."""
+
 NOBODY: Mapping[str, str] = {}
 
 LONGEST = 10
@@ -142,13 +145,18 @@ class Bench:
         if not self.verdicts and not slow and not suffering and not self._voices.are_accusing(now=now):
             return ()
         self._lapse(now=now)
-        suffering = suffering if ground.traffic.outlier.consecutive_errors else NOBODY
+        if not ground.traffic.outlier.consecutive_errors or suffering.keys() >= ground.healthy:
+            suffering = NOBODY  # where all suffer it is the service that fails, and nobody gains by keeping off one
         reasons = self._reasons(port, ground, slow, suffering, now=now)
         for verdict in self.verdicts.values():
             verdict.limit_us = max(verdict.limit_us, limit_us) if verdict.limit_us else 0.0
         moves = [*self._settled(port, ground, reasons, suffering, now=now)]
-        room = self._room(ground)
-        for name in self._worst_first(ground, reasons)[:room]:
+        room, slow_room = self._room(ground), self._slow_room(ground)
+        for name in self._worst_first(ground, reasons):
+            is_slow = name in slow and name not in suffering
+            if not room or (is_slow and not slow_room):
+                continue
+            room, slow_room = room - 1, slow_room - is_slow
             moves.append(self._eject(name, reasons[name], ground, suffers=name in suffering, now=now))
             self.verdicts[name].limit_us = slow[name].limit_us if name in slow else 0.0
         return tuple(moves)
@@ -218,6 +226,11 @@ class Bench:
         off = sum(each.state is not Admission.ADMITTED for each in self.verdicts.values())
         return max(0, _allowed(ground) - off)
 
+    def _slow_room(self, ground: Ground) -> int:
+        """How many more may be ejected for being slow."""
+        healthy = sum(site.is_healthy for site in ground.sites)
+        return max(0, max(1, healthy * SLOW_PERCENT // 100) - len(self.slow))
+
     def _worst_first(self, ground: Ground, reasons: Mapping[str, str]) -> list[str]:
         """Those that may be ejected now, most accused first."""
         candidates = [
@@ -249,6 +262,13 @@ class Bench:
     def ejected(self) -> frozenset[str]:
         """Who takes no calls now."""
         return frozenset(name for name, each in self.verdicts.items() if each.state is Admission.EJECTED)
+
+    @property
+    def slow(self) -> frozenset[str]:
+        """Who takes no calls, or few, because it was slow."""
+        return frozenset(
+            name for name, each in self.verdicts.items() if each.limit_us and each.state is not Admission.ADMITTED
+        )
 
     @property
     def probing(self) -> frozenset[str]:
