@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from compiler.meshes import a_mesh, route, service, standing, workload
+from masche.compiler.replay import explain
 from masche.compiler.view import statuses, view
+from masche.compiler.why import Call
 from masche.model.mesh import Mesh
 from masche.model.refs import Kind, Name, Ref
 from masche.model.view import Forward, PathKind, Route
@@ -60,6 +62,57 @@ def test_a_service_is_asked_before_a_shorter_prefix_and_after_a_method():
     matches = [{"method": each} if each else {} for each in (every, whole, one)]
     found = routes(a_mesh(SERVICES + grpc_route("r", [{"matches": matches, "backendRefs": OTHER}])))
     assert [each.match.path for each in found] == ["/shop.Orders/Get", "/shop.Orders", "/"]
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"method": "Get"}, {"service": "a"}),
+        ({}, {"method": "Get"}),
+        ({"service": "a.B"}, {"service": "a.B", "method": "Get"}),
+        ({"type": "RegularExpression", "service": "a.*"}, {"service": "shop.Orders"}),
+        ({"service": "a"}, {"type": "RegularExpression", "service": "shop[.].*"}),
+        ({"type": "RegularExpression", "method": "Get.*"}, {"type": "RegularExpression", "method": "GetOrders?"}),
+        (
+            {"type": "RegularExpression", "service": "a.*"},
+            {"type": "RegularExpression", "service": "a.*", "method": "G"},
+        ),
+        ({"method": "Get"}, {"type": "RegularExpression", "service": "a.*"}),
+    ],
+)
+def test_the_longer_service_decides_and_then_the_longer_method(less: dict[str, str], more: dict[str, str]):
+    """ "Precedence must be given to the rule with the largest number of: characters in a matching service; characters
+    in a matching method" (GRPCRouteRule).
+    """
+    rules = [{"name": name, "matches": [{"method": each}] if each else []} for name, each in (("b", less), ("a", more))]
+    found = routes(a_mesh(SERVICES + grpc_route("r", rules)))
+    assert [each.name for each in found] == ["shop/r rules[1].matches[0]", "shop/r rules[0].matches[0]"]
+
+
+def test_equal_methods_are_told_apart_by_their_headers():
+    versions = [[], ["one"], ["one", "two"]]
+    rules = [
+        {"matches": [{"method": {"service": "a.B"}, "headers": [{"name": each, "value": "x"} for each in some]}]}
+        for some in versions
+    ]
+    found = routes(a_mesh(SERVICES + grpc_route("r", rules)))
+    assert [len(each.match.headers) for each in found] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "backends", [[{"name": "other", "port": 80, "weight": 0}], [{"name": "nobody", "port": 80}]], ids=["idle", "nobody"]
+)
+def test_a_call_that_no_backend_takes_is_unavailable_and_a_request_gets_a_500(backends: list[dict[str, Any]]):
+    """ "All traffic which matches this rule MUST receive an `UNAVAILABLE` status" (GRPCRouteRule); to a caller by gRPC
+    that is a 503.
+    """
+    call, written = Call(host="orders", method="POST", path="/a.B/Get"), [{"backendRefs": backends}]
+    for added, status in (
+        (grpc_route("r", written), 503),
+        (route("r", yaml.safe_dump(written, default_flow_style=True)), 500),
+    ):
+        mesh = a_mesh(SERVICES + added)
+        assert explain(mesh, mesh.workloads[Name("shop", "client-1")], call).status == status
 
 
 def test_a_route_without_rules_sends_every_call_to_its_parent():

@@ -27,7 +27,7 @@ from masche.model.resources.grpc_route import (
     GRPCRouteMatch,
     GRPCRouteRule,
 )
-from masche.model.view import PathKind, ValueKind
+from masche.model.view import PathKind, RequestMatch, ValueKind
 
 _ANY = "[^/]+"
 """One part of a path, whatever it is."""
@@ -86,6 +86,26 @@ def _path(method: GRPCMethodMatch | None) -> HTTPPathMatch:
 
 def _group(expression: str) -> str:
     return f"(?:{expression})" if expression else _ANY
+
+
+def characters(match: RequestMatch) -> tuple[int, int]:
+    """Return how many characters of the service and of the method a match names; those of an expression count as they
+    are written.
+    """
+    if match.path_kind is not PathKind.REGEX:
+        service, _, name = match.path[1:].partition("/")
+        return len(service), len(name)
+    parts = (match.path[1 : -len(_ANY) - 1], _ANY) if match.path.endswith(f"/{_ANY}") else _parts(match.path)
+    service, name = (0 if part == _ANY else len(part.removeprefix("(?:").removesuffix(")")) for part in parts)
+    return service, name
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """The last slash outside of an expression parts the service from the method; no name holds one."""
+    if path.startswith(f"/{_ANY}/"):
+        return _ANY, path[len(_ANY) + 2 :]
+    service, _, name = path[1:].partition(")/")
+    return service, name
 
 
 def _filter(each: GRPCRouteFilter) -> HTTPRouteFilter:

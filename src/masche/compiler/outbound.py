@@ -92,7 +92,7 @@ def _table(mesh: Mesh, ref: PortRef, spoken: Protocol, deciding: tuple[Attachmen
 
 def by_precedence(routes: Iterable[Route]) -> tuple[Route, ...]:
     """Sort Routes that come in the order of seniority; what is equally specific keeps it."""
-    return tuple(sorted(routes, key=lambda route: specificity(route.match)))
+    return tuple(sorted(routes, key=specificity))
 
 
 def _default(mesh: Mesh, ref: PortRef, setting: Setting) -> Route:

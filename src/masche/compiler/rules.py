@@ -11,7 +11,7 @@ from masche.compiler.backends import Unresolved, resolve
 from masche.compiler.clusters import cluster
 from masche.compiler.times import times
 from masche.model.mesh import Mesh
-from masche.model.refs import Origin, PortRef
+from masche.model.refs import Kind, Origin, PortRef
 from masche.model.resources.gateway_api import (
     FilterType,
     HTTPBackendRef,
@@ -51,6 +51,11 @@ UNCHANGED = HeaderChange()
 
 SAFE_RETRY = Retry()
 """Only what never reached an application is repeated."""
+
+_IN_VAIN, _UNAVAILABLE = 500, 503
+"""Where "all entries in BackendRefs are invalid" traffic "MUST receive a 500 status code" (HTTPRouteRule), or "an
+`UNAVAILABLE` status" (GRPCRouteRule), which is what a 503 is to a caller by gRPC.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +216,7 @@ def _forward(
         path_rewrite=filters.path_rewrite,
         mirrors=tuple(_mirrors(route, filters.mirrors, setting)),
         retry=_retry(rule.retry),
+        lacking_status=_UNAVAILABLE if route.kind is Kind.GRPC_ROUTE else _IN_VAIN,
     )
     settings, spoken = _callee(backends, setting)
     return times(settings, spoken, rule, is_edge=setting.is_edge).on(action)

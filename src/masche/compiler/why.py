@@ -290,13 +290,13 @@ def _forwarded(trail: _Trail, route: Route, action: Forward, request: Request) -
     backends = [backend for backend in action.backends if backend.weight > 0]
     if not backends:
         last = Step(stage=Stage.CLUSTER, is_passed=False, sentence="no backend has a weight above 0", rule=route.name)
-        return trail.end(last, Outcome.REFUSED, 500)
+        return trail.end(last, Outcome.REFUSED, action.lacking_status)
     total = sum(backend.weight for backend in backends)
     shares = [(each, f"{100 * each.weight / total:.4g} %") for each in backends]
     reached = [
         _redirected(trail, location(each.redirect, route.match, request), each.redirect, share)
         if each.cluster and each.redirect
-        else _reached(trail, each, _sent(route, action, each, request), share)
+        else _reached(trail, action, each, _sent(route, action, each, request), share)
         for each, share in shares
     ]
     worst = next((each for each in reached if each.outcome is not Outcome.ALLOWED), reached[0])
@@ -320,10 +320,11 @@ def _redirected(trail: _Trail, where: str, redirect: Redirect, share: str) -> Ex
     return replace(trail.end(last, Outcome.ALLOWED, redirect.status), location=where)
 
 
-def _reached(trail: _Trail, backend: Backend, sent: Request, share: str) -> Explanation:
+def _reached(trail: _Trail, action: Forward, backend: Backend, sent: Request, share: str) -> Explanation:
     if backend.cluster is None:
         sentence = f"{share} of such requests go to a backend that cannot be resolved"
-        return trail.end(Step(stage=Stage.CLUSTER, is_passed=False, sentence=sentence), Outcome.REFUSED, 500)
+        last = Step(stage=Stage.CLUSTER, is_passed=False, sentence=sentence)
+        return trail.end(last, Outcome.REFUSED, action.lacking_status)
     return replace(_arrived(trail, backend.cluster, sent, share), request=sent)
 
 

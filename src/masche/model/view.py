@@ -96,9 +96,9 @@ class PathRewrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """One weighted destination. ``cluster`` None means an invalid backendRef: its share of requests gets a 500.
+    """One weighted destination. ``cluster`` None means an invalid backendRef: its share of requests is answered with
+    the ``lacking_status`` of its Forward.
 
-    "If the backend reference is invalid, requests that would have gone to it must receive a 500" (Gateway API).
     With ``redirect`` its share is answered with one instead; ``mirrors`` get copies of its share alone.
     """
 
@@ -198,7 +198,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """Send it on. With no backend of positive weight every request gets a 500. Timeouts in seconds, 0 for none.
+    """Send it on. With no backend of positive weight, or where the chosen one cannot be resolved, every request gets
+    ``lacking_status``. Timeouts in seconds, 0 for none.
 
     ``idle_timeout`` is how long nothing may move on a request, ``stream_idle_timeout`` the same for streams (gRPC and
     upgraded connections), and ``stream_timeout`` how long a try of one may take to begin its answer. An idempotent
@@ -219,6 +220,7 @@ class Forward:
     retry: Retry | None = None
     hashes: tuple[Hashed, ...] = ()
     absent_status: int = 503
+    lacking_status: int = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

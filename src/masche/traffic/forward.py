@@ -118,9 +118,9 @@ def _answer(route: Route, *, status: int, location: str = "", why: str = "") -> 
 def _forward(route: Route, action: Forward, request: Request, drawn: int) -> Sending | Answer:
     backend = choose(action.backends, drawn=drawn)
     if backend is None:
-        return _answer(route, status=500, why="no backend takes this request")
+        return _answer(route, status=action.lacking_status, why="no backend takes this request")
     if backend.cluster is None:
-        lacking = _answer(route, status=500, why="the backend that was chosen cannot be resolved")
+        lacking = _answer(route, status=action.lacking_status, why="the backend that was chosen cannot be resolved")
         return replace(lacking, response_changes=(backend.response_headers, *lacking.response_changes))
     if backend.redirect:
         where = location(backend.redirect, route.match, request)

@@ -32,6 +32,7 @@ _REDIRECTS = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
+_LACKING = {500: "INTERNAL_SERVER_ERROR", 503: "SERVICE_UNAVAILABLE"}
 _TEN_THOUSAND = 10_000
 _WELL_KNOWN_PORTS = {"http": 80, "https": 443}
 
@@ -105,7 +106,8 @@ def refusal(status: int, why: str) -> Body:
 def _forward(source: Route, action: Forward, authority: str) -> list[Body]:
     backends = tuple(backend for backend in action.backends if backend.weight > 0)
     if not backends:
-        return [{"match": route_match(source.match), "direct_response": refusal(500, "no backend takes this request")}]
+        refused = refusal(action.lacking_status, "no backend takes this request")
+        return [{"match": route_match(source.match), "direct_response": refused}]
     host = action.host_rewrite or authority
     return [
         {"match": {**route_match(source.match, taken), **share}, **_step(source, action, some, host, taken)}
@@ -141,7 +143,7 @@ def _route_action(source: Route, action: Forward, backends: tuple[Backend, ...],
         **repeats(action, taken, source.match.method),
     }
     if any(backend.cluster is None for backend in backends):
-        body["cluster_not_found_response_code"] = "INTERNAL_SERVER_ERROR"
+        body["cluster_not_found_response_code"] = _LACKING[action.lacking_status]
     if mirrors := (*action.mirrors, *backends[0].mirrors):
         body["request_mirror_policies"] = [_mirror(mirror) for mirror in mirrors]
     return body

@@ -121,7 +121,7 @@ def _action(source: Route, hashes: Mapping[PortRef, tuple[HashOn, str]]) -> Body
         case Forward():
             backends = tuple(each for each in action.backends if each.weight > 0)
             if not backends:
-                return {"direct_response": refusal(500, "no backend takes this request")}
+                return {"direct_response": refusal(action.lacking_status, "no backend takes this request")}
             return {"route": _forward(action, backends, hashes)}
         case Redirect():
             return {"direct_response": refusal(501, "a gRPC client follows no redirect")}
