@@ -47,12 +47,21 @@ def test_what_envoy_thinks_of_an_application_is_read_without_being_enforced() ->
 
 @dataclass
 class Application:
-    """Answers with ``status``, or with what is no HTTP for 0; ``fails``: of so many questions every other with 503."""
+    """Answers with ``status``, or with what is no HTTP for 0; ``fails``: of so many questions every other with 503.
+    ``answers``: so many callers get a good answer whenever its Envoy is looked at.
+    """
 
     port: int = 0
     status: int = 200
     fails: int = 0
+    answers: int = 0
+    answered: int = 0
     asked: list[bytes] = field(default_factory=list[bytes])
+
+    async def count(self, port: int) -> int:
+        assert port == self.port
+        self.answered += self.answers
+        return self.answered
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked.append((await reader.readline()).rstrip())
@@ -82,7 +91,8 @@ async def seated(health: str = "tcp") -> AsyncIterator[Seated]:
     claim = Claim(
         service="orders", namespace="shop", service_account="orders", ports=(ClaimPort(port=app.port),), health=health
     )
-    made = Distress("p", claim, lambda: Seat(workload=ORDERS, bind="127.0.0.1"), tell=said.append)
+    seat = Seat(workload=ORDERS, bind="127.0.0.1")
+    made = Distress("p", claim, lambda: seat, answered=app.count, tell=said.append)
     server = await asyncio.start_server(app.serve, "127.0.0.1", app.port)
     watching = asyncio.create_task(made.watch())
     async with server:
@@ -124,6 +134,23 @@ async def test_calls_that_failed_for_what_they_asked_are_nothing_to_say() -> Non
         seat.distress.suspect(seat.app.port)
         await until(lambda: seat.said, what="a word, after those of which there was none")
         assert seat.words() == [False]
+
+
+async def test_who_refuses_some_and_answers_others_is_overloaded_and_not_even_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distress, "RESPITE", 0.0)
+    async with seated() as seat:
+        seat.app.status, seat.app.answers = 503, 1
+
+        def is_left_alone() -> bool:
+            seat.distress.suspect(seat.app.port)
+            return seat.app.answered >= 8
+
+        await until(is_left_alone, what="four times two looks at its Envoy")
+        assert (seat.said, seat.app.asked) == ([], [])
+        seat.app.answers = 0
+        await until(lambda: is_left_alone() and seat.said, what="a word, now that it answers nobody")
 
 
 async def test_it_is_asked_what_its_owner_wants_it_to_be_asked() -> None:

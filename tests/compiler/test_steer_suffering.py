@@ -64,6 +64,14 @@ def test_it_is_back_with_a_whole_share_in_the_look_after_it_answered():
     assert decision.steering.steers == {}
 
 
+def test_who_is_off_is_let_back_when_all_suffer():
+    steersman = calm()
+    suffer(steersman, "a", now=0.1)
+    assert suffer(steersman, "abcd", now=0.2) == ["a is back among the instances of shop/orders:80"]
+    assert set(states(steersman).values()) == {Admission.ADMITTED}
+    assert suffer(steersman, "abcd", now=5.0) == []
+
+
 def test_who_comes_and_goes_stays_away_for_longer_each_time():
     steersman, away, now = calm(), [], 1.0
     for _ in range(4):

@@ -75,6 +75,32 @@ def test_three_failures_are_enough_when_all_others_answer():
     assert event.sentence == "3 failures in a row, the others had 0 in 160 calls"
 
 
+def refuse(breaker: Breaker, name: str, *, at: float, times: int, every: float) -> tuple[Event, ...]:
+    events: tuple[Event, ...] = ()
+    for number in range(times):
+        events += call(breaker, name, at=at + number * every, took=0.0, outcome=Outcome.REFUSED)
+    return events
+
+
+def test_refusals_between_two_good_answers_are_no_reason_however_many():
+    """Each answers 100 calls/s: an instance without room refuses 20 more within 20 ms."""
+    breaker = a_breaker()
+    now = warm(breaker, NAMES, calls=500)
+    for _ in range(10):
+        assert refuse(breaker, "a", at=now, times=20, every=0.001) == ()
+        now += 0.02
+        assert call(breaker, "a", at=now - 0.01) == ()
+
+
+@pytest.mark.parametrize("every", [0.002, 0.01, 0.05])
+def test_who_refuses_for_as_long_as_the_others_give_as_many_answers_is_cut_off(every: float):
+    breaker = a_breaker()
+    now = warm(breaker, NAMES, calls=500)
+    events = refuse(breaker, "a", at=now, times=20, every=every)
+    assert [event.state for event in events] == [State.EJECTED]
+    assert events[0].at - now == pytest.approx(max(0.02, 2 * every), abs=every + 0.005)
+
+
 def test_a_high_error_rate_ejects_without_any_row():
     breaker = a_breaker(failures=0, failures_alone=0)
     events: list[Event] = []

@@ -113,6 +113,19 @@ async def open_requests(socket: Path, clusters: str = "inbound") -> int:
     return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines() if b":" in line)
 
 
+async def good_answers(socket: Path, clusters: str, port: int) -> int:
+    """How many calls to a port of an application were answered without a fault; 0 when Envoy does not answer.
+
+    The names of the clusters that lead to the application begin with ``clusters``.
+    """
+    pattern = quote(rf"^{re.escape(clusters)}/{port}(/h2)?$")
+    try:
+        answer = await ask(socket, f"/clusters?filter={pattern}", within=1.0)
+    except AdminError:
+        return 0
+    return sum(int(line.rpartition(b"::")[2]) for line in answer.body.splitlines() if b"::rq_success::" in line)
+
+
 async def _exchange(socket: Path, target: str, method: str) -> Answer:
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=1 << 20)
     try:

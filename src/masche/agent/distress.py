@@ -1,15 +1,17 @@
 """Whether an application of this machine fails whoever calls it: told by its Envoy, and confirmed by asking.
 
-Envoy says in its event log that an application failed several calls in a row, whoever made them. That may be the fault
-of what was asked, so the agent asks something else. When that fails, too, callers are told at once, by the control
-plane (a ``Plight``), instead of each finding out by calls of its own; the agent asks on, and when it is answered again
-they are told that. While calls still come and fail, they tell, and it is hardly asked: where everybody fails, nobody is
-cut off, and questions would pass from tier to tier like calls. Invariant: nothing is asked of an application that fails
-nobody, and nothing of one whose ``--health`` is ``none``.
+Envoy says in its event log that an application failed several calls in a row, whoever made them. If it answers anybody
+well in the moment after that, it is overloaded, or dislikes some of what it is asked: to take it off would only load
+those that are left, and a question would take the place of a call. If it does not, the agent asks it something that no
+caller asked. When that fails, too, callers are told at once, by the control plane (a ``Plight``), instead of each
+finding out by calls of its own; the agent asks on, and when it is answered again they are told that. While calls still
+come and fail, they tell, and it is hardly asked: where everybody fails, nobody is cut off, and questions would pass
+from tier to tier like calls. Invariant: nothing is asked of an application that fails nobody, and nothing of one whose
+``--health`` is ``none``.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from masche.agent import door
@@ -18,6 +20,13 @@ from masche.link import probe
 from masche.link.messages import PLIGHT_SECONDS, Plight
 from masche.model.refs import Name
 from masche.model.vantage import Seat
+
+QUIET = 0.06
+"""An application that fails everybody answers nobody for so many seconds. It costs three calls where an instance has 50
+a second; who answers fewer well under overload is spared by what callers report of the others, a second later."""
+
+RESPITE = 0.5
+"""Seconds for which it is not suspected again when it has answered somebody."""
 
 GOOD = 2
 """So many answers in a row show that it is well."""
@@ -54,12 +63,23 @@ def suspect(cluster: str) -> Suspect | None:
 
 
 class Distress:
-    """Of the application of one seat, which may move until it serves. ``tell`` says a Plight."""
+    """Of the application of one seat, which may move until it serves. ``tell`` says a Plight; ``answered`` how many
+    calls to a port were answered well so far.
+    """
 
-    def __init__(self, proxy: str, claim: Claim, seat: Callable[[], Seat], *, tell: Callable[[Plight], None]) -> None:
+    def __init__(
+        self,
+        proxy: str,
+        claim: Claim,
+        seat: Callable[[], Seat],
+        *,
+        answered: Callable[[int], Awaitable[int]],
+        tell: Callable[[Plight], None],
+    ) -> None:
         self._proxy = proxy
         self._claim = claim
         self._seat = seat
+        self._answered = answered
         self._tell = tell
         self._suspected = {one.port: asyncio.Event() for one in claim.ports}
         self.ports: set[int] = set()
@@ -83,9 +103,18 @@ class Distress:
         while True:
             await suspected.wait()
             suspected.clear()
-            if why := await self._ask(port):
+            if await self._answers(port):
+                await asyncio.sleep(RESPITE)
+                suspected.clear()
+            elif why := await self._ask(port):
                 await self._follow(port, why)
                 suspected.clear()  # what failed until now is over
+
+    async def _answers(self, port: int) -> bool:
+        """Whether anybody is answered well in the next moment."""
+        before = await self._answered(port)
+        await asyncio.sleep(QUIET)
+        return await self._answered(port) > before
 
     async def _pause(self, suspected: asyncio.Event, pause: float) -> None:
         """Wait for ``pause`` seconds, and longer while calls go on failing."""

@@ -7,6 +7,7 @@ host goes only when Envoy no longer listens in it, or the next of this name woul
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -80,7 +81,8 @@ class NodeSeat:
         asking = lambda: self._captured.probe(way)  # noqa: E731 - what asks the command, once there is a place
         self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, asking=asking)
         self.seat = self._made()
-        self.distress = Distress(self.proxy, claim, lambda: self.seat, tell=host.uplink.tell)
+        answered = partial(admin.good_answers, node.place.admin, f"inbound/{name}")
+        self.distress = Distress(self.proxy, claim, lambda: self.seat, answered=answered, tell=host.uplink.tell)
 
     def __repr__(self) -> str:
         return f"<NodeSeat {self.name} {self.phase} {self._captured}>"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -118,7 +119,8 @@ class Sidecar:
         pulse = Pulse(phase=self._record.phase) if claim.workload and self._record else Pulse()
         self.wellbeing = Wellbeing(claim, pulse, on_change=self._put, tell=tell, asking=self._asking())
         self._berth = Berth(host.ports, name, claim, self.place, self._where)
-        self.distress = Distress(self.proxy, claim, lambda: self.seat, tell=host.uplink.tell)
+        answered = partial(admin.good_answers, self.place.admin, "inbound")
+        self.distress = Distress(self.proxy, claim, lambda: self.seat, answered=answered, tell=host.uplink.tell)
 
     def __repr__(self) -> str:
         return f"<Sidecar {self.name} {self.phase} {self.supervisor}>"

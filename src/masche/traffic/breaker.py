@@ -27,9 +27,8 @@ from masche.traffic.window import Sum
 _MOST_CALLERS = 32
 """So many callers' verdicts about one instance are remembered; more would not say more."""
 
-_RECENT = 1.0
-"""Over so many seconds it is judged whether the service fails as a whole, from so many calls on:"""
-_TELLING = 10
+_RECENT, _TELLING = 1.0, 10
+"""Over so many seconds, and from so many calls on, it is judged whether the service fails as a whole."""
 
 _SUSPECTED = 1.0
 """For so many seconds others may add their own failures to what a caller only suspects."""
@@ -322,9 +321,9 @@ class Breaker:
         rules, row = self.rules, standing.in_row
         if self._is_alike(standing, now):
             return ()
-        if rules.failures and row >= rules.failures:
+        if rules.failures and row >= rules.failures and self._lasts(standing, rules.failures, now):
             return self._eject(standing, Cause.FAILURES, f"{row} failures in a row", now)
-        if rules.failures_alone and row >= rules.failures_alone:
+        if rules.failures_alone and row >= rules.failures_alone and self._lasts(standing, rules.failures_alone, now):
             calls, faults = self._others(standing, now)
             if self._is_alone(standing, now):
                 others = f"the others had {faults:.0f} in {calls:.0f} calls"
@@ -381,6 +380,14 @@ class Breaker:
         if calls < self.rules.min_volume:
             return False
         return 2 * faults * standing.calls(now=now) >= standing.faults(now=now) * calls
+
+    def _lasts(self, standing: Standing, failures: int, now: float) -> bool:
+        """Is it more than refusing some calls between two good answers: would each other one have answered as many?"""
+        calls, faults = self._others(standing, now)
+        if standing.refusing_since == -inf or calls < self.rules.min_volume:
+            return True
+        pace = (calls - faults) / self.rules.window / (len(self._standings) - len(self._out) - 1)
+        return (now - standing.refusing_since) * pace >= failures - 1
 
     def _others(self, standing: Standing, now: float) -> tuple[float, float]:
         """How many calls the other admitted ones had lately, and how many of them failed."""

@@ -56,6 +56,7 @@ class Standing:
         "limits",
         "name",
         "readmitted_at",
+        "refusing_since",
         "repeats",
         "sentence",
         "state",
@@ -76,6 +77,7 @@ class Standing:
         self.repeats = 0
         self.readmitted_at = -inf
         self.in_row = 0
+        self.refusing_since = -inf
         self.limits: Limits = NO_LIMITS
         self.last: Measured = NOTHING
         self.waiting: dict[Ticket, None] = {}
@@ -112,6 +114,10 @@ class Standing:
         self._calls.add(1.0, now=now)
         if outcome.is_fault:
             self._faults.add(1.0, now=now)
+            if outcome is not Outcome.REFUSED:
+                self.refusing_since = -inf
+            elif not self.in_row:
+                self.refusing_since = now
             self.in_row += 1
         else:
             self.in_row = 0

@@ -78,7 +78,7 @@ def test_an_outage_is_repeated_a_few_times_and_then_no_more_and_nobody_is_cut_of
     assert 0 < sum(service.seen()) - before - 60 <= A_FEW
     assert answers[-1][2]["x-envoy-ratelimited"] == "1", "callers are told not to repeat it, either"
     assert answers[-1][1]["name"] in {"a0", "a1", "a2"}, "it is the instance's own answer"
-    assert service.stat("ejections_enforced_total") == 0
+    assert service.stat("ejections_active") == 0
     service.become(*[repeat(200)] * THREE)
     assert {status for status, _, _ in service.calls(100)} == {200}
     service.become(*[cycle([503, *[200] * 9])] * THREE)
@@ -89,8 +89,18 @@ def test_an_outage_is_repeated_a_few_times_and_then_no_more_and_nobody_is_cut_of
 def test_instances_that_are_overloaded_alike_stay_in(service) -> None:
     service.become(*[cycle([503] * 8 + [200] * 8)] * THREE)
     service.calls(300)
-    assert service.stat("ejections_enforced_total") == 0
+    assert service.stat("ejections_active") == 0
     assert min(service.seen()) > 60
+
+
+def test_who_refuses_more_than_the_others_stays_in_while_it_answers_as_often_as_ever(service) -> None:
+    """It is chosen more, for instance, because it refuses quickly."""
+    some = [200] * 7 + [503]
+    service.become(repeat(200), cycle(some), cycle(some))
+    service.calls(90)
+    service.become(cycle([503] * 6 + [200] * 2), cycle(some), cycle(some))
+    service.calls(150)
+    assert service.stat("ejections_active") == 0
 
 
 @pytest.mark.long

@@ -9,7 +9,8 @@ Only a callee has it whose answers some route repeats, for it costs each answer 
 For each callee there is a deficit, to which a failure adds 1 and from which a success takes ratio / (1 - ratio); from
 half of its capacity on failures carry ``x-envoy-ratelimited``, which no proxy repeats. And for each instance there is
 how many answers it gave lately and how many of them were failures: one speaks against it, which ``x-masche-instance``
-says, unless the others fail half as often at least. That spares who is overloaded; who has answered nothing well for
+says, unless the others fail half as often at least, or fail at all while it gives as many good answers as ever. That
+spares who is overloaded: whom callers choose more refuses more, and answers no less. Who has answered nothing well for
 long is not spared, for there may be others in another zone that nobody has asked yet. Steering sees to it sooner; a
 callee that is not steered is left to Envoy's own judgement.
 Invariant: where the script breaks, Envoy judges as it does alone.
@@ -26,7 +27,7 @@ INSTANCE = "x-masche-instance"
 """Written to each answer of a callee that is looked at so, and taken off again before anybody sees it."""
 
 _SCRIPT = f"""
-local LATELY, LEAST, TOLERANCE, TELLING, HOPELESS, IDLE = 5, 30, 0.125, 20, 10, 60
+local LATELY, LEAST, TOLERANCE, TELLING, HOPELESS, IDLE, FEW, MISSED = 5, 30, 0.125, 20, 10, 60, 0.05, 4
 local callees, instances = {{}}, {{}}
 
 local function forget(now)
@@ -58,8 +59,11 @@ local function owes(callee, change, passed)
 end
 
 local function is_alike(one, all, now)
-  local calls, faults = all.calls - one.calls, all.faults - one.faults
-  return now - one.well < HOPELESS and calls >= TELLING and 2 * faults * one.calls >= one.faults * calls
+  local calls, faults, silent = all.calls - one.calls, all.faults - one.faults, now - one.well
+  if calls < TELLING or silent >= HOPELESS then return false end
+  local good = one.calls - one.faults
+  local answers = good >= 1 and silent < LATELY and silent * good < MISSED * LATELY
+  return 2 * faults * one.calls >= one.faults * calls or (answers and faults > FEW * calls)
 end
 
 function envoy_on_response(handle)
@@ -86,7 +90,8 @@ end
 """``LATELY``: seconds after which an answer counts for a third. ``LEAST`` and ``TOLERANCE``: ``min_capacity`` and
 ``tolerance`` of ``traffic.budget``, whose ``ttl`` is twice ``LATELY``. ``TELLING``: so many answers of others say
 something. ``HOPELESS``: who has answered nothing well for so many seconds is not spared. ``IDLE``: an instance that has
-not answered for so many seconds is forgotten.
+not answered for so many seconds is forgotten. ``FEW``: others that fail more than this share of calls fail, too.
+``MISSED``: who has not given so many good answers that were to be expected does not answer as ever.
 """
 
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
