@@ -36,6 +36,24 @@ DESTINATION = Destination(
 )
 
 MAX_TO_MEAN, CHURN, FEWER = 1.02, 1.2, 98.0
+
+MEASURES = (
+    "src/masche/traffic/subsetting.py",
+    "src/masche/compiler/steer/subsets.py",
+    "src/masche/library/core/members.py",
+    "bench/subsetting.py",
+)
+
+NOTES = (
+    "masche library: what each process chooses by its name alone (library/core/members.py), and the weights that "
+    "steering gives instances (compiler/steer/subsets.py). A restart costs more there than it must when the new "
+    "instance has another address, since nobody hands its place on; what `masche run` starts again keeps its "
+    "ports. Even after: looks of the control plane, one a second, after the change that took it longest.",
+    "Load is what an instance gets when every caller sends the same, spread by its shares; connections alone are "
+    "whole numbers and less even. A churn below 1: new instances have fewer connections than their share, with "
+    "more calls on each.",
+)
+
 Shares = dict[int, dict[str, float]]
 """For each caller the instances that it connects to, and the part of its calls that each gets."""
 Way = Callable[[Slots, int, int], Shares]
@@ -305,17 +323,7 @@ def plots(found: dict[str, Seen]) -> list[str]:
 
 
 def main(callers: int, instances: int, size: int) -> None:
-    record = Record(
-        "subsetting",
-        "Subsetting: even load, few connections, little churn",
-        (
-            "src/masche/traffic/subsetting.py",
-            "src/masche/compiler/steer/subsets.py",
-            "src/masche/library/core/members.py",
-            "bench/subsetting.py",
-        ),
-        is_simulation=True,
-    )
+    record = Record("subsetting", "Subsetting: even load, few connections, little churn", MEASURES, is_simulation=True)
     steps = list(story(instances, callers, size, Random(1)))
     print(
         f"subsetting, simulation of traffic: {callers} callers, {instances} instances, {size} each, {len(steps)} steps"
@@ -331,51 +339,43 @@ def main(callers: int, instances: int, size: int) -> None:
     }
     found = {name: follow(way, steps, size) for name, way in ways.items()}
     kinds = list(found["masche"].churn())
-    rows = [
-        [
-            name,
-            f"{seen.worst:.3f}",
-            f"{seen.worst_count:.2f}",
-            f"{seen.total():.2f}",
-            *(f"{seen.churn()[kind]:.2f}" for kind in kinds),
-        ]
-        for name, seen in found.items()
-    ]
-    record.table(
+    title = (
         "Greatest load and most connections of an instance, in means, worst of all steps; connections made (churn), in "
-        "multiples of the fair least",
-        ["way", "load", "connections", "churn", *kinds],
-        rows,
+        "multiples of the fair least"
     )
-    ours = found["masche"]
-    fewer, worst = 100 * size / instances - 100, max(ours.churn().values())
-    record.figure("connections", fewer, unit="%", target="-98 %", is_met=fewer <= -FEWER)
-    record.figure("max_to_mean", round(ours.worst, 3), target="<= 1.02", is_met=ours.worst <= MAX_TO_MEAN)
-    record.figure("churn", round(ours.total(), 2), target="<= 1.2", is_met=ours.total() <= CHURN)
-    record.figure("worst_churn", round(worst, 2), target="<= 1.2", is_met=worst <= CHURN)
-    real = found["masche library"]
-    record.figure("library_max_to_mean", round(real.worst, 3), target="<= 1.02", is_met=real.worst <= MAX_TO_MEAN)
-    record.figure("library_churn", round(real.total(), 2), target="<= 1.2", is_met=real.total() <= CHURN)
-    record.figure("library_worst_churn", round(max(real.churn().values()), 2))
-    record.figure("library_even_after", max(library.looks[1:]), unit=" s")
-    record.figure("control_plane_longest_look", round(library.longest), unit=" ms")
-    record.note(
-        "masche library: what each process chooses by its name alone (library/core/members.py), and the weights that "
-        "steering gives instances (compiler/steer/subsets.py). A restart costs more there than it must when the new "
-        "instance has another address, since nobody hands its place on; what `masche run` starts again keeps its "
-        "ports. Even after: looks of the control plane, one a second, after the change that took it longest."
-    )
-    record.note(
-        "Load is what an instance gets when every caller sends the same, spread by its shares; connections alone are "
-        "whole numbers and less even. A churn below 1: new instances have fewer connections than their share, with "
-        "more calls on each."
-    )
+    rows = [_row(name, seen, kinds) for name, seen in found.items()]
+    record.table(title, ["way", "load", "connections", "churn", *kinds], rows)
+    _figures(record, found["masche"], fewer=100 * size / instances - 100)
+    _library_figures(record, found["masche library"], library)
+    for note in NOTES:
+        record.note(note)
     record.plots = plots(found)
     record.raw = {
         name: {"max_to_mean": seen.worst, "churn": seen.total(), "churn_by": seen.churn(), "made": seen.made_at}
         for name, seen in found.items()
     }
     record.write()
+
+
+def _row(name: str, seen: Seen, kinds: Sequence[str]) -> list[str]:
+    churn = (f"{seen.churn()[kind]:.2f}" for kind in kinds)
+    return [name, f"{seen.worst:.3f}", f"{seen.worst_count:.2f}", f"{seen.total():.2f}", *churn]
+
+
+def _figures(record: Record, ours: Seen, *, fewer: float) -> None:
+    worst = max(ours.churn().values())
+    record.figure("connections", fewer, unit="%", target="-98 %", is_met=fewer <= -FEWER)
+    record.figure("max_to_mean", round(ours.worst, 3), target="<= 1.02", is_met=ours.worst <= MAX_TO_MEAN)
+    record.figure("churn", round(ours.total(), 2), target="<= 1.2", is_met=ours.total() <= CHURN)
+    record.figure("worst_churn", round(worst, 2), target="<= 1.2", is_met=worst <= CHURN)
+
+
+def _library_figures(record: Record, real: Seen, library: Library) -> None:
+    record.figure("library_max_to_mean", round(real.worst, 3), target="<= 1.02", is_met=real.worst <= MAX_TO_MEAN)
+    record.figure("library_churn", round(real.total(), 2), target="<= 1.2", is_met=real.total() <= CHURN)
+    record.figure("library_worst_churn", round(max(real.churn().values()), 2))
+    record.figure("library_even_after", max(library.looks[1:]), unit=" s")
+    record.figure("control_plane_longest_look", round(library.longest), unit=" ms")
 
 
 if __name__ == "__main__":
