@@ -4,6 +4,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import cycle, repeat
+from pathlib import Path
 
 import pytest
 from applications import http_echo
@@ -11,6 +12,7 @@ from envoy_rig import Authority, Envoy, free_port, remove, secrets, short_folder
 from test_live_calls import request
 from views import at, cluster, identity, outbound, port, route, seat, view
 
+from masche.agent.admin import good_answers
 from masche.compiler.envoy import clusters, failing
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.shared import blobs
@@ -124,6 +126,23 @@ def test_who_fails_alone_is_cut_off_and_its_calls_are_repeated_elsewhere(service
     left = service.seen()[0]
     service.calls(30)
     assert service.seen()[0] == left
+
+
+async def test_its_envoy_says_how_many_calls_were_answered_well(service) -> None:
+    """By that an agent tells who is overloaded from who is broken."""
+    name, _, number = A.path.rpartition("/")
+
+    async def answered() -> int:
+        return await good_answers(Path(service.envoy.folder) / "admin.sock", name, int(number))
+
+    before = await answered()
+    assert before >= 60
+    service.become(repeat(503), repeat(503), repeat(404))
+    known = service.instances[2].seen
+    already = len(known)
+    service.calls(20)
+    assert await answered() == before + len(known) - already
+    assert await good_answers(Path(service.envoy.folder) / "nobody", name, int(number)) == 0
 
 
 def test_what_is_said_between_the_callee_and_the_router_is_seen_by_nobody(service) -> None:
