@@ -302,3 +302,17 @@ def test_who_is_readmitted_because_nobody_asked_it_begins_with_the_share_of_a_pr
         assert now < 60.0
     [standing] = [each for each in steersman.instances(PORT) if each.workload == "a"]
     assert standing.weight <= 2 * PROBE
+
+
+def test_where_many_calls_are_made_who_is_probed_gets_a_few_a_second_and_no_twentieth_of_a_fair_share():
+    """Each probe may be lost, and ten a second tell no more than two."""
+    for answers, weight in ((20, PROBE), (100, 3), (1000, 1)):
+        steersman = Steersman()
+        for second in range(1, 22):
+            seens = [well(name, "one", answers) for name in "bcd"]
+            seens += [well("a", "one", answers)] if second < 16 else [cut_off("a", "one")] * (second == 16)
+            steersman.saw(KEY, seens, now=float(second))
+            decision = steersman.steer(terrain(), now=float(second))
+        assert states(steersman)["a"] is Admission.PROBING
+        assert decision.steering is not None
+        assert dict(decision.steering.steers[KEY].weights)["a"] == weight

@@ -13,7 +13,7 @@ from masche.compiler.steer.subsets import Subsets
 from masche.compiler.steer.terrain import Ground
 from masche.compiler.steer.track import MICROSECONDS
 from masche.compiler.steer.verdicts import Bench
-from masche.compiler.steer.weights import FAIR, IDLE, LASTING, PROBE, Reading, typical, weights
+from masche.compiler.steer.weights import FAIR, IDLE, LASTING, LEAST, PROBE, Reading, typical, weights
 from masche.compiler.steer.window import OLDEST
 from masche.compiler.steer.words import duration, percent
 from masche.compiler.steer.zones import Spread
@@ -30,6 +30,9 @@ seldom a matter of load."""
 
 UNDER_WAY = 0.5
 """Calls that a caller has under way with an instance, on average, from which on their number tells it something."""
+
+PROBES = 2.0
+"""Calls a second that an instance gets while it is probed, if that is less than its weight would give it."""
 
 NEUTRAL = Steer()
 NOBODY = frozenset[str]()
@@ -105,7 +108,7 @@ class Desk:
         made: dict[str, int] = {}
         self._readings = self._grouped(ground, bench, links, now=now)
         if not ground.traffic.algorithm.is_hash:
-            made.update(dict.fromkeys(bench.ejected | bench.probing, PROBE) if bench.verdicts else {})
+            made.update(dict.fromkeys(bench.ejected | bench.probing, self._probe(ground)) if bench.verdicts else {})
             for group, readings in self._readings.items():
                 made.update(self._weighed(group, readings, now=now))
         self.weights = {name: weight for name, weight in made.items() if weight != FAIR and name in ground.names}
@@ -113,6 +116,11 @@ class Desk:
         if self.weights != before:
             self.falling = frozenset(name for name, each in self.weights.items() if each < before.get(name, FAIR))
             yield from self._told(before, bench)
+
+    def _probe(self, ground: Ground) -> int:
+        """The weight of who is probed: each probe may be lost, and more of them do not come back sooner."""
+        enough = PROBES * FAIR * len(ground.sites) / max(self.costs.rate, 1.0)
+        return max(LEAST, min(PROBE, round(enough)))
 
     def _weighed(self, group: str, readings: Mapping[str, Reading], *, now: float) -> Mapping[str, int]:
         """The next weights of those that are compared with each other."""

@@ -18,7 +18,7 @@ MOST = 10
 """Nobody gets more than so many times an equal share of the calls."""
 
 PROBE = 5
-"""The weight of an instance whose ejection ended just now."""
+"""The weight, at most, of an instance whose ejection ended just now."""
 
 
 class Apart(NamedTuple):
