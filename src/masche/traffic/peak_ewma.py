@@ -48,7 +48,7 @@ class PeakEwma:
 
     __slots__ = (
         "_gauges", "bound", "calls", "ceiling", "fresh", "limit", "outstanding", "penalty", "probe", "probe_limit",
-        "reference", "settled", "tau", "tolerance",
+        "reference", "settled", "size", "tau", "tolerance",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +65,7 @@ class PeakEwma:
         self.tau, self.tolerance, self.penalty = tau, tolerance, penalty
         self.probe, self.probe_limit = probe, probe_limit
         self._gauges: dict[int, PeakGauge] = {}
-        self.calls = self.outstanding = self.settled = self.fresh = 0
+        self.calls = self.outstanding = self.settled = self.fresh = self.size = 0
         self.reference, self.limit, self.ceiling, self.bound = 0.0, inf, inf, RECORD_ROOM
 
     def __repr__(self) -> str:
@@ -81,6 +81,7 @@ class PeakEwma:
         """Return the gauge of a new instance: as fast as is typical, and as busy as the mean until it has answered."""
         gauge = PeakGauge(self)
         self._gauges[id(gauge)] = gauge
+        self.size = len(self._gauges)
         return gauge
 
     def leave(self, gauge: Gauge) -> None:
@@ -88,11 +89,12 @@ class PeakEwma:
         found = self._gauges.pop(id(gauge), None)
         if found is not None:
             found.is_member = False
+            self.size = len(self._gauges)
             self.outstanding -= gauge.outstanding
 
     def look(self, *, now: float) -> None:
         """Look again at what is typical: once in a round of answers, of which ``fresh`` are left."""
-        size = len(self._gauges)
+        size = self.size
         self.fresh = max(size, 8) if self.settled >= 2 * size else 1
         if not size or self.settled < 2 * size:
             return
@@ -165,7 +167,8 @@ class PeakGauge:
             if not busy and now >= self._probe_at and group.calls >= self._probe_after:
                 return 0.0
             factor *= self._slowness(now) * (1.0 + group.penalty * self.faults)
-        return factor * (max(busy / capacity, group.outstanding / max(len(group), 1)) + 1.0)
+        ours, mean = busy / capacity, group.outstanding / (group.size or 1)
+        return factor * ((ours if ours > mean else mean) + 1.0)
 
     def _slowness(self, now: float) -> float:
         """How many times slower than the fast quarter; 1 within tolerance."""
@@ -178,13 +181,13 @@ class PeakGauge:
 
     def start(self, ticket: Ticket, *, now: float) -> None:
         """Count it; when the instance is avoided this is a probe, and the next one waits."""
-        group = self._group
+        group, under_way = self._group, self._open
         group.calls += 1
         group.outstanding += 1
-        self.outstanding += 1
-        self._open.append(ticket)
-        if len(self._open) > 2 * self.outstanding + 16:
-            self._open = deque(each for each in self._open if not each.is_settled)
+        self.outstanding = busy = self.outstanding + 1
+        under_way.append(ticket)
+        if len(under_way) > 2 * busy + 16:
+            self._open = deque(each for each in under_way if not each.is_settled)
         if self.is_avoided:
             self._wait(now)
 
@@ -192,7 +195,7 @@ class PeakGauge:
         """No probe for a while."""
         group = self._group
         self._probe_at = now + (self._interval or group.probe)
-        self._probe_after = group.calls + PROBE_ROUNDS * len(group)
+        self._probe_after = group.calls + PROBE_ROUNDS * group.size
 
     def settle(self, outcome: Outcome, latency: float, *, now: float) -> None:
         """Learn from it. A cancelled call tells one thing: that it took at least so long."""
@@ -200,24 +203,27 @@ class PeakGauge:
         self.outstanding -= 1
         if self.is_member:
             group.outstanding -= 1
-        if outcome.is_cancelled:
+        latency = latency if latency > TINY else TINY
+        if outcome.is_success:
+            self._learn(latency, now)
+            self._seen_at = now
+            if not self.is_plain or latency > group.limit:
+                self.judge(now=now)  # of who was beyond doubt and has answered well there is nothing else to be said
+        elif outcome.is_cancelled:
             if latency > group.limit and latency > self.latency:
                 self.latency, self._seen_at = latency, now
                 self.judge(now=now)
             return
-        latency = latency if latency > TINY else TINY
-        if outcome.is_success:
-            self._learn(latency, now)
-        elif outcome is Outcome.DENIED:
-            self.record += (1.0 - self.record) * RECORD_STEP
         else:
-            self._blame(latency, now)
-        self._seen_at = now
-        if not (self.is_plain and latency <= group.limit and outcome.is_success):
-            self.judge(now=now)  # of who was beyond doubt and has answered well there is nothing else to be said
+            if outcome is Outcome.DENIED:
+                self.record += (1.0 - self.record) * RECORD_STEP
+            else:
+                self._blame(latency, now)
+            self._seen_at = now
+            self.judge(now=now)
         group.settled += 1
-        group.fresh -= 1
-        if group.fresh <= 0:
+        group.fresh = fresh = group.fresh - 1
+        if fresh <= 0:
             group.look(now=now)
 
     def _learn(self, latency: float, now: float) -> None:
@@ -228,12 +234,12 @@ class PeakGauge:
             self._after_probe(is_good=is_good, now=now)
             if is_good and self.latency > group.limit:
                 self.latency = sqrt(self.latency * latency)
-        fading = exp((self._seen_at - now) / group.tau)
         if self.record:
+            fading = exp((self._seen_at - now) / group.tau)
             self.faults = self.faults * 0.5 if self.faults > TINY else 0.0
             self.record = self.record * min(fading, 1 - RECORD_STEP) if self.record > TINY else 0.0
         if self.latency > latency:
-            latency += (self.latency - latency) * fading
+            latency += (self.latency - latency) * exp((self._seen_at - now) / group.tau)
         self.latency = latency
 
     def _blame(self, latency: float, now: float) -> None:
@@ -248,7 +254,7 @@ class PeakGauge:
     def _after_probe(self, *, is_good: bool, now: float) -> None:
         group = self._group
         if is_good:
-            self._interval, self._probe_at, self._probe_after = 0.0, now, group.calls + len(group)
+            self._interval, self._probe_at, self._probe_after = 0.0, now, group.calls + group.size
             return
         if not self.outstanding:  # what was under way before it was avoided is no probe
             self._interval = min(max(2 * self._interval, group.probe), group.probe_limit)

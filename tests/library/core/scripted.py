@@ -117,7 +117,10 @@ class Scripted:
                 return Blame.OURS
 
     def finished(self, raw: Raw, headers: Headers, ending: Ending) -> Given:
-        return Given(raw.head.status, dict(headers), b"body", raw, ending)
+        if raw.head.received < 0:
+            return Given(raw.head.status, dict(headers), b"body", raw, ending)
+        ending.over(received=raw.head.received)  # as adapters do of an answer that has come as a whole
+        return Given(raw.head.status, dict(headers), b"body", raw)
 
     def answered(self, answer: Answer) -> Given:
         return Given(answer.status, dict(answer.headers), answer.body)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from random import Random
 
 import pytest
@@ -16,6 +17,7 @@ from library.core.scripted import (
     Counted,
     Given,
     Nobody,
+    Raw,
     Said,
     UnreachedError,
     asked,
@@ -34,19 +36,21 @@ from masche.library.core.ports import Known
 from masche.library.core.sync_driver import SyncDriver
 from masche.model.calling import UNSAID, CircuitBreaker
 from masche.model.view import Retry
-from masche.traffic.deadline import NO_DEADLINE, Deadline
 
 AT_ONCE = Retry(attempts=2, codes=(500, 503), backoff=0.0, max_backoff=0.0)
 
 
 @dataclass(frozen=True)
 class Act:
-    """What one attempt comes to, after ``seconds``: a status with headers, or an exception."""
+    """What one attempt comes to, after ``seconds``: a status with headers, or an exception. ``received``: the length of
+    a body that came with the head, negative: it comes later.
+    """
 
     seconds: float
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     error: type[Exception] | None = None
+    received: int = -1
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class World:
             self.at += act.seconds
             if act.error is not None:
                 raise act.error
-            return Head(act.status, act.headers)
+            return Head(act.status, act.headers, received=act.received)
 
         exchange = Blocking(script)
         wanted = replace(asked(made.method, "/a?b=c"), timeout=made.timeout, can_repeat=made.can_repeat)
@@ -143,6 +147,7 @@ ACTS = st.builds(
             (("x-masche-unreached", "1"),),
         ]
     ),
+    received=st.sampled_from([-1, 0, 3]),
     error=st.sampled_from([None, None, None, None, UnreachedError, BrokenError, ClientTimeoutError]),
 )
 CALLS = st.builds(
@@ -177,12 +182,12 @@ def test_a_lone_call_comes_to_what_a_run_comes_to(known: Known, calls: Sequence[
     assert lone.state() == run.state()
 
 
-def begin(facade: Facade, deadline: Deadline = NO_DEADLINE) -> "tuple[Opened, Lone[object, object] | None]":
+def begin(facade: Facade, ends_at: float = inf) -> "tuple[Opened, Lone[object, object] | None]":
     known = facade.knowledge.known("orders")
     assert known is not None
     found = opened(facade, known, asked())
     assert isinstance(found, Opened)
-    return found, begun(facade, found, Blocking(lambda _: Head(200, ())), asked(), deadline)  # type: ignore[arg-type] # of any answer
+    return found, begun(facade, found, Blocking(lambda _: Head(200, ())), asked(), ends_at, facade.now())  # type: ignore[arg-type] # of any answer
 
 
 def test_the_usual_call_is_a_lone_one() -> None:
@@ -197,13 +202,27 @@ def test_the_usual_call_is_a_lone_one() -> None:
     assert (called.cluster, called.status, called.flag) == (ORDERS.path, 0, "DC")
 
 
+def test_an_answer_that_came_as_a_whole_ends_its_call_at_once() -> None:
+    facade, counted = mesh()
+    _, lone = begin(facade)
+    assert lone is not None
+    aim = lone.target()
+    assert aim is not None
+    assert lone.answered(Raw(Head(200, (), received=3), aim)) is None
+    assert under_way(facade) == 0
+    assert [(each.status, each.bytes_received) for each in counted.calls] == [(200, 3)]
+    lone.over(received=3)
+    lone.end()
+    assert len(counted.calls) == len(counted.attempts) == 1
+
+
 def test_a_call_without_time_or_instance_is_left_to_a_run_and_has_entered_nowhere() -> None:
     facade, _ = mesh(orders(instances=0))
     found, lone = begin(facade)
     assert lone is None
     assert found.channel.gate.active == 0
     facade, _ = mesh()
-    found, lone = begin(facade, Deadline(facade.now()))
+    found, lone = begin(facade, facade.now())
     assert lone is None
     assert under_way(facade) == 0
 

@@ -89,7 +89,7 @@ def glance(data: bytes) -> Usual | None:
     length = said.get("content-length", "")
     if len(said) != len(pairs) or len(length) > 9 or not length.isdecimal() or int(length) != len(body):
         return None
-    return Usual(Head(status, pairs, said), reason, lines, body)
+    return Usual(Head(status, pairs, said, len(body)), reason, lines, body)
 
 
 class Handler(ResponseHandler):

@@ -12,7 +12,7 @@ from typing import Any, Generic
 
 from masche.library.core import context, opening
 from masche.library.core.beside import Beside
-from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw, Target
+from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw
 from masche.library.core.facade import Facade
 from masche.library.core.limits import Admission, Waiter
 from masche.library.core.lone import Handed, Lone, begun
@@ -20,17 +20,13 @@ from masche.library.core.opening import FacadeOf, Opened
 from masche.library.core.ports import Known
 from masche.library.core.router import Outside, is_never_ours
 from masche.library.core.run import Run
-from masche.library.core.time_limits import TimeLimits
+from masche.library.core.time_limits import OutOfTimeError, TimeLimits
 from masche.traffic.call import Abandon, Finish, Start, Steps
 from masche.traffic.deadline import Deadline
 
 
 class _GoneError(Exception):
     """The instance of an attempt has left before it was called."""
-
-
-class _OutOfTimeError(Exception):
-    """An attempt has had all the time it was given."""
 
 
 class AsyncDriver:
@@ -59,10 +55,11 @@ class AsyncDriver:
         opened = opening.opened(facade, known, asked)
         if not isinstance(opened, Opened) or opened.send.fault is not None:
             return self._unusual(facade, opened, exchange, asked)
-        deadline = context.current().within(asked.timeout, now=facade.now())
-        lone = begun(facade, opened, exchange, asked, deadline)
+        now = facade.now()
+        ends_at = context.ends_at(asked.timeout, now)
+        lone = begun(facade, opened, exchange, asked, ends_at, now)
         if lone is None:
-            return self._run(facade, opened, exchange, asked, deadline)
+            return self._run(facade, opened, exchange, asked, Deadline(ends_at))
         return self._alone(lone, exchange, facade)
 
     async def _patient(self, facade: Facade, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Final_co:
@@ -78,10 +75,11 @@ class AsyncDriver:
             return await exchange.outside(asked.request)
         if isinstance(opened, Answer):
             return exchange.answered(opened)
-        deadline = context.current().within(asked.timeout, now=facade.now())
+        ends_at = context.ends_at(asked.timeout, facade.now())
+        deadline = Deadline(ends_at)
         if opened.send.fault is not None and (refused := await _fault(facade, opened, deadline)) is not None:
             return exchange.answered(refused)
-        lone = begun(facade, opened, exchange, asked, deadline)
+        lone = begun(facade, opened, exchange, asked, ends_at, facade.now())
         if lone is None:
             return await self._run(facade, opened, exchange, asked, deadline)
         return await self._alone(lone, exchange, facade)
@@ -112,17 +110,10 @@ class AsyncDriver:
         try:
             try:
                 target = lone.target()
-                if target is None or target.timeout == inf:
-                    raw = await _attempted(exchange, target, self._time_limits)
-                else:
-                    limit = self._time_limits().begin(target.timeout)
-                    try:
-                        raw = await exchange.attempt(target)
-                    except BaseException as error:
-                        if limit.end() and isinstance(error, asyncio.CancelledError):
-                            raise _OutOfTimeError from None
-                        raise
-                    limit.end()
+                if target is None:
+                    raise _GoneError
+                with self._time_limits().within(target.timeout):
+                    raw = await exchange.attempt(target)
             except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
                 run, steps = _handed(lone, error)
             else:
@@ -227,34 +218,10 @@ def _handed(lone: Lone[Raw, Final_co], error: Exception) -> Handed[Raw, Final_co
     match error:
         case _GoneError():
             return lone.gone()
-        case _OutOfTimeError():
+        case OutOfTimeError():
             return lone.timed_out()
         case _:
             return lone.failed(error)
-
-
-def _attempted(
-    exchange: AsyncExchange[Raw, Final_co], target: Target | None, limits: "Callable[[], TimeLimits]"
-) -> Coroutine[Any, Any, Raw]:
-    """Make an attempt. Raises _GoneError without a target, _OutOfTimeError, or what the client raises."""
-    if target is None:
-        raise _GoneError
-    return exchange.attempt(target) if target.timeout == inf else _limited(exchange, target, limits())
-
-
-async def _limited(exchange: AsyncExchange[Raw, Final_co], target: Target, limits: TimeLimits) -> Raw:
-    limit = limits.begin(target.timeout)
-    try:
-        raw = await exchange.attempt(target)
-    except asyncio.CancelledError:
-        if limit.end():
-            raise _OutOfTimeError from None
-        raise
-    except BaseException:
-        limit.end()
-        raise
-    limit.end()
-    return raw
 
 
 class _Carrier(Generic[Raw, Final_co]):
@@ -321,14 +288,19 @@ class _Carrier(Generic[Raw, Final_co]):
             raw = await self._attempt(start)
         except _GoneError:
             return run.gone(number)
-        except _OutOfTimeError:
+        except OutOfTimeError:
             return run.timed_out(number)
         except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
             return run.failed(number, error)
         return run.answered(number, raw)
 
     async def _attempt(self, start: Start) -> Raw:
-        return await _attempted(self._exchange, self._run.target(start), self._limits)
+        """Make an attempt. Raises _GoneError without a target, OutOfTimeError, or what the client raises."""
+        target = self._run.target(start)
+        if target is None:
+            raise _GoneError
+        with self._limits().within(target.timeout):
+            return await self._exchange.attempt(target)
 
     # Hedged calls: each attempt is a task
 
@@ -381,7 +353,7 @@ class _Carrier(Generic[Raw, Final_co]):
                 return run.answered(start.number, task.result())
             case _GoneError():
                 return run.gone(start.number)
-            case _OutOfTimeError():
+            case OutOfTimeError():
                 return run.timed_out(start.number)
             case Exception():
                 return run.failed(start.number, error)

@@ -9,6 +9,7 @@ block the deadline can only become earlier, and outside of it no task that was b
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import inf
 
 from masche.traffic.deadline import NO_DEADLINE, Deadline
 
@@ -48,6 +49,13 @@ def current() -> Deadline:
     """Return until when the work that is done here is of use; ``NO_DEADLINE`` outside of requests."""
     bound = _current.get()
     return NO_DEADLINE if bound is None else bound.deadline
+
+
+def ends_at(timeout: float, now: float) -> float:
+    """When a call that begins ``now`` has to end: after ``timeout`` seconds (0: never), or when nobody waits for it."""
+    bound = _current.get()
+    at = inf if bound is None else bound.deadline.at
+    return now + timeout if timeout > 0 and now + timeout < at else at
 
 
 def spend() -> None:

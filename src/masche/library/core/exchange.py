@@ -74,11 +74,16 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class Head(Struct, frozen=True, gc=False):
-    """The head of an answer; header names in lower case. ``said``: the same by their names, for whoever has it."""
+    """The head of an answer; header names in lower case. ``said``: the same by their names, for whoever has it.
+
+    ``received``: the bytes of its body, where all of it has come and its connection is free again; negative otherwise.
+    Such an answer ends with its head: its Ending has nothing more to be told.
+    """
 
     status: int
     headers: Headers
     said: Mapping[str, str] | None = None
+    received: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Generic
 from masche.library.core import outcomes, tracing
 from masche.library.core.exchange import Asked, Exchange, Final_co, Raw, Target
 from masche.library.core.facade import Facade
-from masche.library.core.limits import ENTERED
+from masche.library.core.limits import ENTERED, Waiter
 from masche.library.core.opening import Opened
 from masche.library.core.ports import Called, Tried
 from masche.library.core.router import answer_headers
@@ -36,23 +36,22 @@ class Lone(Generic[Raw, Final_co]):
     """One call to one service, as long as it is a usual one; then the Ending of its answer's body."""
 
     __slots__ = (
-        "_asked", "_callee", "_claim", "_deadline", "_exchange", "_facade", "_headers", "_is_over", "_opened", "_run",
+        "_asked", "_callee", "_claim", "_ends_at", "_exchange", "_facade", "_headers", "_is_over", "_opened", "_run",
         "_status",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 # made in this module alone, once for every call
         self,
         facade: Facade,
         opened: Opened,
         exchange: Exchange[Raw, Final_co],
         asked: Asked,
-        *,
-        deadline: Deadline,
+        ends_at: float,
         callee: Callee,
         claim: Claim,
     ) -> None:
         self._facade, self._opened, self._exchange, self._asked = facade, opened, exchange, asked
-        self._deadline, self._callee, self._claim = deadline, callee, claim
+        self._ends_at, self._callee, self._claim = ends_at, callee, claim
         self._run: Run[Raw, Final_co] | None = None
         self._is_over = False
         self._status = 0
@@ -74,19 +73,19 @@ class Lone(Generic[Raw, Final_co]):
         place = opened.channel.places.get(claim.endpoint.id)
         if place is None:
             return None
-        send, view, destination, is_tls = opened.send, place.view, place.destination, place.is_tls
-        left, per_try = self._deadline.at - claim.started_at, send.rules.per_try_timeout
+        send, view, cluster, is_tls = opened.send, place.view, place.destination.cluster, place.is_tls
+        left, per_try = self._ends_at - claim.started_at, send.rules.per_try_timeout
         return Target(
             opened.channel.name,
             view.address,
             view.port,
-            destination.cluster.identities,
+            cluster.identities,
             is_tls,
             place.way,
             opened.request,
             onward(opened, left, is_tls=is_tls),
             per_try if 0 < per_try < left else left,
-            destination.cluster.traffic.connect_timeout,
+            cluster.traffic.connect_timeout,
             send.idle_timeout,
         )
 
@@ -96,26 +95,32 @@ class Lone(Generic[Raw, Final_co]):
         """It was answered."""
         exchange = self._exchange
         head = exchange.head(raw)
-        said = head.said or dict(head.headers)
+        said = head.said
+        if said is None:
+            said = dict(head.headers)
         attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=exchange.is_spent)
         outcome = attempted.outcome
-        if not outcome.is_success or self._opened.send.rules.repeats_fine:
+        opened = self._opened
+        if not outcome.is_success or opened.send.rules.repeats_fine:
             run = self._handed_over()
             return run, run.answered(1, raw)
-        facade, opened, callee, claim = self._facade, self._opened, self._callee, self._claim
-        channel = opened.channel
-        report = orca.told(said)
+        facade, callee, claim, channel = self._facade, self._callee, self._claim, opened.channel
+        report, received = orca.told(said), head.received
         now = facade.now()
         with channel.lock:
             callee.settle(claim, outcome, now=now, reached=attempted.reached)
             if report is not None:
                 callee.balancer.told(claim.endpoint.id, report, now=now)
             events = callee.take_events()
+            admitted = channel.gate.leave() if received >= 0 else None
         if events:
             channel.tell(events)
         service_seconds = outcomes.service_seconds(said)
         facade.recorder.tried(Tried(channel.name, claim.endpoint.id, outcome, now - claim.started_at, service_seconds))
         self._status = head.status
+        if received >= 0:
+            self._is_over = True
+            self._left(admitted, now, "", received)
         self._headers = answer_headers(opened.send, head.headers, said, is_spent=False, has_asked=opened.asks)
         return None
 
@@ -146,7 +151,7 @@ class Lone(Generic[Raw, Final_co]):
 
     def left(self) -> float:
         """Seconds that are left for the whole body, infinite: no limit."""
-        return self._deadline.left(now=self._facade.now())
+        return max(0.0, self._ends_at - self._facade.now())
 
     def end(self) -> None:
         """End it, whatever came of it: the client has gone, or it went wrong outside of the attempt."""
@@ -164,7 +169,7 @@ class Lone(Generic[Raw, Final_co]):
             self._facade,
             self._opened,
             self._exchange,
-            deadline=self._deadline,
+            deadline=Deadline(self._ends_at),
             can_repeat=asked.can_repeat,
             bytes_sent=asked.sent_bytes,
         )
@@ -175,52 +180,50 @@ class Lone(Generic[Raw, Final_co]):
         if self._is_over:
             return
         self._is_over = True
-        facade, opened, claim = self._facade, self._opened, self._claim
-        channel = opened.channel
+        claim, channel = self._claim, self._opened.channel
         flag = "UC" if is_broken else ""
-        now = facade.now()
+        now = self._facade.now()
         with channel.lock:
             if not claim.is_settled:
                 self._callee.settle(claim, _CANCELLED, now=now)
                 flag = "DC"
             admitted = channel.gate.leave()
+        self._left(admitted, now, flag, received)
+
+    def _left(self, admitted: Waiter | None, now: float, flag: str, received: int) -> None:
+        """The request has left the gate ``now``: whoever enters for it is told, and there is the record of it."""
+        opened, status = self._opened, self._status
         if admitted is not None:
             admitted.admit()
         if opened.span is not None:
-            tracing.end(opened.span, status=self._status, flag="" if is_broken else flag)
-        facade.recorder.called(
-            Called(
-                channel.name,
-                opened.send.rule,
-                self._status,
-                now - claim.started_at,
-                flag,
-                self._asked.sent_bytes,
-                received,
-            )
+            tracing.end(opened.span, status=status, flag="" if flag == "UC" else flag)
+        seconds, sent = now - self._claim.started_at, self._asked.sent_bytes
+        self._facade.recorder.called(
+            Called(opened.channel.name, opened.send.rule, status, seconds, flag, sent, received)
         )
 
 
-def begun(
-    facade: Facade, opened: Opened, exchange: Exchange[Raw, Final_co], asked: Asked, deadline: Deadline
+def begun(  # noqa: PLR0917 # once for every call
+    facade: Facade, opened: Opened, exchange: Exchange[Raw, Final_co], asked: Asked, ends_at: float, now: float
 ) -> Lone[Raw, Final_co] | None:
-    """Let a request enter the gate and begin its call, within the lock once; None: it has not entered, for there is no
-    room, or it needs a Run.
+    """Let a request enter the gate and begin its call ``now``, within the lock once; None: it has not entered, for
+    there is no room, or it needs a Run. ``ends_at``: when it has to end, whatever its route says.
     """
     channel, send = opened.channel, opened.send
     if not channel.is_usual or send.mirrors:
         return None
     if channel.forgotten:
         channel.end_forgotten()
-    now = facade.now()
-    deadline = deadline.within(send.rules.timeout, now=now)
+    timeout = send.rules.timeout
+    if timeout > 0 and now + timeout < ends_at:
+        ends_at = now + timeout
     with channel.lock:
         callee, gate = channel.callee, channel.gate
-        if callee.breaker.has_out or deadline.at - now < SHORTEST or gate.enter() is not ENTERED:
+        if callee.breaker.has_out or ends_at - now < SHORTEST or gate.enter() is not ENTERED:
             return None
         claim = callee.start(now=now, rng=facade.rng, method=opened.request.method)
         if claim is None:
             gate.active -= 1  # nobody can have come to wait meanwhile
             return None
         callee.count(now=now)
-    return Lone(facade, opened, exchange, asked, deadline=deadline, callee=callee, claim=claim)
+    return Lone(facade, opened, exchange, asked, ends_at, callee, claim)

@@ -87,12 +87,15 @@ class SyncDriver:
             return exchange.outside(asked.request)
         if isinstance(opened, Answer):
             return exchange.answered(opened)
-        deadline = context.current().within(asked.timeout, now=facade.now())
-        if opened.send.fault is not None and (refused := _fault(facade, opened, deadline)) is not None:
-            return exchange.answered(refused)
-        lone = begun(facade, opened, exchange, asked, deadline)
+        now = facade.now()
+        ends_at = context.ends_at(asked.timeout, now)
+        if opened.send.fault is not None:
+            if (refused := _fault(facade, opened, Deadline(ends_at))) is not None:
+                return exchange.answered(refused)
+            now = facade.now()
+        lone = begun(facade, opened, exchange, asked, ends_at, now)
         if lone is None:
-            return self._run(facade, opened, exchange, asked, deadline)
+            return self._run(facade, opened, exchange, asked, Deadline(ends_at))
         return self._alone(lone, exchange, facade)
 
     def _run(
