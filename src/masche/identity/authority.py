@@ -11,7 +11,6 @@ import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +26,7 @@ from masche.identity.bundle import CONTROL_PLANE_NAME, TrustBundle
 from masche.identity.csr import CsrError, PublicKey
 from masche.identity.issuers import AuthorityError, Issuer, Root
 from masche.identity.spiffe import SpiffeId
+from masche.model.frozen import frozen
 
 BACKDATE: Final = 300.0
 """NotBefore lies this much in the past, for peers whose clocks are behind."""
@@ -53,7 +53,7 @@ _NOT_AN_AUTHORITY: Final = x509.BasicConstraints(ca=False, path_length=None)
 _NOBODY: Final = x509.Name([])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Issuance:
     """A certificate that is about to leave. ``key`` is the SHA-256 of its public key (SPKI), in hex."""
 
@@ -64,7 +64,7 @@ class Issuance:
     not_after: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Refusal:
     """A request that was refused, and why."""
 
@@ -76,7 +76,7 @@ Audit = Callable[[Issuance | Refusal], None]
 """Called before an answer leaves; when it raises, nothing leaves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Issued:
     """A signed certificate: ``chain`` in PEM, leaf first, then the intermediate. ``lifetime`` is what is left of it."""
 
@@ -211,7 +211,7 @@ class Authority:
             self._chain_tail = self._intermediate.pem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Terms:
     """A serial number of 128 random bits, and the validity."""
 

@@ -6,7 +6,7 @@ bundle holds both, so that either end of a connection may be the first to change
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from cryptography import x509
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeId
+from masche.model.frozen import frozen
 
 CONTROL_PLANE_NAME: Final = "control-plane.masche.internal"
 """A DNS name in every control plane's certificate and in no other: what agents verify under the pinned root."""
@@ -28,7 +29,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class TrustBundle:
     """The roots of one trust domain in the order in which they were added; never empty, none twice."""
 

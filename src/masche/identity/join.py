@@ -11,13 +11,13 @@ import hmac
 import re
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from masche.identity.keys import Secret
+from masche.model.frozen import frozen
 
 HOUR: Final = 3600.0
 TOKEN_BYTES: Final = 32
@@ -55,7 +55,7 @@ class Records(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class JoinString:
     """Where to join, which root to expect (SHA-256 in hex), and the token."""
 
@@ -109,7 +109,7 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempts:
     """How many failures a source is forgiven: ``burst`` at once, then one in ``pause`` seconds."""
 

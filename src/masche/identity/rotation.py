@@ -4,8 +4,10 @@ Decides from the lifetime that the authority granted, counted on the monotonic c
 no renewal. A renewal is never put off past the expiry, and after the expiry the pauses are short.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
+
+from masche.model.frozen import frozen
 
 JITTER: Final = 0.1
 """Renewal falls at half of the lifetime, give or take a tenth of the lifetime."""
@@ -27,7 +29,7 @@ class Chance(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rotation:
     """One certificate's place in time. ``renew_at`` and ``expires_at`` are monotonic instants."""
 

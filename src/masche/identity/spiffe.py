@@ -8,6 +8,8 @@ import string
 from dataclasses import dataclass
 from typing import Final
 
+from masche.model.frozen import frozen
+
 MAX_LENGTH: Final = 2048
 """Bytes. "SPIFFE implementations MUST support SPIFFE URIs up to 2048 bytes in length and MUST NOT generate longer." """
 
@@ -26,7 +28,7 @@ class SpiffeError(ValueError):
     """The string is not a valid SPIFFE ID, or the parts do not make one; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class WorkloadIdentity:
     """``/ns/<namespace>/sa/<service account>``: every instance that runs as that service account."""
 
@@ -34,14 +36,14 @@ class WorkloadIdentity:
     service_account: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Machine:
     """``/machine/<id>``: one agent, by its machine credential."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class ControlPlane:
     """``/control-plane``: any control plane of the trust domain."""
 

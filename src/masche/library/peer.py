@@ -7,13 +7,13 @@ certificate, as it was checked in the handshake, and never from a header.
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 
 from masche.identity.spiffe import SpiffeError, SpiffeId, WorkloadIdentity
+from masche.model.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Peer:
     """A caller that proved who it is. ``namespace`` and ``service_account`` are empty for what is no workload of ours.
 

@@ -7,7 +7,6 @@ everything knows it all after one round trip; what it told us last (Scopes, root
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 from typing import Final, TypeVar, assert_never
@@ -41,6 +40,7 @@ from masche.link.messages import (
     Verdict,
 )
 from masche.link.service import ADMITTED, SERVICE, RefusedError, refused
+from masche.model.frozen import frozen
 from masche.model.refs import Name
 
 HEARTBEAT: Final = 5.0
@@ -56,7 +56,7 @@ EVENTS: Final = 10_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Target:
     """A control plane: ``host:port`` with what this machine presents (asked again for each connection), or
     ``unix:/path`` with None.
@@ -66,12 +66,12 @@ class Target:
     presented: Callable[[], Presented] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Connected:
     """An event: the stream is up and everything was registered again."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Disconnected:
     """An event: the stream ended, ``why``; it is being made again."""
 

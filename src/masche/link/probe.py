@@ -6,8 +6,10 @@ A workload is STARTING until the first success, UNHEALTHY after three failures i
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from masche.model.frozen import frozen
 
 INTERVAL = 1.0
 """Seconds between probes of a running application."""
@@ -34,7 +36,7 @@ class HealthError(ValueError):
     """``--health`` is none of the forms that exist."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pulse:
     """What is known of an application's health. A value: ``after`` returns the next one."""
 

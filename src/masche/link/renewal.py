@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from random import Random
 
 import msgspec
@@ -21,6 +20,7 @@ from masche.identity.malformed import MALFORMED
 from masche.identity.rotation import Rotation
 from masche.link.messages import CertificateReport, Roots, SignReply, SignRequest
 from masche.link.refusal import RefusedError
+from masche.model.frozen import frozen
 from masche.model.refs import Name
 
 MAX_ERROR = 4000
@@ -56,7 +56,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         return time.time() < min(self.not_after, self.obtained_at + self.lifetime)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Place:
     """Where a certificate goes. ``show`` raises UnusableError; ``keep`` may wait for a disk, and runs in a thread.
 

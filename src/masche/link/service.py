@@ -6,7 +6,6 @@ on a port of its own without client certificates: gRPC for Python can either req
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, TypeAlias, assert_never, cast
 
 import grpc
@@ -28,6 +27,7 @@ from masche.link.messages import (
     SignRequest,
 )
 from masche.link.refusal import RefusedError
+from masche.model.frozen import frozen
 
 SERVICE: Final = "masche.link.v1.Link"
 JOINING: Final = "masche.link.v1.Joining"
@@ -36,7 +36,7 @@ ADMITTED: Final = (("masche-link", "admitted"),)
 """The first metadata of a Register stream that was taken: a refused one has none, and so is told apart at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Peer:
     """Who calls. ``machine`` is the id in the client certificate, or None for this machine's own Unix socket.
 

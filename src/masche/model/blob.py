@@ -3,12 +3,11 @@
 The version is the hash of the content, so a control plane that restarted agrees with the one before it.
 """
 
-from dataclasses import dataclass
-
+from masche.model.frozen import frozen
 from masche.model.refs import Ref
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Blob:
     """Name, type and the bytes that go on the wire.
 

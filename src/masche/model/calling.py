@@ -4,9 +4,9 @@ Invariant: each default is safe without knowing the application: nothing is repe
 repeat counts against a budget, and no limit is so low that a healthy service meets it.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from masche.model.frozen import frozen
 from masche.model.refs import Origin
 
 
@@ -33,7 +33,7 @@ class HashOn(StrEnum):
     SOURCE_IP = "SourceIP"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OutlierEjection:
     """When an instance is cut off. Times in seconds, shares in percent; 0 switches a reason off.
 
@@ -49,7 +49,7 @@ class OutlierEjection:
     max_ejected_percent: int = 50
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CircuitBreaker:
     """Limits of one caller towards one Service; above them a request fails at once with 503.
 
@@ -62,7 +62,7 @@ class CircuitBreaker:
     max_retries: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RetryBudget:
     """At most ``percent`` of active requests may be repeats, but ``min_concurrent`` always may."""
 
@@ -70,7 +70,7 @@ class RetryBudget:
     min_concurrent: int = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hedging:
     """A second try of an idempotent request that is slow, beside the first: the first answer counts.
 
@@ -82,7 +82,7 @@ class Hedging:
     max_percent: float = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AdaptiveConcurrency:
     """An instance's own limit of requests at a time, found by how its latency grows with load; above it 503.
 
@@ -113,7 +113,7 @@ class ZonePreference(StrEnum):
     NONE = "None"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LocalityRules:
     """How zones are used. ``spills``: calls may leave a zone that is slow or full; ``detours``: they may pass a third
     zone's gateway when that is clearly faster.
@@ -124,7 +124,7 @@ class LocalityRules:
     detours: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Traffic:
     """The effective TrafficPolicy of one (Service, port). Times in seconds; 0 means none.
 

@@ -3,9 +3,9 @@
 A Diagnostic is a value; whoever finds a problem returns one, and only the edge prints it.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from masche.model.frozen import frozen
 from masche.model.refs import Ref
 
 
@@ -16,7 +16,7 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Place:
     """A place in a file; lines and columns count from 1."""
 
@@ -28,7 +28,7 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Diagnostic:
     """One finding.
 
@@ -49,7 +49,7 @@ class Diagnostic:
         return f"{place}{self.severity}: {self.where}: {self.why} [{self.code}]\n  fix: {self.fix}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Status:
     """What became of one resource when the mesh was compiled: conditions as the Gateway API names them.
 

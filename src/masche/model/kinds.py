@@ -4,7 +4,7 @@ A kind that others know and masche does not carry out has an entry too, so that 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
 from masche.model import (
@@ -16,6 +16,7 @@ from masche.model import (
     validate_routes,
     validate_security,
 )
+from masche.model.frozen import frozen
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
 from masche.model.resources.fault_policy import FaultPolicy
 from masche.model.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, ReferenceGrant
@@ -35,7 +36,7 @@ def _no_rules(_spot: Spot) -> Findings:
     yield from ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entry:
     """One kind. ``manifest`` is None for kinds that are checked and then refused as not carried out."""
 

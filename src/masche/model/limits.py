@@ -5,9 +5,9 @@ takes one token, and one that finds none is refused. Invariant: what a limit cou
 proved to be its caller, and on nothing else.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from masche.model.frozen import frozen
 from masche.model.matching import RequestMatch
 from masche.model.refs import Origin
 
@@ -22,7 +22,7 @@ class KeyKind(StrEnum):
     HEADER = "Header"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LimitKey:
     """Each value has a bucket of its own, and requests without one share theirs; ``name`` in lower case, for HEADER.
 
@@ -33,7 +33,7 @@ class LimitKey:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limit:
     """One limit, of one port of one instance. Without ``matches`` it counts every request, else what one of them takes.
 

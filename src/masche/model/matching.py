@@ -3,8 +3,9 @@
 Invariant: all parts of a match must hold, and nothing in it is left to look up.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from masche.model.frozen import frozen
 
 
 class PathKind(StrEnum):
@@ -35,7 +36,7 @@ class ValueKind(StrEnum):
     PRESENT = "Present"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ValueMatch:
     """One header (``name`` in lower case) or query parameter and the value wanted.
 
@@ -51,7 +52,7 @@ class ValueMatch:
     is_missing_empty: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RequestMatch:
     """All parts must hold; ``method`` "" is any.
 

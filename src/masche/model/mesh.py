@@ -5,10 +5,11 @@ need not do again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
+from masche.model.frozen import frozen
 from masche.model.refs import Name
 from masche.model.resources.core import EndpointSlice, Namespace, Secret, Service
 from masche.model.resources.fault_policy import FaultPolicy
@@ -44,7 +45,7 @@ def _empty() -> Mapping[Name, Any]:
     return MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mesh:
     """The world at ``revision``. Tables map a Name to a resource; ``config`` is the effective MeshConfig."""
 

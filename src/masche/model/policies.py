@@ -3,9 +3,9 @@
 Invariant: a condition says what it looks at and with what it compares, and nothing in it is left to look up.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from masche.model.frozen import frozen
 from masche.model.refs import Origin
 
 
@@ -25,7 +25,7 @@ class PatternKind(StrEnum):
     RANGE = "range"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Pattern:
     """A literal and how it is compared; never a regular expression made of user text."""
 
@@ -57,7 +57,7 @@ class Attribute(StrEnum):
         return self in {Attribute.HOST, Attribute.METHOD, Attribute.PATH, Attribute.HEADER}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Condition:
     """Holds when one of ``values`` matches (or ``values`` is empty) and none of ``not_values`` does.
 
@@ -72,7 +72,7 @@ class Condition:
     not_values: tuple[Pattern, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rule:
     """``from`` (any source) and ``to`` (any operation) and ``when`` (all conditions); each inner tuple is an AND.
 
@@ -93,7 +93,7 @@ class Decision(StrEnum):
     AUDIT = "AUDIT"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Policy:
     """One AuthorizationPolicy that applies here. Without rules it never matches (so an empty ALLOW denies all)."""
 

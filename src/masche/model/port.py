@@ -1,9 +1,9 @@
 """One port on which an application listens, as a person names it: for ``masche run`` and for the library."""
 
-from dataclasses import dataclass
+from masche.model.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Port:
     """``protocol`` is ``http``, ``http2``, ``grpc``, ``tcp``, or "" to let its ``name`` say it (``grpc-api``)."""
 

@@ -4,9 +4,9 @@ The registry implements Source and Writer; whoever needs one names it here and i
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from masche.model.frozen import frozen
 from masche.model.mesh import Resource
 from masche.model.refs import Ref
 
@@ -22,7 +22,7 @@ class StoreError(Exception):
     """The store refused or failed the write; nothing was acknowledged. The text says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entry:
     """One stored resource: the revision that last wrote it and the one that created it."""
 
@@ -32,14 +32,14 @@ class Entry:
     created_revision: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Put:
     """Store this resource, whole."""
 
     resource: Resource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Delete:
     """Forget this resource; forgetting what is not there is no error."""
 
@@ -49,7 +49,7 @@ class Delete:
 Edit = Put | Delete
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Change:
     """What one commit did, in order. All of it belongs to one revision."""
 
@@ -58,7 +58,7 @@ class Change:
     deleted: tuple[Ref, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Snapshot:
     """Everything that is stored, as of ``revision``."""
 

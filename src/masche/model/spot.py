@@ -5,15 +5,15 @@ rule can speak in the same pass in which the types are checked.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 from masche.model.diagnostic import Severity
+from masche.model.frozen import frozen
 
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Finding:
     """What is wrong at ``path``; codes that begin with ``invalid-`` mean that the standard itself refuses it."""
 
@@ -28,7 +28,7 @@ class Finding:
 Findings = Iterator[Finding]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Spot:
     """A value and its path. What is not there has the value None."""
 

@@ -4,12 +4,13 @@ It is never stored and has no revision; without it every endpoint has its own we
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from masche.model.frozen import frozen
 from masche.model.refs import PortRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Detour:
     """Of the calls that go to instances of ``zone``, ``share`` percent (1 to 100) pass a gateway of zone ``via``."""
 
@@ -18,7 +19,7 @@ class Detour:
     share: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Steer:
     """For one (Service, port) and one caller zone: weights in percent of a fair share, and who is ejected.
 
@@ -32,7 +33,7 @@ class Steer:
     detours: tuple[Detour, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Steering:
     """All Steers now in force, by (Service port, caller zone)."""
 

@@ -5,9 +5,9 @@ are those that the control plane gave, ours or another's. Invariant: what could 
 refused whole, with the reason, before.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from masche.model.frozen import frozen
 from masche.model.view import Cluster, Endpoints, Fault, Inbound, VirtualHost
 
 PASSTHROUGH = "passthrough"
@@ -37,7 +37,7 @@ class Discovery(StrEnum):
     PASSTHROUGH = "PASSTHROUGH"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Destination:
     """One cluster by its ``name``: who may answer (``cluster.identities``), how it is used, where its instances are.
 
@@ -59,7 +59,7 @@ class Destination:
     east_west: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Table:
     """One RouteConfiguration: its virtual hosts, by the names that are looked for in it (gRFC A27, domain search).
 
@@ -71,7 +71,7 @@ class Table:
     ignores_port: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Told:
     """A client's Listener (``api_listener``): the ``table`` itself, or the name of the one to ask for.
 
@@ -85,7 +85,7 @@ class Told:
     max_duration: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ToldServer:
     """A server's Listener: how calls to one port of the application are received."""
 

@@ -4,9 +4,9 @@ A Vantage is the whole input of ``compiler.view`` beside the Mesh, and therefore
 leak into a shared result. A Seat is seen by the listener encoder alone.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from masche.model.frozen import frozen
 from masche.model.refs import Name, PortRef
 
 
@@ -27,7 +27,7 @@ class Dialect(StrEnum):
     LIBRARY = "library"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Vantage:
     """Everything about a workload's place in the mesh that may change what it is told. Nothing else.
 
@@ -47,7 +47,7 @@ class Vantage:
     is_east_west: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SeatPort:
     """One port of the application: its name, where it listens (on ``Seat.app_address``) and where its proxy listens."""
 
@@ -56,7 +56,7 @@ class SeatPort:
     mesh_port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LocalPort:
     """A local listener for one port of one Service: what ``<SERVICE>_URL`` points at."""
 
@@ -64,7 +64,7 @@ class LocalPort:
     port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Capture:
     """Where connections arrive that the workload made, or that were made to it, and that nftables redirected.
 
@@ -77,7 +77,7 @@ class Capture:
     has_ipv6: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Seat:
     """What is true of one workload on one proxy and of nobody else.
 

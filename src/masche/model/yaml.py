@@ -7,7 +7,6 @@ reason and cure for everything that is wrong, all in one pass.
 import gc
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import yaml
@@ -18,6 +17,7 @@ from masche.model.codec import to_data
 from masche.model.diagnostic import Diagnostic, Severity
 from masche.model.documents import read
 from masche.model.explain import dotted, explain, nearest, quoted
+from masche.model.frozen import frozen
 from masche.model.kinds import BY_KIND, CARRIED, Entry, not_carried_out
 from masche.model.mesh import Resource
 from masche.model.refs import Kind, Ref
@@ -28,7 +28,7 @@ from masche.model.tree import Document
 DEFAULT_NAMESPACE = "default"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Loaded:
     """The resources that are right, and what is to be said about all of them."""
 

@@ -3,9 +3,9 @@
 Those that Envoy itself counts are written by the encoder, which stands below this package, and are only repeated here.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
+from masche.model.frozen import frozen
 from masche.wire import stats as mesh
 
 MESH_REQUESTS = mesh.PREFIX + mesh.REQUESTS
@@ -33,7 +33,7 @@ METRIC = "metric"
 LATENCY_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Metric:
     """One family: its kind, its help, its labels in order, and for a histogram the upper bounds in seconds."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
+from masche.model.frozen import frozen
 from masche.telemetry.histogram import Histogram, pack, unpack
 
 FINE = (1, 900)
@@ -56,7 +57,7 @@ class Sample:
 COUNTERS = tuple(each.name for each in fields(Sample) if each.name != "latency")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Summary:
     """An edge over a window of ``seconds``. Latencies in milliseconds, rates per second, ``success`` from 0 to 1.
 

@@ -9,15 +9,15 @@ gRFC A6: "preventing server overload due to retries": every failed attempt adds 
 repaired, and an outage of all costs an eighth of a second's worth of repeats, or fifteen where that is less.
 """
 
-from dataclasses import dataclass
 from math import inf
 
 from masche.model.calling import RetryBudget as Budget
+from masche.model.frozen import frozen
 from masche.traffic.outcome import Outcome
 from masche.traffic.window import Sum
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BudgetRules:
     """``ratio``: repeats per call (0.2 is 20 %). ``ttl``: seconds for which a call counts. ``min_per_second``: repeats
     that are there without any call. ``tolerance``: seconds of failing calls that close the throttle, or half of

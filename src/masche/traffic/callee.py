@@ -7,9 +7,10 @@ Invariant: every Claim that is handed out is settled exactly once, at all of the
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from masche.model.calling import Traffic
+from masche.model.frozen import frozen
 from masche.model.view import Retry
 from masche.traffic.balancer import Balancer, Claim
 from masche.traffic.breaker import Breaker
@@ -24,7 +25,7 @@ from masche.traffic.retry import is_idempotent, repeats_fine
 NOBODY: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CallRules:
     """``timeout`` of a whole call and of one try in seconds, 0: none; ``retry`` None: nothing is repeated.
 

@@ -11,10 +11,10 @@ Envoy does; also after five windows at the lowest limit, which mean that the min
 Invariant: min_limit <= limit <= max_limit, and however low it fell, it rises again once calls are answered as before.
 """
 
-from dataclasses import dataclass
 from math import sqrt
 
 from masche.model.calling import AdaptiveConcurrency
+from masche.model.frozen import frozen
 from masche.traffic.chance import Chance
 from masche.traffic.outcome import Outcome
 from masche.traffic.window import Sketch
@@ -26,7 +26,7 @@ _FALLS_TO = 4.5
 _DESPERATE = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConcurrencyRules:
     """Limits in calls, durations in seconds. ``buffer``: how much slower than the min RTT is still not queueing.
 

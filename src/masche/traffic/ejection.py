@@ -3,10 +3,10 @@
 Values only; ``breaker`` decides. States are named after the traffic: ADMITTED -> EJECTED -> PROBING -> ADMITTED.
 """
 
-from dataclasses import dataclass
 from enum import Enum, unique
 
 from masche.model.calling import OutlierEjection
+from masche.model.frozen import frozen
 
 
 @unique
@@ -36,7 +36,7 @@ class Cause(Enum):
     EXPIRED = "what other callers said has expired"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EjectionRules:
     """When an instance is cut off and let back. Durations in seconds, shares in percent, counts in calls.
 
@@ -99,7 +99,7 @@ class EjectionRules:
         return min(self.max_ejection, self.base_ejection * 2.0 ** min(repeats - 1, 32))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Event:
     """An instance changed its state at ``at``; ``until`` (monotonic) when EJECTED, else 0. ``sentence`` says why."""
 
@@ -115,7 +115,7 @@ class Event:
         return f"{self.endpoint} {self.state.name}{until}: {self.sentence}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SharedVerdict:
     """``caller`` has ejected ``endpoint`` on its own evidence and offers that to others for ``lifetime`` seconds; or,
     with ``faults`` above 0, it has not, but saw its last calls fail, so many in a row.
@@ -128,7 +128,7 @@ class SharedVerdict:
     faults: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Trial:
     """Try ``endpoint``: with a copy of a call whose own answer comes from elsewhere, or with the call itself."""
 

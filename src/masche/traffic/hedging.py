@@ -8,9 +8,8 @@ Invariants: hedges <= max_extra_percent of the calls; only idempotent calls are 
 whoever has not answered by then is cancelled, and settled as cancelled.
 """
 
-from dataclasses import dataclass
-
 from masche.model.calling import Hedging
+from masche.model.frozen import frozen
 from masche.traffic.budget import Allowance
 from masche.traffic.outcome import Outcome
 from masche.traffic.retry import is_idempotent
@@ -20,7 +19,7 @@ _FAST = frozenset({Outcome.FAILURE, Outcome.REFUSED, Outcome.LIMITED})
 """Ends of attempts that say nothing of how long an answer takes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HedgeRules:
     """``quantile`` (0 to 1) of the observed latency is waited for, at least ``min_delay`` seconds; measured over
     ``window`` seconds and at least ``min_volume`` calls; or, if it is not 0, ``after`` seconds whatever was observed.
@@ -98,7 +97,7 @@ class Hedger:
         self._delay = max(self.rules.min_delay, self._sketch.quantile(self.rules.waits_for)) if enough else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Step:
     """What an answer means to the race: who has won (None: nobody yet), whom to cancel, and whether all is over."""
 

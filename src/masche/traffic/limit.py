@@ -9,11 +9,11 @@ bucket no more than burst + rate * t requests pass in any time t.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
 from typing import Final
 
+from masche.model.frozen import frozen
 from masche.model.limits import MOST_KEYS, KeyKind, Limit, LimitKey
 from masche.traffic.match import holds
 from masche.traffic.request import Request
@@ -51,7 +51,7 @@ class Bucket:
         return max(0.0, (1.0 - self.tokens(now=now)) / self.rate)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Exceeded:
     """Which limit refused, and in how many whole seconds there may be a token again (``retry-after``)."""
 

@@ -5,9 +5,10 @@ endpoint: with too few available everyone is eligible, and the result says so (`
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum, unique
 
+from masche.model.frozen import frozen
 from masche.traffic.zones import Zones
 
 
@@ -24,7 +25,7 @@ class Health(Enum):
     """It is leaving: no new call, also in panic, unless nobody else is left."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoint:
     """One instance. ``weight``: its capacity relative to the others, above 0. ``admitted_at``: since when it may be
     called, monotonic seconds; slow start counts from there.
@@ -42,7 +43,7 @@ class Endpoint:
             raise ValueError(f"the weight of {self.id} must be above 0, not {self.weight}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SlowStart:
     """A new endpoint's weight grows in ``window`` seconds (0: at once) linearly from ``minimum`` of it (above 0, to 1).
 
@@ -63,7 +64,7 @@ class SlowStart:
         return max(self.minimum, age / self.window)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rules:
     """How a membership becomes candidates. ``panic_threshold``: with fewer than this part (0 to 1) of the endpoints
     available everyone is eligible (Envoy's default is 0.5; 0 panics only when nobody is available).
@@ -74,7 +75,7 @@ class Rules:
     zones: Zones | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Candidates:
     """Who may be called now. ``shares`` go with ``endpoints`` and sum up to 1. ``valid_until``: monotonic seconds at
     which shares have moved enough (a tenth of a second of slow start) to ask again; infinite when nothing ramps.
@@ -89,7 +90,7 @@ class Candidates:
         return len(self.endpoints)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Membership:
     """The endpoints of one service, sorted by id, each id once."""
 

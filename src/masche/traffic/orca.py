@@ -8,11 +8,12 @@ Pure. Invariant: what cannot be read says nothing; it never fails a call.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from json import loads
 from math import isfinite
 from typing import Any, Final, cast
+
+from masche.model.frozen import frozen
 
 REPORT: Final = "endpoint-load-metrics"
 """The response header that carries a report."""
@@ -28,7 +29,7 @@ _LONGEST = 4096
 _LEAST, _MOST = 1e-9, 1e12
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class LoadReport:
     """``under_way``: other requests that the instance has, negative: it does not say. ``weight``: how much it bears of
     what all get (gRFC A58: ``qps / (utilization + eps / qps * error_utilization_penalty)``), 0: it does not say.

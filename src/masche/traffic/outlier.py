@@ -7,9 +7,9 @@ Invariant: with nobody to compare with, nobody is slow and no call is overdue.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 
+from masche.model.frozen import frozen
 from masche.traffic.ejection import EjectionRules
 
 _NORMAL = 1.4826
@@ -18,7 +18,7 @@ _DEVIATIONS = 6.0
 _ENOUGH = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Measured:
     """What one instance's answered calls took lately, in seconds."""
 
@@ -28,7 +28,7 @@ class Measured:
     p99: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """What the others make of one instance, in seconds: beyond ``overdue`` a call under way speaks against it, beyond
     ``stalled`` gravely; a median beyond ``slow_p50`` or a p95 beyond ``slow_p95`` makes it an outlier. ``p50``, ``p95``

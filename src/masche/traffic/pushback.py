@@ -14,8 +14,8 @@ Read are all three, whatever the protocol. Only an answer of a verified peer sho
 """
 
 import re
-from dataclasses import dataclass
 
+from masche.model.frozen import frozen
 from masche.traffic.request import Headers
 
 GRPC_PUSHBACK = "grpc-retry-pushback-ms"
@@ -28,7 +28,7 @@ _MILLISECONDS = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _LARGEST = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Pushback:
     """What the callee asks: repeat after ``after`` seconds, or (None) not at all."""
 

@@ -5,11 +5,13 @@ Invariant: header names are in lower case and pseudo-headers are fields of their
 
 from dataclasses import dataclass, replace
 
+from masche.model.frozen import frozen
+
 Headers = tuple[tuple[str, str], ...]
 """Names in lower case with their values, in the order in which they came; a name may come several times."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Connection:
     """Who called where.
 
@@ -39,7 +41,7 @@ class Request:
     authority: str = ""
     scheme: str = "http"
     headers: Headers = ()
-    connection: Connection = Connection()
+    connection: Connection = Connection()  # noqa: RUF009 # it never changes
 
     @property
     def path(self) -> str:

@@ -7,9 +7,9 @@ after its repeats were of no avail says so upward (``pushback``), so that tiers 
 Waiting is "full jitter" (Brooker, "Exponential Backoff And Jitter", AWS 2015): random_between(0, min(cap, base * 2^n)).
 """
 
-from dataclasses import dataclass
 from enum import Enum, unique
 
+from masche.model.frozen import frozen
 from masche.model.view import Retry
 from masche.traffic.budget import RetryBudget
 from masche.traffic.chance import Chance
@@ -36,7 +36,7 @@ LONGEST = 60.0
 """Seconds. A callee that asks for a longer wait is not waited for: without a deadline it could be weeks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempted:
     """How one attempt ended. ``reached``: may an application have seen it? ``status``: of the answer, 0 for none;
     ``grpc_status``: the same of gRPC, -1 for none.
@@ -62,7 +62,7 @@ class Why(Enum):
     BUDGET = "the budget for repeats is spent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Again:
     """Repeat after ``after`` seconds, and give the try ``timeout`` seconds at the most. Its token has been taken."""
 
@@ -70,7 +70,7 @@ class Again:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GiveUp:
     """Answer the caller with what there is; ``forbids_repeats``: together with ``pushback.spoken``."""
 

@@ -18,10 +18,12 @@ it. ``bench/subsetting.py`` compares it with what others do.
 
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from hashlib import blake2b
 from heapq import nsmallest
+
+from masche.model.frozen import frozen
 
 BITS = 32
 """Slots are from 0 to 2**BITS - 1."""
@@ -33,7 +35,7 @@ WIDEST = 10.0
 """Where nothing can make it even, no share grows beyond so many times, or to less than that part of, what is fair."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Slots:
     """Numbers that instances (or callers) keep as long as they live: small, each once. The same for all who subset.
 
@@ -52,7 +54,7 @@ class Slots:
         return Slots({each: kept[each] if each in kept else next(free) for each in wanted})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Subset:
     """What one caller connects to: ids, and the part of its calls that each should get, above 0, summing up to 1."""
 

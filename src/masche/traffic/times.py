@@ -5,8 +5,9 @@ streams last longer. A table of Envoy's has a route for each of these instead, a
 (``Retry.any_method``), where nothing is left to tell apart. Invariant: both ways come to the same.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from masche.model.frozen import frozen
 from masche.model.view import Forward, Retry
 from masche.traffic.request import Request, is_grpc
 from masche.traffic.retry import is_idempotent
@@ -16,7 +17,7 @@ _LONGEST_BACKOFF = 10
 """A wait never exceeds so many times the first one, where nothing else is said."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Times:
     """Seconds, 0 for none; ``retry`` None: nothing is repeated."""
 

@@ -1,9 +1,9 @@
 """What was decided about one call, and in words that a person can act on."""
 
-from dataclasses import dataclass
+from masche.model.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Verdict:
     """May it pass? ``rule`` names what decided (``shop/allow-web rules[0]``), empty when nothing in particular did.
 

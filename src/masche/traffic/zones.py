@@ -6,10 +6,12 @@ over all callers every instance gets its fair share.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from masche.model.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Zones:
     """``own``: the caller's zone. ``callers``: callers per zone, any unit; without any nothing is known, and each
     zone that has instances (and the own one) is taken to have as many. ``floor``: the part (0 to 1) of the traffic

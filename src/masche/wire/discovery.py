@@ -5,11 +5,12 @@ resource is the same bytes from the encoder to Envoy. Invariant: what is decoded
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
+from masche.model.frozen import frozen
 from masche.wire import framing
 from masche.wire.framing import WireError
 from masche.wire.pool import DISCOVERY, message_class
@@ -30,7 +31,7 @@ MAX_ERROR_CHARACTERS = 16_384
 """How much of Envoy's explanation of a rejection is kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeltaRequest:
     """A DeltaDiscoveryRequest. ``error_code`` 0 is an acknowledgement (or a first request, when ``nonce`` is empty)."""
 
@@ -44,7 +45,7 @@ class DeltaRequest:
     initial_versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SotwRequest:
     """A DiscoveryRequest of the state-of-the-world variant; ``version`` is the last one that was accepted."""
 
@@ -65,7 +66,7 @@ class Framed(NamedTuple):
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeltaResponse:
     """A DeltaDiscoveryResponse with its resources left encoded."""
 
@@ -76,7 +77,7 @@ class DeltaResponse:
     removed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Node:
     """Who asks, for a control plane that decides by more than an id. ``metadata`` is JSON."""
 
@@ -99,7 +100,7 @@ class Unpacked(NamedTuple):
     message: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SotwResponse:
     """A DiscoveryResponse; ``resources`` are the bytes of each ``google.protobuf.Any``."""
 

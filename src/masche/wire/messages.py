@@ -6,13 +6,13 @@ a Duration is a number of seconds, a wrapper is its bare value, and an ``Any`` i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
+from masche.model.frozen import frozen
 from masche.wire.framing import WireError
 from masche.wire.pool import ENVOY, message_class, pool
 from masche.wire.types import PREFIX
@@ -67,7 +67,7 @@ def decode(type_name: str, data: bytes, subset: str = ENVOY) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool(subset))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Shape:
     """The fields of one message: how each value is converted, and which oneof it belongs to."""
 

@@ -10,13 +10,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
 
+from masche.model.frozen import frozen
 from masche.wire import discovery
 from masche.wire.framing import WireError
 from masche.xds.client_words import (
@@ -62,7 +62,7 @@ Now = Callable[[], float]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ControlPlane:
     """Whom to ask: its ``name`` for people (``10.0.0.1:15012``), and how a new channel to it is opened.
 

@@ -5,7 +5,6 @@ reason; what is wrong is a BootstrapError that says where and why, before anythi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import grpc.aio
 import msgspec
 
 from masche.identity import transport
+from masche.model.frozen import frozen
 from masche.version import VERSION
 from masche.wire.discovery import Node
 from masche.xds.client import MAX_RESPONSE_BYTES, ControlPlane
@@ -96,7 +96,7 @@ class _File(msgspec.Struct, frozen=True):
     server_listener_resource_name_template: Any = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CertificateFiles:
     """Where a process's own certificate, its key and the roots it trusts are (PEM), and how often they may change."""
 
@@ -106,7 +106,7 @@ class CertificateFiles:
     refresh: float = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bootstrap:
     """What a bootstrap says. ``template`` makes the name of an authority's Listener; ``ignored`` is for people.
 

@@ -4,8 +4,9 @@ Nothing here decides anything; every value is frozen.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from masche.model.frozen import frozen
 
 Decoder = Callable[[str, bytes], object]
 """Makes a value of a resource's name and its encoded message; raises with the reason when it cannot be carried out."""
@@ -26,7 +27,7 @@ class Standing(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Resource:
     """One resource as it stands now.
 
@@ -42,14 +43,14 @@ ASKED = Resource(Standing.ASKED)
 ABSENT = Resource(Standing.ABSENT)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Refused:
     """What stands in the place of a decoded value: the reason why there is none."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Part:
     """One resource of a response that is to be decoded; ``digest`` tells it from what is held already."""
 
@@ -58,7 +59,7 @@ class Part:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Incoming:
     """A response between its arrival and its answer.
 
@@ -75,7 +76,7 @@ class Incoming:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Patience:
     """Seconds. ``absent``: how long a resource may take to come before it "does not exist" (gRFC A57 has 15 s).
 
@@ -88,7 +89,7 @@ class Patience:
     forgotten: float = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Bounds:
     """The most that is asked of, and taken from, a control plane. ``names`` and ``resources`` are per type.
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from masche.model.blob import Blob
+from masche.model.frozen import frozen
 from masche.wire.types import CLUSTER, LISTENER
 from masche.xds.limits import Limits
 from masche.xds.subscription import Subscription
@@ -25,7 +26,7 @@ _FREE_STRIKES = 4
 _FIRST_REST, _LONGEST_REST = 0.1, 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Flight:
     """A response that is not answered yet."""
 

@@ -5,8 +5,9 @@ theirs. Invariant: nothing here grows with what a client sends, beyond these fig
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from masche.model.frozen import frozen
 
 
 class Blame(StrEnum):
@@ -16,7 +17,7 @@ class Blame(StrEnum):
     EXHAUSTED = "RESOURCE_EXHAUSTED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Violation:
     """The proxy broke a rule; its stream ends with this code and these words."""
 
@@ -24,7 +25,7 @@ class Violation:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """Figures per stream.
 

@@ -8,13 +8,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 import grpc.aio
 
 from masche.identity.spiffe import SpiffeError, SpiffeId
+from masche.model.frozen import frozen
 from masche.model.ports import Now
 from masche.wire import discovery
 from masche.wire.discovery import DeltaRequest, SotwRequest
@@ -42,7 +42,7 @@ class RefusedError(Exception):
     """This peer may not be this proxy. The text says why and is told to the peer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Peer:
     """Who is at the other end. ``is_local``: on the Unix socket that only this user can open; then there is no ID."""
 
@@ -103,7 +103,7 @@ class _Talk(Conversation, Protocol):
     def next_deadline(self, *, now: float) -> float | None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Variant:
     """How one of the two protocols is read, decided and written."""
 

@@ -6,11 +6,11 @@ until every addition of the other types is answered, so that removals come last 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
 
 from masche.model.blob import Blob
+from masche.model.frozen import frozen
 from masche.wire.discovery import SotwRequest
 from masche.wire.types import CLUSTER, ENDPOINTS, LISTENER, MAKE_BEFORE_BREAK, ROUTES
 from masche.xds.limits import Blame, Bucket, Limits, Violation, names_violation
@@ -21,7 +21,7 @@ from masche.xds.wanted import EMPTY, Table, Wanted
 _WAITS_FOR = {LISTENER: (CLUSTER,), ROUTES: (CLUSTER, LISTENER)}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _World:
     """One whole state of a type, by name."""
 

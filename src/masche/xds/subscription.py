@@ -5,8 +5,8 @@ Invariant: a name is wanted by the proxy exactly when ``covers`` says so.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
+from masche.model.frozen import frozen
 from masche.wire.types import CLUSTER, LISTENER
 
 WILDCARD = "*"
@@ -14,7 +14,7 @@ IMPLICITLY_WILD = frozenset({CLUSTER, LISTENER})
 """Types of which a first request without any name means everything."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Shift:
     """What a request changed.
 

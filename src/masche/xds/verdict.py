@@ -4,15 +4,15 @@ Nothing here decides anything; every value is frozen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from masche.model.blob import Blob
+from masche.model.frozen import frozen
 from masche.model.refs import Ref
 from masche.xds.limits import Violation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Send:
     """One response to write. ``version`` is that of the whole response and only set for the state of the world."""
 
@@ -27,7 +27,7 @@ class Send:
         return f"<Send {self.nonce} {kind}: {len(self.blobs)} resources, {len(self.removed)} removed>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rejection:
     """One resource that the proxy refused, in the proxy's own words. ``name`` "" is a refusal that names nothing."""
 
@@ -38,7 +38,7 @@ class Rejection:
     refs: frozenset[Ref] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Decision:
     """What to do now: write these, in this order; record those; end the stream if there is a violation.
 
@@ -60,7 +60,7 @@ class Sync(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TypeStatus:
     """One type on one stream. ``held`` counts resources that the proxy acknowledged."""
 

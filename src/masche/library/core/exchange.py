@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from msgspec import Struct
 
 from masche.library.core.ways import Way
+from masche.model.frozen import frozen
 from masche.traffic.request import Headers, Request
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Head(Struct, frozen=True, gc=False):
     received: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Answer:
     """An answer that the mesh itself makes. ``flag`` is Envoy's response flag for why: ``UH``, ``UO``, ``NR``, ..."""
 

@@ -4,17 +4,17 @@ Invariant: there is one for a process, or for a test; all its clients share what
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from time import monotonic
 
 from masche.library.core.channel import Channels
 from masche.library.core.ports import Identity, Knowledge, Known, Now, Recorder
 from masche.library.core.tracing import Traces
+from masche.model.frozen import frozen
 from masche.traffic.chance import Chance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CallOptions:
     """How calls are made, whatever they call.
 

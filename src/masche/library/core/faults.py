@@ -3,17 +3,16 @@
 Pure. Invariant: with all of ``max_active`` faults under way a request passes untouched.
 """
 
-from dataclasses import dataclass
-
 from masche.library.core import answers
 from masche.library.core.exchange import Answer
+from masche.model.frozen import frozen
 from masche.model.view import Fault
 from masche.traffic.chance import Chance
 from masche.traffic.match import value_holds
 from masche.traffic.request import Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Trouble:
     """Wait ``delay`` seconds, then give ``answer``; None: go on."""
 

@@ -5,12 +5,12 @@ Invariant: calls with the same ingredients have the same key in every process.
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import assert_never
 
 from masche.library.core.outcomes import value
 from masche.model.calling import HashOn, Traffic
+from masche.model.frozen import frozen
 from masche.model.view import Hashed, HashKind, PathRewrite
 from masche.traffic.chance import Chance
 from masche.traffic.match import first_parameters
@@ -18,7 +18,7 @@ from masche.traffic.pickers.hashing import SPACE, key_of
 from masche.traffic.request import Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Sticking:
     """``key`` None: nothing of it was there, so chance decides. ``cookie`` is to be set, "" for none."""
 

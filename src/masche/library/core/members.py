@@ -7,9 +7,10 @@ so who is not to be called is not in it, and it is only empty when the service i
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from masche.library.core.ways import Way
+from masche.model.frozen import frozen
 from masche.model.told import Destination, Discovery
 from masche.model.view import Endpoints, EndpointView, Health, Locality
 from masche.traffic import membership
@@ -25,7 +26,7 @@ _HEALTH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Place:
     """Where one instance is, and of which cluster it is: who may answer there. ``is_tls``: by mutual TLS. ``way``: the
     detour by which it is reached, None for the direct way.

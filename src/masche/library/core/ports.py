@@ -7,17 +7,17 @@ and over the doubles in ``masche.testing``. Everything here may be called from a
 import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from msgspec import Struct
 
+from masche.model.frozen import frozen
 from masche.model.told import Destination
 from masche.model.view import Endpoints, Inbound, VirtualHost
 from masche.traffic.outcome import Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Known:
     """All that a call to one authority needs, of one moment: nothing in it is still to be asked for (gRFC A74).
 
@@ -147,7 +147,7 @@ class Reception(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Received:
     """One request that came to our ``port`` and ended. ``peer`` is the caller's SPIFFE ID, "" of a plaintext caller.
 

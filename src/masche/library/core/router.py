@@ -15,6 +15,7 @@ from masche.library.core import answers, cors
 from masche.library.core.exchange import Answer
 from masche.library.core.outcomes import UNREACHED
 from masche.library.core.ports import Known
+from masche.model.frozen import frozen
 from masche.model.told import PASSTHROUGH, Destination, Discovery
 from masche.model.view import Fault, Hashed, HeaderChange, Protocol, Retry, Route
 from masche.traffic import orca
@@ -64,14 +65,14 @@ _NEVER = re.compile(
 """Authorities that mean this host: the same that a sidecar's proxy refuses, which here are none of the mesh's."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Outside:
     """It is not for the mesh: the client sends it as it would have without."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Send:
     """How requests go to an instance of ``destination``: the same for all that a plain route takes.
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
+from masche.model.frozen import frozen
 from masche.traffic.chance import Chance
 from masche.traffic.request import Headers
 
@@ -18,7 +18,7 @@ _VALID = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 _SAMPLED_BY_NOBODY = "00"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Trace:
     """Where a request stands: ``parent`` is ``traceparent``, ``state`` is ``tracestate`` ("" for none)."""
 

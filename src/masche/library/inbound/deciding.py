@@ -6,9 +6,10 @@ and the name of the rule for callers that proved who they are, for nobody else. 
 application has one spelling, and in headers of the mesh nobody speaks but the mesh.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import quote
 
+from masche.model.frozen import frozen
 from masche.model.view import Decision, Inbound, InboundPort, MtlsMode, Policy, Protocol
 from masche.traffic import edge, orca
 from masche.traffic.authorize import authorize
@@ -40,7 +41,7 @@ _CODEC = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 """What Envoy's codec says of what it cannot read; of a path it says nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Spot:
     """One port of the application: whose it is (``namespace/name``), and the name that Services may point at.
 
@@ -53,7 +54,7 @@ class Spot:
     joins_headers: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Shown:
     """What the connection proved by mutual TLS: the caller's SPIFFE ID, the SHA-256 of its certificate in hexadecimal,
     and ``local``, the SPIFFE ID that we showed it.
@@ -64,7 +65,7 @@ class Shown:
     local: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """The mesh's own answer. ``rule`` names what refused by policy, ``why`` is for the log; ``ends`` the connection."""
 
@@ -76,7 +77,7 @@ class Answer:
     ends: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Admitted:
     """The application gets ``request``, in which everything is as the proxies would have passed it on.
 

@@ -9,7 +9,6 @@ import inspect
 import ssl
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
@@ -24,6 +23,7 @@ from masche.library.core.outcomes import GRPC_AS_HTTP
 from masche.library.inbound.deciding import Answer, Shown
 from masche.library.inbound.door import Door, Passage
 from masche.library.peer import Peer
+from masche.model.frozen import frozen
 from masche.traffic.deadline import SHORTEST, Deadline
 from masche.traffic.request import Connection, Headers, Request
 
@@ -83,7 +83,7 @@ def _address(peer: str) -> str:
     return rest.rpartition(":")[0].strip("[]") if kind in {"ipv4", "ipv6"} else ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class Refusal:
     """The mesh's own answer, in gRPC's words."""
 
@@ -211,7 +211,7 @@ class Interceptor(grpc.ServerInterceptor):
         return _remade(continuation(handler_call_details), judged.unary, judged.streaming, judged.missing)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Judged:
     """One call of a synchronous server, whatever its kind."""
 
@@ -271,7 +271,7 @@ class AioInterceptor(grpc.aio.ServerInterceptor):
         return _remade(await continuation(handler_call_details), judged.unary, judged.streaming, judged.missing)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _AioJudged:
     """One call of an asyncio server, whatever its kind."""
 

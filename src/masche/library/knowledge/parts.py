@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from masche.library.core.ports import Known
+from masche.model.frozen import frozen
 from masche.model.told import INVALID, PASSTHROUGH, Destination, Discovery, Told
 from masche.model.view import Endpoints, Forward, Route, VirtualHost
 from masche.traffic.virtual_hosts import clusters_of
@@ -28,7 +29,7 @@ Look = Callable[[Key], Resource | None]
 """How a resource stands; None when nobody asked for it yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Assembly:
     """What came of it: all that the virtual host ``needs``, what of that is ``missing``, and a Known if nothing is."""
 

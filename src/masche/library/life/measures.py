@@ -13,6 +13,7 @@ from masche.library.core.members import parted
 from masche.library.core.ports import Called, Received, Tried
 from masche.link.messages import EdgeReport, EndpointReport, Histogram
 from masche.link.tallies import Edge
+from masche.model.frozen import frozen
 from masche.model.refs import Name, PortRef
 from masche.telemetry.histogram import Histogram as Counted
 from masche.traffic.outcome import Outcome
@@ -21,7 +22,7 @@ MOST: Final = 200_000
 """So many entries wait to be collected."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Standing:
     """How one instance of a cluster stands now: ``address`` is ``host:port``, of a detour ``host:port@gateway``."""
 

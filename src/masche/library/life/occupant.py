@@ -1,12 +1,12 @@
 """From options to what a control plane is told of this process: its names, its ports and how it is. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from masche.library.life.options import Options
 from masche.link.messages import Occupant, ProxyState, ServiceWish, State, WorkloadPort
 from masche.link.workloads import names, port_names, protocol_of, proxy_id
+from masche.model.frozen import frozen
 from masche.model.port import Port
 from masche.model.refs import Name
 from masche.model.vantage import Dialect, Placement, Seat, SeatPort
@@ -19,7 +19,7 @@ SOFTWARE: Final = f"masche {VERSION}"
 LONGEST_REASON: Final = 4000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Health:
     """STARTING, READY, UNHEALTHY or DRAINING, and why."""
 

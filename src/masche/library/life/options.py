@@ -8,7 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ from masche.identity.places import default_data
 from masche.library.core.ports import MeshError
 from masche.link.address import LINK_PORT
 from masche.link.workloads import LABEL, NAME, UnfitError, port_names
+from masche.model.frozen import frozen
 from masche.model.port import Port
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ class OptionsError(MeshError):
     """An option cannot be used: where it was written, why, and what to change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Options:
     """All that may be said. ``service`` and ``service_account`` stand in for each other; one of them is needed.
 

@@ -6,9 +6,9 @@ Envoy would count; what is said in another form is refused.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from masche.model.frozen import frozen
 from masche.model.limits import MOST_KEYS, Limit, LimitKey
 from masche.model.matching import RequestMatch, ValueMatch
 from masche.wire.decode.headers import change
@@ -62,7 +62,7 @@ def _rule(message: Any, where: str) -> str:
     return _UNNAMED
 
 
-@dataclass(frozen=True, slots=True)
+@frozen(kw_only=False)
 class _Way:
     """One way in which a request gets the descriptor: what it must hold or not, the entries made then, and the key."""
 
