@@ -5,11 +5,9 @@ Every part is immutable, fully resolved (no name is left to look up) and carries
 meaning: routes are sorted by the precedence of the Gateway API, and the first match decides.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
-# The parts of a Traffic are parts of a View, and are found here too.
-# pyright: reportUnusedImport=false
 from masche.model.calling import (  # noqa: F401 # for the same reason
     UNLIMITED,
     UNSAID,
@@ -25,6 +23,10 @@ from masche.model.calling import (  # noqa: F401 # for the same reason
     Traffic,
     ZonePreference,
 )
+
+# The parts of a Traffic are parts of a View, and are found here too.
+# pyright: reportUnusedImport=false
+from masche.model.frozen import frozen
 from masche.model.limits import Limit
 from masche.model.matching import PathKind, RequestMatch, ValueKind, ValueMatch  # noqa: F401 # parts of a View, too
 from masche.model.policies import (  # noqa: F401 # parts of a View, too
@@ -54,7 +56,7 @@ class Protocol(StrEnum):
         return self is not Protocol.TCP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HeaderChange:
     """Set replaces, add appends, remove deletes; names in lower case.
 
@@ -82,7 +84,7 @@ class RewriteKind(StrEnum):
     REGEX = "ReplaceRegularExpression"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PathRewrite:
     """Replaces the whole path, or what the route matched of it, or (REGEX) each match of ``pattern``.
 
@@ -94,7 +96,7 @@ class PathRewrite:
     pattern: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Backend:
     """One weighted destination. ``cluster`` None means an invalid backendRef: its share of requests is answered with
     the ``lacking_status`` of its Forward.
@@ -112,7 +114,7 @@ class Backend:
     mirrors: "tuple[Mirror, ...]" = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Mirror:
     """A copy of ``numerator``/``denominator`` of the requests, whose answers are dropped."""
 
@@ -121,7 +123,7 @@ class Mirror:
     denominator: int = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Retry:
     """Repeats of a request. ``attempts`` counts repeats, not the first try; ``backoff`` in seconds.
 
@@ -143,7 +145,7 @@ class Retry:
     grpc_codes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cors:
     """The Gateway API's HTTPCORSFilter."""
 
@@ -164,7 +166,7 @@ class HashKind(StrEnum):
     CALLER = "Caller"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hashed:
     """One ingredient of the hash; ``is_last`` ends the mixture when this one was there.
 
@@ -180,7 +182,7 @@ class Hashed:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fault:
     """Trouble made on purpose (gRFC A33): so many percent of the requests wait, and so many are refused.
 
@@ -196,7 +198,7 @@ class Fault:
     headers: tuple[ValueMatch, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Forward:
     """Send it on. With no backend of positive weight, or where the chosen one cannot be resolved, every request gets
     ``lacking_status``. Timeouts in seconds, 0 for none.
@@ -223,7 +225,7 @@ class Forward:
     lacking_status: int = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Redirect:
     """Answer with a redirect; empty parts keep what the request had. ``port`` 0 keeps or derives it from the scheme.
 
@@ -239,7 +241,7 @@ class Redirect:
     strips_query: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Refuse:
     """Answer ``status`` at once, because the resource is wrong in a way that must not be ignored."""
 
@@ -250,7 +252,7 @@ class Refuse:
 Action = Forward | Redirect | Refuse
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Route:
     """One match and what happens then. ``name`` is unique in its table and names the rule to people and statistics."""
 
@@ -264,7 +266,7 @@ class Route:
     origins: tuple[Origin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Outbound:
     """One (Service, port) as this Vantage reaches it.
 
@@ -284,7 +286,7 @@ class Outbound:
     origins: tuple[Origin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cluster:
     """One (Service, port) as a destination: who may answer there (SPIFFE IDs) and how it is used.
 
@@ -312,7 +314,7 @@ class MtlsMode(StrEnum):
     DISABLE = "DISABLE"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InboundPort:
     """What is spoken on a port of the application: ``target`` is its number or name, as Services point at it.
 
@@ -330,7 +332,7 @@ class InboundPort:
     consecutive_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Inbound:
     """How calls to this workload are received. ``port_mtls`` overrides ``mtls`` for application ports.
 
@@ -346,7 +348,7 @@ class Inbound:
     origins: tuple[Origin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class VirtualHost:
     """Hostnames (``*``, ``*.example.org``, ``example.org``) of one gateway listener and their table of routes."""
 
@@ -354,7 +356,7 @@ class VirtualHost:
     routes: tuple[Route, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GatewayListener:
     """One port of a Gateway: HTTP, or HTTPS with certificates chosen by server name.
 
@@ -370,7 +372,7 @@ class GatewayListener:
     origins: tuple[Origin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class View:
     """All of it. Tuples are sorted by name, so that equal meshes give equal Views.
 
@@ -398,7 +400,7 @@ class Health(StrEnum):
     DRAINING = "draining"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EndpointView:
     """One reachable instance. ``weight`` 1 to 1000, relative within its locality; ``is_mtls`` False means plaintext.
 
@@ -414,7 +416,7 @@ class EndpointView:
     via: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Locality:
     """The endpoints of one zone, reached directly or ``via`` a third zone's gateway. ``priority`` 0 is tried first.
 
@@ -428,7 +430,7 @@ class Locality:
     weight: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoints:
     """The instances of one (Service, port) as one caller zone sees them, sorted."""
 

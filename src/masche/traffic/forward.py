@@ -6,10 +6,11 @@ it, as in Envoy. Invariant: every request that matched gets one Sending or one A
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, assert_never
 
 from masche.model.expressions import replace_all
+from masche.model.frozen import frozen
 from masche.model.refs import PortRef
 from masche.model.view import (
     Backend,
@@ -42,7 +43,7 @@ class Chance(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Sending:
     """Send ``request`` to ``cluster``, and copies to ``mirrors``. Times in seconds, 0 for none.
 
@@ -66,7 +67,7 @@ class Sending:
     rule: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """Answer at once; ``location`` is set for redirects. ``rule`` names the route."""
 
