@@ -193,7 +193,7 @@ _KINDS = (Asking, ClientRequest)
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_connector", "_handler", "_head", "_idle", "_raw", "_request", "_said", "is_spent")
+    __slots__ = ("_connector", "_handler", "_has_body", "_head", "_idle", "_raw", "_request", "_said", "is_spent")
 
     def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
         self._connector, self._request, self._handler = connector, request, handler
@@ -201,7 +201,7 @@ class _Exchange:
         self._head = _NO_HEAD
         self._said: Said = connector.saids.of(request)
         self._idle = 0.0
-        self.is_spent = False
+        self._has_body = self.is_spent = False
 
     def asked(self) -> Asked:
         """What the user asked for."""
@@ -215,13 +215,16 @@ class _Exchange:
             headers=said.pairs,
         )
         if not body:
-            return Asked(asked, names=said.names)
+            return Asked(asked, 0.0, True, 0, said.names)  # noqa: FBT003 # by place, which is the fastest
+        self._has_body = True
         return Asked(asked, 0.0, isinstance(body, BytesPayload), body.size or 0, said.names)
 
     def attempt(self, target: Target) -> "CoroutineType[Any, Any, ClientResponse]":
-        body, self._idle = self._request.body, target.idle_timeout
-        self.is_spent = bool(body) and not isinstance(body, BytesPayload)
-        return cast("CoroutineType[Any, Any, ClientResponse]", self._handler(self._to(target)))
+        self._idle = target.idle_timeout
+        if self._has_body:
+            self.is_spent = not isinstance(self._request.body, BytesPayload)
+        sent: Any = self._handler(self._to(target))
+        return sent
 
     def _to(self, target: Target) -> ClientRequest:
         """A copy of the request, for one instance."""
@@ -289,12 +292,15 @@ class _Exchange:
                 return Blame.OURS
 
     def finished(self, raw: ClientResponse, headers: Headers, ending: Ending) -> ClientResponse:
-        if headers is not self.head(raw).headers:
+        head = self.head(raw)
+        if headers is not head.headers:
             _replace_headers(raw, headers)
+        if head.received >= 0:
+            ending.over(received=head.received)
+            return raw
         connection = raw.connection
         if connection is None:
-            usual = raw.usual if type(raw) is Glanced else None
-            ending.over(received=raw.content.total_bytes if usual is None else len(usual.body))
+            ending.over(received=raw.content.total_bytes)
             return raw
         protocol = connection.protocol
         if self._idle and protocol is not None:

@@ -9,7 +9,7 @@ own parser begins.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.helpers import noop, set_exception
 from aiohttp.streams import StreamReader
+from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from masche.library.core.exchange import Head
@@ -40,13 +41,13 @@ _LONGEST = 8000
 """Headers, and bytes of them all; aiohttp's own limits are 128, and 8190 for each."""
 
 
-class Usual:
+class Usual(Struct, gc=False):
     """An answer that was read at a glance. ``lines``: its headers as they came."""
 
-    __slots__ = ("body", "head", "lines", "reason")
-
-    def __init__(self, head: Head, reason: str, lines: Sequence[str], body: bytes) -> None:
-        self.head, self.reason, self.lines, self.body = head, reason, lines, body
+    head: Head
+    reason: str
+    lines: list[str]
+    body: bytes
 
     def __repr__(self) -> str:
         return f"<Usual {self.head.status}, {len(self.body)} bytes>"
@@ -81,15 +82,13 @@ def glance(data: bytes) -> Usual | None:
         return None
     lines = head.decode("ascii").split("\r\n")
     status, reason = _status(lines.pop(0))
-    found = [_line(line) for line in lines]
-    if not status or None in found or len(found) > _MOST:
+    pairs: Any = tuple(map(_line, lines))
+    if not status or None in pairs or len(pairs) > _MOST:
         return None
-    pairs = tuple(cast("list[tuple[str, str]]", found))
-    said = dict(pairs)
-    length = said.get("content-length", "")
-    if len(said) != len(pairs) or len(length) > 9 or not length.isdecimal() or int(length) != len(body):
+    said, size = dict[str, str](pairs), len(body)
+    if len(said) != len(pairs) or said.get("content-length") != str(size):
         return None
-    return Usual(Head(status, pairs, said, len(body)), reason, lines, body)
+    return Usual(Head(status, pairs, said, size), reason, lines, body)
 
 
 class Handler(ResponseHandler):
@@ -122,7 +121,7 @@ class Handler(ResponseHandler):
                 if usual is not None:
                     self._rests = True
                     self._drop_timeout()
-                    self.feed_data(cast("Any", (usual, None)), 0)
+                    self.feed_data((usual, None), 0)  # type: ignore[arg-type] # whoever asked takes it as it is
                     return
             super().set_response_params(**later)
         elif self._rests:
@@ -166,7 +165,7 @@ class Glanced(ClientResponse):
 
     async def start(self, connection: Connection) -> ClientResponse:
         """Wait for the head. Raises what aiohttp raises."""
-        protocol = cast("Handler", connection.protocol)
+        protocol: Any = connection.protocol
         waiter = protocol.awaited()
         if waiter is not None:
             with self._timer:
@@ -189,7 +188,8 @@ class Glanced(ClientResponse):
         """Read the body. Raises what aiohttp raises."""
         if not self._is_folded or self._released:
             return await super().read()
-        self._body = body = cast("Usual", self.usual).body
+        usual: Any = self.usual
+        self._body = body = usual.body
         return body
 
     def release(self) -> Any:

@@ -15,7 +15,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
 
-from masche.library.core.aiohttp_answers import Glanced, Handler
+from masche.library.core.aiohttp_answers import Glanced
 from masche.library.core.exchange import Target
 from masche.library.core.router import plain_headers
 from masche.traffic.request import Headers
@@ -92,10 +92,10 @@ class Saids:
         return found
 
 
-def _lines(pairs: Sequence[tuple[str, str]]) -> bytes | None:
+def _lines(pairs: Sequence[tuple[str, str]]) -> str | None:
     """How headers are written; None where they have characters that aiohttp has to look at."""
     text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
-    return text.encode() if _is_clean(text, len(pairs)) else None
+    return text if _is_clean(text, len(pairs)) else None
 
 
 def _is_clean(text: str, lines: int) -> bool:
@@ -112,14 +112,18 @@ def head_of(target: Target, said: Said) -> bytes:
     if headers[:count] == said.pairs:
         headers = headers[count:]
     else:
-        begins = b""
+        begins = ""
     if said.framing:
         headers = (*headers, *said.framing)
     first = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.authority}\r\n"
-    last = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    if not _is_clean(first + last, 2 + len(headers)):
+    last = "\r\n".join(map(_LINE, headers))
+    if not _is_clean(first + last, 1 + len(headers)):
         return b""
-    return b"".join((first.encode(), begins, last.encode(), b"\r\n"))
+    return f"{first}{begins}{last}\r\n\r\n".encode()
+
+
+_LINE = ": ".join
+"""How a header is written, of a pair."""
 
 
 def is_usual(request: ClientRequest) -> bool:
@@ -156,17 +160,19 @@ class Asking(ClientRequest):
             super().__init__(method, url, **said)
             _keep(moulds, key, vars(self))
             return
-        fields = vars(self)
-        fields.update(mould)
-        fields["headers"] = mould["headers"].copy()
-        fields["original_url"] = fields["url"] = url
-        fields["_session"], fields["loop"], fields["_timer"] = said["session"], said["loop"], said["timer"]
-        fields["_ssl"], fields["server_hostname"], fields["_traces"] = (
-            said["ssl"],
-            said["server_hostname"],
-            said["traces"],
-        )
-        fields["response_class"] = said["response_class"]
+        self.__dict__ = {
+            **mould,
+            "headers": mould["headers"].copy(),
+            "original_url": url,
+            "url": url,
+            "_session": said["session"],
+            "loop": said["loop"],
+            "_timer": said["timer"],
+            "_ssl": said["ssl"],
+            "server_hostname": said["server_hostname"],
+            "_traces": said["traces"],
+            "response_class": said["response_class"],
+        }
 
 
 _ITS_OWN = (
@@ -203,10 +209,16 @@ class Bare(ClientRequest):
     def of(cls, asked: ClientRequest, target: Target, *, key: ConnectionKey, head: bytes) -> "Bare":
         """A copy of what the user ``asked`` for, for one instance; ``head`` is all that is written."""
         made = object.__new__(cls)
-        made.__dict__ = fields = dict(vars(asked))
-        fields[WAY] = target
-        fields["masche_asked"], fields["masche_key"], fields["masche_head"] = asked, key, head
-        fields["_ssl"], fields["proxy"], fields["server_hostname"] = key.ssl, key.proxy, None
+        made.__dict__ = {
+            **vars(asked),
+            WAY: target,
+            "masche_asked": asked,
+            "masche_key": key,
+            "masche_head": head,
+            "_ssl": key.ssl,
+            "proxy": key.proxy,
+            "server_hostname": None,
+        }
         return made
 
     @property
@@ -230,13 +242,15 @@ class Bare(ClientRequest):
 
     async def send(self, conn: Connection) -> ClientResponse:
         """Send it. Raises what aiohttp raises."""
-        protocol, fields = cast("Handler | None", conn.protocol), vars(self)
+        protocol: Any = conn.protocol
+        fields = vars(self)
         transport = None if protocol is None else protocol.transport
         if protocol is None or transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
         head: bytes = fields["masche_head"]
         transport.write(head)
         protocol.start_timeout()
+        nothing: Any = None
         written = _Written(len(head)) if _TAKES_WRITER else None
         if written is None or self.response_class is not ClientResponse:
             return self._other(written)
@@ -246,11 +260,11 @@ class Bare(ClientRequest):
             writer=None,
             continue100=None,
             timer=self._timer,
-            request_info=cast("Any", None),
+            request_info=nothing,
             traces=self._traces,
             loop=self.loop,
             session=self.session,
-            stream_writer=cast("Any", written),
+            stream_writer=written,  # type: ignore[arg-type] # as much of a writer as is asked
         )
         made.asked = fields["masche_asked"]
         protocol.glances = self.method != "HEAD"

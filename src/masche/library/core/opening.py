@@ -6,6 +6,7 @@ Invariant: whatever is not for the mesh leaves as the client gave it, untouched.
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from sys import modules
 
 from masche.library.core import answers, context, faults, tracing
 from masche.library.core.channel import Channel
@@ -83,6 +84,8 @@ def _stream(facade: Facade, known: Known, request: Request) -> Opened | Answer |
 def _opened(facade: Facade, send: Send, request: Request, headers: Headers, *, asks: bool) -> Opened:
     channel = facade.channels.get(send.destination.name)
     assert channel is not None, "what is known has every cluster that it leads to"
+    if tracing.API not in modules:
+        return Opened(channel, send, request, headers, None, asks)
     span, headers = tracing.begun(request, headers)
     return Opened(channel, send, request, headers, span, asks)
 

@@ -5,6 +5,7 @@ importing it here would hold up an event loop for nothing. Without it a call goe
 led to it, or begins one. Invariant: a call has one span, which ends with it.
 """
 
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Protocol, cast
@@ -14,6 +15,9 @@ from masche.traffic.chance import Chance
 from masche.traffic.request import Headers, Request
 
 REQUEST_ID = "x-request-id"
+
+API = "opentelemetry.trace"
+"""The module without which nobody makes spans."""
 
 
 class Span(Protocol):
@@ -73,14 +77,23 @@ class Traces:
         try:
             return self._ahead.pop()
         except IndexError:
-            self._ahead.extend([self._begun() for _ in range(_AHEAD)])
-            return self._begun()
+            self._ahead.extend(self._begun())
+            return self._ahead.pop()
 
-    def _begun(self) -> Headers:
-        rng = self._rng
-        bits = rng.getrandbits(320).to_bytes(40).hex()
-        parent = f"00-{bits[:32]}-{bits[32:48]}-{'01' if rng.random() < self._sampling else '00'}"
-        return (("traceparent", parent), (REQUEST_ID, request_id(bits[48:])))
+    def _begun(self) -> list[Headers]:
+        rng, sampling = self._rng, self._sampling
+        digits = rng.getrandbits(320 * _AHEAD).to_bytes(40 * _AHEAD).hex()
+        return [
+            (
+                ("traceparent", f"00-{trace_id}-{span_id}-{'01' if rng.random() < sampling else '00'}"),
+                (REQUEST_ID, f"{a}-{b}-4{c}-{_VARIANTS[variant]}{d}-{e}"),
+            )
+            for trace_id, span_id, a, b, c, variant, d, e in _IDS.findall(digits)
+        ]
+
+
+_IDS = re.compile("(.{32})(.{16})" + "(.{8})(.{4}).(.{3})(.)(.{3})(.{12})")
+"""A trace's id and a span's, and a request's, of which one digit says the version of UUIDs, and one the variant."""
 
 
 _AHEAD = 32
@@ -96,10 +109,10 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def begun(request: Request, headers: Headers) -> tuple[Span | None, Headers]:
-    """Begin the span of a call, and let its headers say so; no span when the application makes none."""
-    api = cast("_Api | None", sys.modules.get("opentelemetry.trace"))
-    if api is None:
-        return None, headers
+    """Begin the span of a call, and let its headers say so; no span when the application makes none. To be asked where
+    ``API`` is imported.
+    """
+    api: _Api = cast("_Api", sys.modules[API])
     span: Span = api.get_tracer("masche.library").start_span(request.method, kind=api.SpanKind.CLIENT)
     if not span.is_recording():
         span.end()

@@ -76,9 +76,9 @@ class Feeding:
             self._asked.add(authority)
             return None
         found = knowledge.known(authority)
-        for each in self._before if found is None else ():
-            found = found or each.known(authority)
-        return found
+        if found is not None:
+            return found
+        return next((known for each in self._before if (known := each.known(authority)) is not None), None)
 
     def want(self, authority: str) -> "Future[Known]":
         """See Knowledge."""

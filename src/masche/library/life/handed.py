@@ -81,8 +81,11 @@ class LivingIdentity:
 
     def client_context(self, identities: tuple[str, ...], alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """See Identity."""
-        self._begun()
-        return self._certificates.client_context(identities, alpn)
+        try:
+            return self._certificates.client_context(identities, alpn)  # what is held is held by a life that has begun
+        except NotReadyError:
+            self._begun()
+            return self._certificates.client_context(identities, alpn)
 
     def server_context(self, alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """See Identity."""
