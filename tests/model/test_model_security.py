@@ -56,6 +56,9 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "a port that is no text": (operation(ports=[80]), "must be of type string"),
     "a wildcard in the middle": (source(principals=["a/*/b"]), "neither first nor last"),
     "a wildcard on both sides": (operation(hosts=["*a*"]), "neither first nor last"),
+    "a wildcard on both sides of a name": (when("request.headers[host]", "*a*"), "neither first nor last"),
+    "nothing between two wildcards": (when("request.headers[a]", "**"), "neither first nor last"),
+    "three wildcards": (when("request.headers[a]", "*a*b*"), "neither first nor last"),
     "half a template": (operation(paths=["/a/{b}"]), "beyond a supported path template"),
     "a template in a segment": (operation(paths=["/a{*}"]), "beyond a supported path template"),
     "a template after the last": (operation(paths=["/{**}/{*}"]), "is not the last operator"),
@@ -123,7 +126,7 @@ VALID: dict[str, dict[str, Any]] = {
                 "when": [
                     {"key": "request.headers[x-token]", "values": ["a*"], "notValues": ["ab"]},
                     {"key": "source.ip", "values": ["10.0.0.0/8", "::1"]},
-                    {"key": "connection.sni", "values": ["a.com"]},
+                    {"key": "request.headers[Cookie]", "values": ["*session=*"], "notValues": ["*a=b*", "*c"]},
                 ],
             }
         ],
@@ -142,6 +145,12 @@ def test_a_right_policy_is_read(name: str):
 def test_an_empty_rule_is_a_rule_and_no_rules_are_none():
     assert len(read({"rules": [{}]}).resources[0].spec.rules) == 1
     assert read({}).resources[0].spec.rules == ()
+
+
+def test_who_looks_at_the_name_of_a_server_is_told_that_inside_the_mesh_there_is_none():
+    (warning,) = read(when("connection.sni", "a.com")).diagnostics
+    assert warning.severity is Severity.WARNING
+    assert "no caller names a server (SNI)" in warning.why
 
 
 def test_a_denial_that_looks_only_at_requests_warns_of_what_it_does_to_plain_connections():

@@ -1,7 +1,7 @@
 """From the fields of an AuthorizationPolicy to Conditions: what is looked at, and the literals it is compared with.
 
-Invariant: a value is compared as Istio documents (``abc``, ``abc*``, ``*abc``, ``*``, for paths also ``{*}``, ``{**}``)
-and never becomes a regular expression.
+Invariant: a value is compared as Istio does (``abc``, ``abc*``, ``*abc``, ``*``, for headers also ``*abc*``, for paths
+also ``{*}``, ``{**}``) and never becomes a regular expression.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -130,7 +130,7 @@ def _pattern(attribute: Attribute, value: str, namespace: str, trust_domain: str
         case Attribute.HOST:
             return pattern(value.lower())
         case _:
-            return pattern(value)
+            return (_part(value) if attribute is Attribute.HEADER else None) or pattern(value)
 
 
 def pattern(value: str) -> Pattern:
@@ -142,6 +142,12 @@ def pattern(value: str) -> Pattern:
     if value.startswith("*"):
         return Pattern(PatternKind.SUFFIX, value[1:])
     return Pattern(PatternKind.EXACT, value)
+
+
+def _part(value: str) -> Pattern | None:
+    """Read the form that only headers have: a text with something before and behind it."""
+    is_part = len(value) > 2 and value.startswith("*") and value.endswith("*")
+    return Pattern(PatternKind.CONTAINS, value[1:-1]) if is_part else None
 
 
 def _principal(value: str, trust_domain: str) -> str:

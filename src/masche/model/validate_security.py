@@ -32,6 +32,10 @@ _HTTP_ONLY = (
     '"configured AuthorizationPolicy will deny all traffic to TCP ports under its scope due to the use of only HTTP '
     'attributes in a DENY rule; it is recommended to explicitly specify the port"'
 )
+_NO_SNI = (
+    "inside the mesh no caller names a server (SNI), so that nobody on the way learns which service is called: only at "
+    "a Gateway's listener of TLS is there a name to compare"
+)
 
 
 def authorization_policy(policy: Spot) -> Findings:
@@ -172,6 +176,8 @@ def _condition(condition: Spot) -> Findings:
         known = ", ".join(sorted(_PLAIN_KEYS))
         why = f'"unknown attribute: {key[:80]}"'
         yield condition["key"].invalid(why, f"use one of {known}, request.headers[NAME]", code="invalid-value")
+    if key == "connection.sni":
+        yield condition["key"].ignored(_NO_SNI, "use source.principal, or the ports of an operation")
     for field in _both(condition, "values"):
         for item in field:
             yield from _attribute_value(key, item)
@@ -189,6 +195,8 @@ def _attribute_value(key: str, item: Spot) -> Findings:
         yield from _port(item)
     elif key == "source.serviceAccount":
         yield from _account(item)
+    elif _is_header(key) and key.lower() != "request.headers[host]":
+        yield from _header_value(item)
     elif key in _PLAIN_KEYS or key.startswith("request.headers["):
         yield from _wildcard(item)
 
@@ -232,6 +240,13 @@ def _wildcard(item: Spot) -> Findings:
     if "*" in text and text != "*" and ("*" in text[1:-1] or (text.startswith("*") and text.endswith("*"))):
         why = f"the * in {text[:80]!r} is neither first nor last, so it would be compared as a plain character"
         yield item.invalid(why, "write an exact value, a prefix (abc*), a suffix (*abc) or *", code="invalid-value")
+
+
+def _header_value(item: Spot) -> Findings:
+    """A header's value may also be asked for a part of it, as in ``*session=*``; nothing else may."""
+    text = item.text()
+    if len(text) < 3 or not (text.startswith("*") and text.endswith("*")) or "*" in text[1:-1]:
+        yield from _wildcard(item)
 
 
 def _path(item: Spot) -> Findings:

@@ -109,7 +109,9 @@ def string(pattern: Pattern, *, ignore_case: bool = False) -> Body:
             return {"safe_regex": regex(".+")}
         case PatternKind.TEMPLATE:
             raise ValueError("a template compares paths only")
-        case PatternKind.CONTAINS | PatternKind.REGEX | PatternKind.RANGE:
+        case PatternKind.CONTAINS:
+            body = {"contains": pattern.value}
+        case PatternKind.REGEX | PatternKind.RANGE:
             raise ValueError(f"{pattern.kind} is not among what people write")
         case _:
             assert_never(pattern.kind)
