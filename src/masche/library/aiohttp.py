@@ -105,6 +105,8 @@ class Connector(aiohttp.TCPConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> "CoroutineType[Any, Any, Connection]":
         """Get a connection. Raises aiohttp.ClientConnectionError for a request that the mesh has not seen."""
+        if type(req) is Bare:  # which is made for its key and has it
+            return super().connect(req, traces, timeout)
         target: Target | None = vars(req).get(WAY, _UNSEEN)
         if target is _UNSEEN:
             raise aiohttp.ClientConnectionError(

@@ -54,6 +54,7 @@ class Breaker:
         "_busy",
         "_check_at",
         "_copies",
+        "_earned",
         "_held",
         "_out",
         "_recent_calls",
@@ -78,7 +79,7 @@ class Breaker:
         self._shunned = _NOBODY
         self._shunned_until = inf
         self._check_at = inf
-        self._started = 0
+        self._started = self._earned = 0
         self._copies = Allowance(ratio=self.rules.max_copy_percent / 100, ttl=_COPIES_OVER)
         self._recent_calls = Sum(_RECENT)
         self._recent_faults = Sum(_RECENT)
@@ -140,6 +141,7 @@ class Breaker:
         if not self._out:
             return None
         can_copy = can_copy and not self._is_failing(now)
+        self._earn(now)
         has_copies = can_copy and self._copies.balance(now=now) >= 1.0
         for standing in self._out.values():
             if standing.trial is not None or now < standing.trial_at:
@@ -191,7 +193,6 @@ class Breaker:
                 self._copies.take(now=now)
             return
         self._started += 1
-        self._copies.earn(now=now)
         waiting = standing.waiting
         if not waiting:
             self._busy[endpoint] = standing
@@ -231,6 +232,7 @@ class Breaker:
 
     def check(self, *, now: float) -> tuple[Event, ...]:
         """Do what is due by time alone: end ejections, compare latencies, judge calls that are out for too long."""
+        self._earn(now)
         events: list[Event] = []
         for standing in list(self._out.values()):
             events += self._check_out(standing, now)
@@ -363,6 +365,12 @@ class Breaker:
         """Who has calls under way that still speak."""
         self._busy = {name: each for name, each in self._busy.items() if each.waiting}
         return self._busy
+
+    def _earn(self, now: float) -> None:
+        """Count the calls since this was done last, of which copies are a share: some at a time is often enough."""
+        if self._started > self._earned:
+            self._copies.earn(self._started - self._earned, now=now)
+            self._earned = self._started
 
     def _is_failing(self, now: float) -> bool:
         """Do most calls fail, although they go to those who are admitted?"""

@@ -7,6 +7,8 @@ Such a bucket alone would still repeat two seconds' worth of calls into an outag
 gRFC A6: "preventing server overload due to retries": every failed attempt adds to a deficit, every success takes
 ``ratio / (1 - ratio)`` off, and from half of its capacity on nothing is repeated. So a fault of a few instances is
 repaired, and an outage of all costs an eighth of a second's worth of repeats, or fifteen where that is less.
+Who makes few calls at all (``few``) cannot storm anybody, and is repeated more of them before it is taken for an
+outage: a person who tries a route out, or a test, sees what was written.
 """
 
 from math import inf
@@ -21,7 +23,8 @@ from masche.traffic.window import Sum
 class BudgetRules:
     """``ratio``: repeats per call (0.2 is 20 %). ``ttl``: seconds for which a call counts. ``min_per_second``: repeats
     that are there without any call. ``tolerance``: seconds of failing calls that close the throttle, or half of
-    ``min_capacity`` failures where calls are few: some that fail together are repeated, as proxies repeat them.
+    ``min_capacity`` failures where that is more: some that fail together are repeated, as proxies repeat them.
+    ``few_capacity`` takes its place for a caller of less than ``few`` calls within ``ttl``.
     """
 
     ratio: float = 0.2
@@ -29,6 +32,8 @@ class BudgetRules:
     min_per_second: float = 3.0
     tolerance: float = 0.125
     min_capacity: float = 30.0
+    few: float = 150.0
+    few_capacity: float = 160.0
 
     def __post_init__(self) -> None:
         if not (self.ratio >= 0 and self.ttl > 0 and self.min_per_second >= 0):
@@ -59,9 +64,9 @@ class Allowance:
     def __repr__(self) -> str:
         return f"<Allowance {self._ratio:.0%} and {self._reserve:g}: {self._earned} earned, {self._taken} taken>"
 
-    def earn(self, *, now: float) -> None:
-        """Count one call."""
-        self._earned.add(1.0, now=now)
+    def earn(self, calls: int = 1, *, now: float) -> None:
+        """Count so many calls."""
+        self._earned.add(calls, now=now)
 
     def earned(self, *, now: float) -> float:
         """How many calls count now."""
@@ -133,8 +138,9 @@ class RetryBudget:
 
     def _capacity(self, now: float) -> float:
         """The deficit at which counting stops: twice the calls of ``tolerance`` seconds."""
-        per_second = self._tokens.earned(now=now) / self.rules.ttl
-        return max(self.rules.min_capacity, 2 * self.rules.tolerance * per_second)
+        rules, calls = self.rules, self._tokens.earned(now=now)
+        least = rules.few_capacity if calls < rules.few else rules.min_capacity
+        return max(least, 2 * rules.tolerance * calls / rules.ttl)
 
     def _deficit_at(self, now: float) -> float:
         """What is left of the deficit: time makes good, too, lest a caller of few calls be throttled for long."""

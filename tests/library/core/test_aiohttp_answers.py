@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from library.core.test_usual_heads import BODIES, FIRST, NAMES, VALUES
-from masche.library.core.aiohttp_answers import Glanced, Handler, glance
+from masche.library.core.aiohttp_answers import TAKES_WRITER, Glanced, Handler, glance
 
 WRITER = (
     {"stream_writer": cast("Any", type("Writer", (), {"output_size": 0}))}
@@ -217,3 +217,20 @@ async def test_a_second_answer_is_read_as_the_first() -> None:
         assert connection.is_released
         protocol.set_response_params(timer=TimerNoop(), read_until_eof=True, read_bufsize=2**16)
         protocol.glances = True
+
+
+@pytest.mark.parametrize("url", ["http://orders/", "http://orders/a#b"])
+async def test_an_answer_is_made_with_the_fields_that_aiohttp_makes_of_it(url: str):
+    async with aiohttp.ClientSession() as session:
+        fields = {
+            "method": "GET",
+            "original_url": URL(url),
+            "_timer": TimerNoop(),
+            "_traces": [],
+            "loop": asyncio.get_running_loop(),
+            "_session": session,
+        }
+        asked = cast("Any", ASKED)
+        if not TAKES_WRITER:
+            return
+        assert vars(Glanced.of(fields, asked, 17)) == vars(Glanced.as_ever(fields, asked, 17))

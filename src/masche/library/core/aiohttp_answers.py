@@ -11,6 +11,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from inspect import signature
+from types import SimpleNamespace
 from typing import Any, cast
 
 from aiohttp import ClientConnectionError, ClientResponse, HttpVersion11, RequestInfo, hdrs
@@ -22,6 +24,7 @@ from aiohttp.helpers import noop, set_exception
 from aiohttp.streams import StreamReader
 from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy, istr
+from yarl import URL
 
 from masche.library.core.exchange import Head
 from masche.traffic.request import Headers
@@ -33,6 +36,9 @@ _ODD = frozenset(
     {"connection", "content-encoding", "set-cookie", "sec-websocket-key1", "transfer-encoding", "trailer", "upgrade"}
 )
 """Headers of which aiohttp makes something that is not made here."""
+
+TAKES_WRITER = "stream_writer" in signature(ClientResponse.__init__).parameters
+"""Since aiohttp 3.13. Before it, answers are not read at a glance."""
 
 _Lines = tuple[tuple[bytes, bytes], ...]
 
@@ -149,6 +155,15 @@ class Handler(ResponseHandler):
         return buffer.popleft()[0][0] if buffer and type(buffer[0][0][0]) is Usual else None
 
 
+class Written:
+    """What aiohttp asks of a writer whose work is done."""
+
+    __slots__ = ("output_size",)
+
+    def __init__(self, output_size: int) -> None:
+        self.output_size = output_size
+
+
 class Glanced(ClientResponse):
     """aiohttp's answer, of a connection of ``Handler``; what nobody asks for is not made.
 
@@ -162,6 +177,50 @@ class Glanced(ClientResponse):
     _reader: StreamReader | None = None
     _table: CIMultiDictProxy[str] | None = None
     _lines: _Lines | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], asked: ClientRequest, size_bytes: int) -> "Glanced":
+        """Make the answer to a request that has these ``fields`` and was written in so many bytes. What aiohttp would
+        make of them is known, as long as it makes these fields and no others.
+        """
+        url, loop, session = fields["original_url"], fields["loop"], fields["_session"]
+        if not _HAS_THESE or url.raw_fragment or loop.get_debug():
+            return cls.as_ever(fields, asked, size_bytes)
+        made = object.__new__(cls)
+        made.__dict__ = {
+            "method": fields["method"],
+            "_real_url": url,
+            "_url": url,
+            "_output_size": size_bytes,
+            "_request_info": None,
+            "_timer": fields["_timer"],
+            "_cache": {},
+            "_traces": fields["_traces"],
+            "_loop": loop,
+            "_session": session,
+            "_resolve_charset": session._resolve_charset,
+            "asked": asked,
+        }
+        return made
+
+    @classmethod
+    def as_ever(cls, fields: Mapping[str, Any], asked: ClientRequest, size_bytes: int) -> "Glanced":
+        """Let aiohttp make it."""
+        nothing: Any = None
+        made = cls(
+            fields["method"],
+            fields["original_url"],
+            writer=None,
+            continue100=None,
+            timer=fields["_timer"],
+            request_info=nothing,
+            traces=fields["_traces"],
+            loop=fields["loop"],
+            session=fields["_session"],
+            stream_writer=Written(size_bytes),  # type: ignore[arg-type] # as much of a writer as is asked
+        )
+        made.asked = asked
+        return made
 
     async def start(self, connection: Connection) -> ClientResponse:
         """Wait for the head. Raises what aiohttp raises."""
@@ -262,6 +321,22 @@ class Glanced(ClientResponse):
             set_exception(reader, ClientConnectionError("Connection closed"))
         return reader
 
+
+def _fields() -> frozenset[str]:
+    """The fields that aiohttp makes of an answer."""
+    anything: Any = SimpleNamespace(get_debug=bool, _resolve_charset=None)
+    asked: dict[str, Any] = {"method": "GET", "original_url": URL(), "_timer": anything, "_traces": []}
+    made = Glanced.as_ever({**asked, "loop": anything, "_session": anything}, anything, 1)
+    return frozenset(vars(made))
+
+
+_THESE = frozenset(
+    ("method", "_real_url", "_url", "_output_size", "_request_info", "_timer", "_cache", "_traces", "_loop", "_session",
+     "_resolve_charset", "asked")
+)  # fmt: skip
+
+_HAS_THESE = TAKES_WRITER and _fields() == _THESE
+"""Does this version of aiohttp make the fields that ``Glanced.of`` makes?"""
 
 _DONE = noop()
 _SPELLED = {name.lower(): name for name in vars(hdrs).values() if isinstance(name, istr)}

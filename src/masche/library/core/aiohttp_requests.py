@@ -5,7 +5,6 @@ a session's requests say is the same for most of them: it is worked out once (``
 (``Bare``) knows where it goes. Invariant: it goes out in the same words in which aiohttp would write it (a test).
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
 
-from masche.library.core.aiohttp_answers import Glanced
+from masche.library.core.aiohttp_answers import TAKES_WRITER, Glanced, Written
 from masche.library.core.exchange import Target
 from masche.library.core.router import plain_headers
 from masche.traffic.request import Headers
@@ -30,9 +29,6 @@ _OF_THE_CONNECTION = frozenset({"connection", "expect", "upgrade"})
 
 _BARE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 """To others aiohttp adds a type of content, though they have none."""
-
-_TAKES_WRITER = "stream_writer" in inspect.signature(ClientResponse.__init__).parameters
-"""Since aiohttp 3.13."""
 
 _MOST_SAIDS, _MOST_BYTES = 256, 2048
 """So many sets of headers are remembered, of so many characters each at the most: the usual ones of an application."""
@@ -250,27 +246,13 @@ class Bare(ClientRequest):
         head: bytes = fields["masche_head"]
         transport.write(head)
         protocol.start_timeout()
-        nothing: Any = None
-        written = _Written(len(head)) if _TAKES_WRITER else None
-        if written is None or self.response_class is not ClientResponse:
-            return self._other(written)
-        self.response = made = Glanced(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=nothing,
-            traces=self._traces,
-            loop=self.loop,
-            session=self.session,
-            stream_writer=written,  # type: ignore[arg-type] # as much of a writer as is asked
-        )
-        made.asked = fields["masche_asked"]
+        if not TAKES_WRITER or fields["response_class"] is not ClientResponse:
+            return self._other(Written(len(head)) if TAKES_WRITER else None)
+        fields["response"] = made = Glanced.of(fields, fields["masche_asked"], len(head))
         protocol.glances = self.method != "HEAD"
         return made
 
-    def _other(self, written: "_Written | None") -> ClientResponse:
+    def _other(self, written: "Written | None") -> ClientResponse:
         """An answer of the user's own class, or of an older aiohttp."""
         more: dict[str, Any] = {} if written is None else {"stream_writer": written}
         self.response = made = self.response_class(
@@ -288,15 +270,6 @@ class Bare(ClientRequest):
         return made
 
 
-class _Written:
-    """What aiohttp asks of a writer whose work is done."""
-
-    __slots__ = ("output_size",)
-
-    def __init__(self, output_size: int) -> None:
-        self.output_size = output_size
-
-
 def written(size_bytes: int) -> dict[str, Any]:
     """What the versions of aiohttp want to know of a request that was sent."""
-    return {"stream_writer": _Written(size_bytes)} if _TAKES_WRITER else {}
+    return {"stream_writer": Written(size_bytes)} if TAKES_WRITER else {}
