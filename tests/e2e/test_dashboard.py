@@ -2,13 +2,15 @@
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from masche.api import traffic as t
-from masche.api.messages import MeshStatus
+from masche.api.live import frame
+from masche.api.messages import MeshStatus, ProxyStatus
 from masche.testing.api import RunningApi, running_api
 from masche.testing.plane import NO_FACTS, FakePlane
 
@@ -178,3 +180,55 @@ def test_services_that_nobody_calls_stand_beneath_those_that_are_called(api: Run
     assert called
     assert first["y"] > called["y"] + called["height"]
     assert second["y"] == first["y"]
+
+
+def test_a_dot_is_a_dot_and_words_stay_in_their_box_whatever_the_state(api: RunningApi, page: Page, plane: FakePlane):
+    placements = ("node", "node", "node", "library", "library", "sidecar")
+    known: dict[str, Any] = {"state": "UNHEALTHY", "machine": "vm", "zone": "", "identity": "spiffe://mesh.local/x"}
+    known |= {"certificate_expires_at": NOW, "is_connected": True, "is_in_sync": True}
+    instances = tuple(
+        t.NodeWorkload(workload=f"a-long-namespace/orders-{number}", placement=placement, **known)
+        for number, placement in enumerate(placements)
+    )
+    busy = msgspec.structs.replace(node("orders"), namespace="a-long-namespace", workloads=instances)
+    assert plane.picture
+    plane.picture = msgspec.structs.replace(plane.picture, nodes=(busy, node("web")))
+    proxies = tuple(
+        ProxyStatus(
+            proxy=each.workload, workload=each.workload, service="orders", placement="node", revision=7, **known
+        )
+        for each in instances
+    )
+    plane.mesh_status = MeshStatus(plane=NO_FACTS, proxies=proxies)
+    page.goto(api.client.login_link())
+    dot = page.locator(".workloads i.dot.bad").first.bounding_box()
+    assert dot
+    assert dot["width"] < 12
+    box = page.locator(".node", has=page.locator('text="orders"'))
+    frame, words = box.locator("> rect").first.bounding_box(), box.locator("> text.dim").first.bounding_box()
+    assert frame
+    assert words
+    assert words["x"] + words["width"] <= frame["x"] + frame["width"]
+
+
+def test_a_stream_that_had_to_be_opened_anew_tells_nothing_twice(api: RunningApi, page: Page, plane: FakePlane):
+    """The first one ends, and who comes back is sent away once."""
+    plane.happen("applied", "before")
+    asked: list[Route] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.fulfill(content_type="text/event-stream", body=b"retry: 1\n\n" + frame(plane.log[0]))
+        elif len(asked) == 2:
+            route.fulfill(status=204)
+        else:
+            route.continue_()
+
+    page.route("**/v1/live", answer)
+    page.goto(api.client.login_link())
+    expect(page.locator(".events li")).to_have_count(1)
+    plane.happen("applied", "after")
+    expect(page.locator(".events li").first).to_contain_text("after", timeout=20_000)
+    expect(page.locator(".events li")).to_have_count(2)
+    assert len(asked) == 3

@@ -13,6 +13,7 @@ const LARGEST = 1.25;
 const READABLE = 0.8;
 const SMALLEST = 0.5;
 const GAP = 30;
+const SUBTITLE = 22; // characters
 
 type Direction = 'LR' | 'TB';
 
@@ -183,10 +184,10 @@ function Box({ placed: { node, x, y } }: { placed: Placed }) {
   return (
     <g class={`node ${node.kind}${chosen ? ' chosen' : ''}`} transform={`translate(${x - WIDTH / 2},${y - HEIGHT / 2})`}
       {...opening(`${node.kind} ${node.id}`, () => { selected.value = { kind: 'node', id: node.id }; })}>
-      <title>{node.id}</title>
+      <title>{node.id}, {subtitle(node)}</title>
       <rect width={WIDTH} height={HEIGHT} rx="10" />
       <text class="name" x="14" y="24">{clip(node.name)}</text>
-      <text class="dim" x="14" y="40">{subtitle(node)}</text>
+      <text class="dim" x="14" y="40">{clip(subtitle(node), SUBTITLE)}</text>
       {dots.map((w, i) => <Dot workload={w} x={18 + i * 12.5} key={w.workload} />)}
       {node.workloads.length > DOTS_SHOWN && <text class="dim" x={16 + DOTS_SHOWN * 12.5} y="56">+{node.workloads.length - DOTS_SHOWN}</text>}
       {!node.workloads.length && node.kind === 'service' && <text class="dim" x="14" y="57">no instances</text>}
@@ -209,7 +210,7 @@ function subtitle(node: Node): string {
   const all = node.workloads.length;
   const where = ['node', 'library'].flatMap((placement) => {
     const some = node.workloads.filter((each) => each.placement === placement).length;
-    return some ? [some === all ? placement : `${some} of ${all} ${placement}`] : [];
+    return some ? [some === all ? placement : `${some} ${placement}`] : [];
   });
   return [kind, ...where].join(' · ');
 }
@@ -221,4 +222,4 @@ function dotTone(workload: NodeWorkload): Tone {
   return own === 'good' && standing ? standingTone(standing) : own;
 }
 
-function clip(name: string): string { return name.length > 16 ? `${name.slice(0, 15)}…` : name; }
+function clip(words: string, most = 16): string { return words.length > most ? `${words.slice(0, most - 1)}…` : words; }

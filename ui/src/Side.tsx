@@ -1,7 +1,7 @@
 // Beside the picture: what is selected, or the whole mesh.
 import { useEffect } from 'preact/hooks';
 import { Instances } from './Instances';
-import { ALL, edgeId, edges, events, graph, selected, standings } from './live';
+import { ALL, edgeId, edges, eventId, events, graph, selected, standings } from './live';
 import type { Edge, Node, NodeWorkload } from './messages';
 import { Plots } from './Plot';
 import { ahead, clock, instanceTone, millis, outcome, perSecond, share, short, standingTone, stateTone } from './words';
@@ -42,7 +42,7 @@ function Happened({ about }: { about?: string[] }) {
       <h2>What happened{about && ' here'}</h2>
       <ol class="events">
         {found.slice(0, 60).map((event) => (
-          <li class={event.severity} key={event.sequence}><time>{clock(event.at)}</time> <span class="kind">{event.kind}</span> {event.message}</li>
+          <li class={event.severity} key={eventId(event)}><time>{clock(event.at)}</time> <span class="kind">{event.kind}</span> {event.message}</li>
         ))}
       </ol>
       {!found.length && <p class="dim">Nothing yet.</p>}

@@ -31,6 +31,8 @@ const SILENCE = { requestsPerSecond: 0, success: 1, p50Ms: 0, p95Ms: 0, p99Ms: 0
 export const history = signal<Map<string, Sample[]>>(new Map());
 export const ALL = 'all';
 
+// A stream that is opened anew tells all once more, and another control plane begins to count anew.
+export const eventId = (event: Event) => `${event.sequence}@${event.at}`;
 export const edgeId = (edge: Edge) => `${edge.source}>${edge.destination}:${edge.port}`;
 
 export async function start(): Promise<void> {
@@ -63,7 +65,10 @@ function listen(): void {
   on<MeshStatus>('status', (message) => { status.value = message; });
   on<Edges>('edges', (message) => { record(message.at, message.edges); });
   on<Zones>('zones', (message) => { zones.value = message; });
-  on<Event>('event', (message) => { events.value = [message, ...events.value].slice(0, KEPT_EVENTS); });
+  on<Event>('event', (message) => {
+    if (events.value.some((each) => eventId(each) === eventId(message))) return;
+    events.value = [message, ...events.value].slice(0, KEPT_EVENTS);
+  });
 }
 
 async function retry(): Promise<void> {
@@ -94,7 +99,8 @@ function withQuiet(at: number, current: Edge[]): Edge[] {
 function record(at: number, heard: Edge[]): void {
   const current = withQuiet(at, heard);
   edges.value = current;
-  const next = new Map(history.value);
+  const shown = new Set([ALL, ...current.map(edgeId)]);
+  const next = new Map([...history.value].filter(([key]) => shown.has(key)));
   for (const edge of current) append(next, edgeId(edge), sample(at, [edge]));
   append(next, ALL, sample(at, current));
   history.value = next;
