@@ -72,6 +72,20 @@ def test_who_is_off_is_let_back_when_all_suffer():
     assert suffer(steersman, "abcd", now=5.0) == []
 
 
+def test_what_an_outage_of_all_costs_is_held_against_nobody():
+    """Who was off for its first moment has no good answers to show for it, and the others have."""
+    steersman, moved = calm(), list[str]()
+    suffer(steersman, "a", now=0.1)
+    for second in range(1, 6):
+        seens = [Seen(workload=name, caller="one", answers=10 if second == 1 else 0, errors=20) for name in "bcd"]
+        steersman.saw(KEY, [*seens, Seen(workload="a", caller="one", errors=20)], now=float(second))
+        moved += suffer(steersman, "abcd", now=float(second))
+    for second in range(6, 12):
+        steersman.saw(KEY, sound("one", "abcd"), now=float(second))
+        moved += suffer(steersman, "", now=float(second))
+    assert moved == ["a is back among the instances of shop/orders:80"]
+
+
 def test_who_comes_and_goes_stays_away_for_longer_each_time():
     steersman, away, now = calm(), [], 1.0
     for _ in range(4):

@@ -298,6 +298,9 @@ def _wait(traffic: Traffic) -> float:
 def _judge(port: PortRef, each: _Port, ground: Ground, suffering: Mapping[str, str], *, now: float) -> Iterator[Move]:
     """Shared verdicts; who gets another chance is judged anew."""
     desks = each.desks.values()
+    if suffering and suffering.keys() >= ground.healthy:  # the service fails, and that says nothing of any of them
+        for desk in desks:
+            desk.costs.tracks.clear()
     if suffering and any(desk.costs.is_failing(but=suffering.keys()) for desk in desks):
         off = each.bench.ejected
         suffering = {name: why for name, why in suffering.items() if name in off}
