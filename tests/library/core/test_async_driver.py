@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from library.core.scripted import (
     ORDERS,
@@ -330,7 +331,7 @@ async def test_strangers_and_this_host_go_out_untouched() -> None:
     driver = AsyncDriver(lambda: facade)
     for authority in ("elsewhere", "localhost:8000", "127.0.0.1", "[::1]:80"):
         request = Request(authority=authority, headers=(("x_odd", "1"),))
-        answer = await driver.call(replace(asked(), request=request), exchange)
+        answer = await driver.call(structs.replace(asked(), request=request), exchange)
         assert answer.headers == {"x_odd": "1"}
     assert (exchange.outsides, exchange.attempts, counted.calls) == (4, [], [])
 
@@ -339,13 +340,13 @@ async def test_this_host_is_called_without_any_mesh() -> None:
     def none() -> Facade:
         raise AssertionError("nobody needs the mesh for this")
 
-    request = replace(asked(), request=Request(authority="localhost"))
+    request = structs.replace(asked(), request=Request(authority="localhost"))
     assert (await AsyncDriver(none).call(request, Scripted(ok))).body == b"outside"
 
 
 async def test_https_to_a_service_of_the_mesh_is_explained() -> None:
     facade, _ = mesh()
-    request = replace(asked(), request=Request(authority="orders", scheme="https"))
+    request = structs.replace(asked(), request=Request(authority="orders", scheme="https"))
     answer = await AsyncDriver(lambda: facade).call(request, Scripted(ok))
     assert answer.status == 400
     assert b"write http://" in answer.body
@@ -353,7 +354,7 @@ async def test_https_to_a_service_of_the_mesh_is_explained() -> None:
 
 async def test_as_long_as_nothing_is_known_a_call_waits_and_then_says_for_what() -> None:
     facade, _ = mesh()
-    request = replace(asked(), request=Request(authority="unheard-of"))
+    request = structs.replace(asked(), request=Request(authority="unheard-of"))
     with pytest.raises(
         NotReadyError, match=r"unheard-of after 0\.05 s of waiting for the control plane at 10\.0\.0\.1"
     ):
@@ -364,7 +365,7 @@ async def test_a_call_goes_on_as_soon_as_something_is_known() -> None:
     facade, _ = mesh(patience=5.0)
     said = facade.knowledge
     assert isinstance(said, Said)
-    request = replace(asked(), request=Request(authority="soon"))
+    request = structs.replace(asked(), request=Request(authority="soon"))
     waiting = asyncio.create_task(AsyncDriver(lambda: facade).call(request, Scripted(ok)))
     await asyncio.sleep(0)
     said.wanted.set_result(orders())

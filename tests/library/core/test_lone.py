@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from library.core.scripted import (
     ORDERS,
@@ -100,7 +101,7 @@ class World:
             return Head(act.status, act.headers, received=act.received)
 
         exchange = Blocking(script)
-        wanted = replace(asked(made.method, "/a?b=c"), timeout=made.timeout, can_repeat=made.can_repeat)
+        wanted = structs.replace(asked(made.method, "/a?b=c"), timeout=made.timeout, can_repeat=made.can_repeat)
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sync_driver, "sleep", self._pass)

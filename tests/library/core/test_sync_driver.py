@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from library.core.scripted import (
     REPEATING,
@@ -105,7 +106,7 @@ def test_the_clients_own_exceptions_come_out() -> None:
 
 def test_without_knowledge_it_says_for_what_it_waited() -> None:
     facade, _ = mesh()
-    request = replace(asked(), request=Request(authority="unheard-of"))
+    request = structs.replace(asked(), request=Request(authority="unheard-of"))
     with pytest.raises(NotReadyError, match="not called in plaintext"):
         SyncDriver(lambda: facade).call(request, Blocking(ok))
 

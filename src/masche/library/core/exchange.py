@@ -6,7 +6,6 @@ that an attempt gave is either finished, once, or dropped; whoever is cancelled 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum, unique
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -27,9 +26,8 @@ Final_co = TypeVar("Final_co", covariant=True)
 """What the client's user gets."""
 
 
-@dataclass(slots=True)
-class Asked:
-    """What a client's user asked for. Never changed; not frozen because one is made for every call.
+class Asked(Struct, frozen=True):
+    """What a client's user asked for. One is made for every call, at a third of a dataclass's price.
 
     ``request`` has header names in lower case and no ``host`` among them; the authority is as the user wrote it.
     ``timeout``: seconds for which the client itself would wait for an answer to begin, 0 for ever. ``can_repeat``: the

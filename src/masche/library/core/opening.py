@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from sys import modules
 
+from msgspec import Struct
+
 from masche.library.core import answers, context, faults, tracing
 from masche.library.core.channel import Channel
 from masche.library.core.exchange import Answer, Asked
@@ -27,19 +29,18 @@ FacadeOf = Callable[[], Facade]
 _SECURE = "https:// to a service of the mesh: write http://, for the mesh encrypts every call itself"
 
 
-class Opened:
+class Opened(Struct, frozen=True):
     """A call that goes to the mesh: ``request`` with ``headers`` in place of its own; and its span, if it has one.
 
     ``asks``: the application itself asks for the instance's report of its load.
     """
 
-    __slots__ = ("asks", "channel", "headers", "request", "send", "span")
-
-    def __init__(  # noqa: PLR0917 # made in this module alone, once for every call
-        self, channel: Channel, send: Send, request: Request, headers: Headers, span: Span | None, asks: bool
-    ) -> None:
-        self.channel, self.send, self.request, self.headers, self.span = channel, send, request, headers, span
-        self.asks = asks
+    channel: Channel
+    send: Send
+    request: Request
+    headers: Headers
+    span: Span | None
+    asks: bool
 
 
 def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outside:
