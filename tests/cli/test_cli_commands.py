@@ -293,6 +293,14 @@ def test_top_prints_a_snapshot_of_every_edge(masche: Masche, plane: FakePlane):
     assert lines[1].split() == ["shop/web", "shop/orders", "80", "12.5", "99.99%", "1.2", "3.4", "5.6", "0.5", "mTLS"]
 
 
+def test_top_does_not_say_that_calls_took_no_time_whose_times_nobody_heard(masche: Masche, plane: FakePlane):
+    """Of a job that has ended the calls are known, and seldom how long they took."""
+    untimed = t.Rate(requests_per_second=0.1, success=1.0, p50_ms=0.0, p95_ms=0.0, p99_ms=0.0)
+    plane.traffic = t.Edges(at=1.0, window=10.0, edges=(orders_edge(rate=untimed),))
+    lines = ended(masche("top", "--once"), Exit.OK).splitlines()
+    assert lines[1].split() == ["shop/web", "shop/orders", "80", "0.1", "100%", "-", "-", "-", "0.5", "mTLS"]
+
+
 def test_top_shows_how_each_instance_stands_and_why(masche: Masche, plane: FakePlane):
     silent = t.Rate(requests_per_second=0.0, success=1.0, p50_ms=0.0, p95_ms=0.0, p99_ms=0.0)
     near = t.CallerView(zone="a", weight=100, latency_ms=3.0, service_ms=2.0, network_ms=1.0)

@@ -211,3 +211,14 @@ async def test_a_bad_request_or_name_does_not_spend_the_token(authority: Authori
         await admission.join("s", token=token, name="a/b", request=good, now=NOW, clock=0.0)
     machine, issued = await admission.join("s", token=token, name="m", request=good, now=time.time(), clock=0.0)
     assert (machine, str(issued.identity)) == ("m", "spiffe://mesh.local/machine/m")
+
+
+@pytest.mark.parametrize("wrong", ["Bad!", "", "-a", "a b", "*a", "a*b"])
+async def test_no_token_is_made_that_could_never_be_of_use(wrong: str) -> None:
+    tokens = Tokens(MemoryRecords())
+    for grant in (Grant(namespaces=("shop", wrong)), Grant(service_accounts=(wrong,))):
+        with pytest.raises(JoinError, match="names no namespace or service account"):
+            await tokens.issue(grant, now=NOW)
+    with pytest.raises(JoinError):
+        await tokens.issue(Grant(namespaces=()), now=NOW)
+    await tokens.issue(Grant(namespaces=("shop", "team-*"), service_accounts=("a.b-c", "*")), now=NOW)

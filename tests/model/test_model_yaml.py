@@ -205,6 +205,18 @@ def test_a_label_that_is_a_number_is_told_to_stand_in_quotation_marks():
     assert error.where == "Service/shop/cart metadata.labels.version"
 
 
+@pytest.mark.parametrize("written", ["5", "1.5", "true"])
+def test_a_time_without_a_unit_is_told_how_times_are_written(written: str):
+    """Quotation marks alone would only lead to the next error."""
+    text = f"""apiVersion: masche.dev/v1
+kind: TrafficPolicy
+metadata: {{name: a, namespace: shop}}
+spec: {{targetRefs: [{{kind: Service, name: cart}}], timeouts: {{request: {written}}}}}
+"""
+    (error,) = load(text, file="f.yaml").errors
+    assert error.fix == "write 500ms, 2s or 1h30m"
+
+
 def test_three_hundred_documents_are_read_in_well_under_half_a_second_and_the_collector_is_on_again():
     document = ROUTE.replace("parentRef:", "parentRefs:").replace("type: Prefix", "type: PathPrefix")
     document = document.replace("method: get", "method: GET").replace('"80"', "80").replace("-1", "1")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from masche.cli.traffic import Table
 
 REFRESH = 1.0
-NO_TRAFFIC = "no traffic yet"
+NO_TRAFFIC = "no traffic now"
 
 
 @click.command()

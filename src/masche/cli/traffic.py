@@ -114,7 +114,7 @@ def _panics(found: Edges) -> tuple[str, ...]:
 
 
 def _edge(edge: Edge) -> Cells:
-    p95 = f"{edge.rate.p95_ms:.1f}"
+    p95 = _known(edge.rate.p95_ms)
     success, p50, p99 = _quality(edge.rate)
     often = f"{edge.rate.requests_per_second:.1f}"
     return (
@@ -175,7 +175,7 @@ def _quality(rate: Rate) -> tuple[Text, str, str]:
     style = "green" if rate.success >= 0.999 else "yellow" if rate.success >= 0.95 else "red"
     if rate.requests_per_second == 0:
         return styled("-"), "-", "-"
-    return styled(share(rate.success), style), f"{rate.p50_ms:.1f}", f"{rate.p99_ms:.1f}"
+    return styled(share(rate.success), style), _known(rate.p50_ms), _known(rate.p99_ms)
 
 
 def _known(milliseconds: float) -> str:

@@ -25,6 +25,7 @@ BUCKET: Final = "join-tokens"
 MAX_TOKEN_AGE: Final = 30 * 86400.0
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_PATTERN: Final = re.compile(r"\*|[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?|[a-z0-9][-.a-z0-9]{0,251}\*")
 
 
 class JoinError(ValueError):
@@ -102,6 +103,15 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""
 
 
+def _impossible(grant: Grant) -> str | None:
+    """The first pattern that nothing can match; "" where there is none at all."""
+    for patterns in (grant.namespaces, grant.service_accounts):
+        for pattern in patterns or ("",):
+            if not _PATTERN.fullmatch(pattern):
+                return pattern
+    return None
+
+
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     """A token as it is stored."""
 
@@ -147,9 +157,15 @@ class Tokens:
         self._records = records
 
     async def issue(self, grant: Grant, *, now: float, lifetime: float = HOUR) -> Secret:
-        """A new token for one machine, good for ``lifetime`` seconds (``now`` since the epoch)."""
+        """A new token for one machine, good for ``lifetime`` seconds (``now`` since the epoch).
+
+        Raises:
+            JoinError: it could never be of use.
+        """
         if not 0 < lifetime <= MAX_TOKEN_AGE:
             raise JoinError(f"a token lives more than 0 and at most {MAX_TOKEN_AGE:.0f} seconds")
+        if (wrong := _impossible(grant)) is not None:
+            raise JoinError(f"{wrong!r} names no namespace or service account; write one, team-* or *")
         raw = secrets.token_bytes(TOKEN_BYTES)
         kept = _Kept(
             digest=_digest(raw),

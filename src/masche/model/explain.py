@@ -96,7 +96,7 @@ def _finding(details: ErrorDetails, kind: type[Part], data: Any) -> Finding:
         case "enum" | "literal_error":
             return _unsupported(path, shown, kind, value)
         case _ if error in _TYPES:
-            return _wrong_type(path, _TYPES[error], value, shown)
+            return _wrong_type(path, _TYPES[error], value, shown, is_duration=_is_duration(kind, path))
         case _:
             rule, fix = _BOUNDS.get(error, (details["msg"].replace("{", "{{").replace("}", "}}"), "correct the value"))
             context = details.get("ctx", {})
@@ -127,12 +127,12 @@ def _of(code: str, path: Path, why: str, fix: str, *, at_key: bool = False) -> F
     return Finding(path=path, code=code, why=why, fix=fix, at_key=at_key)
 
 
-def _wrong_type(path: Path, wanted: str, value: Any, shown: str) -> Finding:
+def _wrong_type(path: Path, wanted: str, value: Any, shown: str, *, is_duration: bool) -> Finding:
     if value is None:
         why = f"Invalid value: {dotted(path)} in body must be of type {wanted}: it is empty (null)"
         return _of("invalid-type", path, why, "give it a value, or remove the field", at_key=True)
     why = f"Invalid value: {shown}: {dotted(path)} in body must be of type {wanted}: {_type_name(value)}"
-    return _of("invalid-type", path, why, _other_type(wanted, value))
+    return _of("invalid-type", path, why, _WRITTEN[DURATION_PATTERN] if is_duration else _other_type(wanted, value))
 
 
 _PLAIN = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
@@ -206,6 +206,17 @@ def _choices(kind: type[Part], path: Path) -> list[object]:
     names = [step for step in path if isinstance(step, str)]
     parent = part_at(kind, tuple(names[:-1]))
     return _members(_annotation(parent, names[-1])) if parent and names else []
+
+
+def _is_duration(kind: type[Part], path: Path) -> bool:
+    names = [step for step in path if isinstance(step, str)]
+    parent = part_at(kind, tuple(names[:-1]))
+    return parent is not None and bool(names) and _has_pattern(_annotation(parent, names[-1]), DURATION_PATTERN)
+
+
+def _has_pattern(annotation: Any, pattern: str) -> bool:
+    is_it = getattr(annotation, "pattern", None) == pattern
+    return is_it or any(_has_pattern(each, pattern) for each in get_args(annotation))
 
 
 def _members(annotation: Any) -> list[object]:
