@@ -18,6 +18,14 @@ PANIC_PERCENT = 1.0
 It is the least that Envoy knows: it rounds to whole percents, and with 0 nobody would be called.
 """
 
+CHOICES = 5
+"""Of so many instances, chosen at random, the one with the fewest calls under way is taken.
+
+Two are enough where whoever chooses sees all calls (Mitzenmacher, "The Power of Two Choices in Randomized Load
+Balancing", 2001). A caller sees its own, and has calls under way with few instances; then more choices find more often
+one that it is not waiting for.
+"""
+
 _ENOUGH_REQUESTS = 10
 """So many requests of an instance in one interval say something about its share of errors."""
 
@@ -49,7 +57,7 @@ def _algorithm(traffic: Traffic) -> Body:
     slow_start: Body = {"slow_start_config": warm} if traffic.slow_start else {}
     match traffic.algorithm:
         case Algorithm.LEAST_REQUEST:
-            return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 2, **slow_start}}
+            return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": CHOICES, **slow_start}}
         case Algorithm.ROUND_ROBIN:
             return {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": slow_start}
         case Algorithm.RANDOM:
