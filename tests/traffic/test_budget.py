@@ -88,9 +88,30 @@ def test_after_an_outage_repeats_are_allowed_within_a_second():
 
 def test_time_alone_makes_good_for_a_caller_of_few_calls():
     budget = RetryBudget()
-    serve(budget, calls=40, per_second=40, start=0.0, faults=1.0)
+    serve(budget, calls=140, per_second=140, start=0.0, faults=1.0)
     assert not budget.take(now=1.0)
     assert budget.take(now=8.0)
+
+
+def test_who_tries_a_route_out_sees_all_the_repeats_that_it_asks_for():
+    """As the Gateway API's own suite does (HTTPRouteRetry): one call after the other whose first tries all fail."""
+    budget, now = RetryBudget(BudgetRules.of(Budget())), 0.0
+    for repeats, is_in_vain in 3 * [(2, False), (3, True), (0, True)] + 12 * [(1, False), (2, True)]:
+        budget.call(now=now)
+        for _ in range(repeats):
+            budget.settle(Outcome.FAILURE, now=now)
+            assert budget.take(now=now), budget
+        budget.settle(Outcome.FAILURE if is_in_vain else Outcome.SUCCESS, now=now)
+        now += 0.02
+
+
+def test_who_makes_many_calls_is_taken_for_a_storm_after_fifteen_failures():
+    budget = RetryBudget()
+    now = serve(budget, calls=200, per_second=100, start=0.0)
+    serve(budget, calls=14, per_second=10_000, start=now, faults=1.0)
+    assert not budget.is_throttled(now=now)
+    serve(budget, calls=2, per_second=10_000, start=now, faults=1.0)
+    assert budget.is_throttled(now=now)
 
 
 def test_a_few_failures_together_are_repeated_however_few_calls_there_are():

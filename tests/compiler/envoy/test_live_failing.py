@@ -28,7 +28,11 @@ USUAL = Traffic(outlier=OutlierEjection(base_ejection=60.0))
 """Who is cut off stays so for the rest of a test."""
 
 A_FEW = 15
-"""Failures that close the throttle (``traffic.budget``), where calls are few."""
+"""Failures that close the throttle (``traffic.budget``) for a caller of many calls, but not so many that it counts
+an eighth of a second's."""
+
+MANY = 400
+"""Calls after which nobody takes the caller for one that tries a route out."""
 
 
 class Service:
@@ -73,6 +77,7 @@ def service():
 
 
 def test_an_outage_is_repeated_a_few_times_and_then_no_more_and_nobody_is_cut_off(service) -> None:
+    service.calls(MANY)
     before = sum(service.seen())
     service.become(*[repeat(503)] * THREE)
     answers = service.calls(60)
@@ -86,6 +91,14 @@ def test_an_outage_is_repeated_a_few_times_and_then_no_more_and_nobody_is_cut_of
     service.become(*[cycle([503, *[200] * 9])] * THREE)
     assert {status for status, _, _ in service.calls(100)} == {200}, "it repeats again"
     assert service.stat("lua.errors") == 0
+
+
+def test_who_tries_a_route_out_sees_all_the_repeats_that_it_asks_for(service) -> None:
+    """As the Gateway API's own suite does (HTTPRouteRetry): one call after the other whose first tries all fail."""
+    service.become(*[cycle([503])] * THREE)
+    before = sum(service.seen())
+    assert {status for status, _, _ in service.calls(15)} == {503}
+    assert sum(service.seen()) - before == 15 * 4
 
 
 def test_instances_that_are_overloaded_alike_stay_in(service) -> None:

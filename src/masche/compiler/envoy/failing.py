@@ -28,6 +28,7 @@ INSTANCE = "x-masche-instance"
 
 _SCRIPT = f"""
 local LATELY, LEAST, TOLERANCE, TELLING, HOPELESS, IDLE, FEW, MISSED = 5, 30, 0.125, 20, 10, 60, 0.05, 4
+local RARE, OF_RARE = 150, 160
 local callees, instances = {{}}, {{}}
 
 local function forget(now)
@@ -52,7 +53,8 @@ local function count(one, fault, now)
 end
 
 local function owes(callee, change, passed)
-  local capacity = math.max(LEAST, 2 * TOLERANCE * callee.calls / LATELY)
+  local least = callee.calls < RARE and OF_RARE or LEAST
+  local capacity = math.max(least, 2 * TOLERANCE * callee.calls / LATELY)
   local left = math.max(0, callee.deficit - capacity * passed / (2 * LATELY))
   callee.deficit = math.min(capacity, math.max(0, left + change))
   return callee.deficit >= capacity / 2
@@ -88,7 +90,8 @@ function envoy_on_response(handle)
 end
 """
 """``LATELY``: seconds after which an answer counts for a third. ``LEAST`` and ``TOLERANCE``: ``min_capacity`` and
-``tolerance`` of ``traffic.budget``, whose ``ttl`` is twice ``LATELY``. ``TELLING``: so many answers of others say
+``tolerance`` of ``traffic.budget``, whose ``ttl`` is twice ``LATELY``; ``RARE`` and ``OF_RARE``: its ``few`` and
+``few_capacity``. ``TELLING``: so many answers of others say
 something. ``HOPELESS``: who has answered nothing well for so many seconds is not spared. ``IDLE``: an instance that has
 not answered for so many seconds is forgotten. ``FEW``: others that fail more than this share of calls fail, too.
 ``MISSED``: who has not given so many good answers that were to be expected does not answer as ever.
