@@ -17,13 +17,16 @@ MOST_PARTS = 8
 
 _BITS = 5
 _STEPS = 1 << _BITS
+_EXACT = 2 * _STEPS
 
 
 def bucket(us: float) -> int:
     """The index of the bucket that holds a value."""
     value = int(us) if 0.0 < us < LARGEST_US else LARGEST_US if us > 0.0 else 0
-    shift = value.bit_length() - _BITS - 1
-    return value if shift <= 0 else shift * _STEPS + (value >> shift)
+    if value < _EXACT:
+        return value
+    shift = value.bit_length() - (_BITS + 1)
+    return shift * _STEPS + (value >> shift)
 
 
 def bounds(index: int) -> tuple[int, int]:
@@ -65,8 +68,8 @@ class Histogram:
 
     def record(self, us: float, count: int = 1) -> None:
         """Count a value, ``count`` times."""
-        index = bucket(us)
-        self.buckets[index] = self.buckets.get(index, 0) + count
+        index, buckets = bucket(us), self.buckets
+        buckets[index] = buckets.get(index, 0) + count
         self.sum_us += int(us) * count
 
     def absorb(self, other: "Histogram") -> None:

@@ -8,10 +8,11 @@ comes to what a Run comes to (a property test makes the same calls both ways), a
 once, its request leaves the gate once, and there is one record of it.
 """
 
+from collections.abc import Mapping
 from typing import Generic
 
 from masche.library.core import outcomes, tracing
-from masche.library.core.exchange import Asked, Exchange, Final_co, Raw, Target
+from masche.library.core.exchange import Asked, Exchange, Final_co, Head, Raw, Target
 from masche.library.core.facade import Facade
 from masche.library.core.limits import ENTERED, Waiter
 from masche.library.core.opening import Opened
@@ -25,6 +26,7 @@ from masche.traffic.callee import Callee
 from masche.traffic.deadline import SHORTEST, Deadline
 from masche.traffic.outcome import Outcome
 from masche.traffic.request import Headers
+from masche.traffic.retry import Attempted
 
 Handed = tuple[Run[Raw, Final_co], Steps]
 """The Run that goes on with a call, and what it is to do next."""
@@ -99,13 +101,18 @@ class Lone(Generic[Raw, Final_co]):
         if said is None:
             said = dict(head.headers)
         attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=exchange.is_spent)
-        outcome = attempted.outcome
         opened = self._opened
-        if not outcome.is_success or opened.send.rules.repeats_fine:
+        if not attempted.outcome.is_success or opened.send.rules.repeats_fine:
             run = self._handed_over()
             return run, run.answered(1, raw)
-        facade, callee, claim, channel = self._facade, self._callee, self._claim, opened.channel
-        report, received = orca.told(said), head.received
+        self._settle(attempted, head, said)
+        self._headers = answer_headers(opened.send, head.headers, said, is_spent=False, has_asked=opened.asks)
+        return None
+
+    def _settle(self, attempted: Attempted, head: Head, said: Mapping[str, str]) -> None:
+        """The answer is a good one; what came as a whole is over."""
+        facade, callee, claim, channel = self._facade, self._callee, self._claim, self._opened.channel
+        outcome, report, received = attempted.outcome, orca.told(said), head.received
         now = facade.now()
         with channel.lock:
             callee.settle(claim, outcome, now=now, reached=attempted.reached)
@@ -121,8 +128,6 @@ class Lone(Generic[Raw, Final_co]):
         if received >= 0:
             self._is_over = True
             self._left(admitted, now, "", received)
-        self._headers = answer_headers(opened.send, head.headers, said, is_spent=False, has_asked=opened.asks)
-        return None
 
     def failed(self, error: Exception) -> Handed[Raw, Final_co]:
         """It ended with an exception of the client's."""
