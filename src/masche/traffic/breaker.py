@@ -51,22 +51,9 @@ class Breaker:
     """
 
     __slots__ = (
-        "_busy",
-        "_check_at",
-        "_copies",
-        "_earned",
-        "_held",
-        "_out",
-        "_recent_calls",
-        "_recent_faults",
-        "_shunned",
-        "_shunned_until",
-        "_standings",
-        "_started",
-        "_turn",
-        "name",
-        "rules",
-    )
+        "_busy", "_check_at", "_copies", "_earned", "_held", "_out", "_recent_calls", "_recent_faults", "_shunned",
+        "_shunned_until", "_standings", "_started", "_turn", "name", "rules",
+    )  # fmt: skip
 
     def __init__(self, rules: EjectionRules | None = None, *, name: str = "") -> None:
         self.rules = rules or EjectionRules()
