@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 from cryptography import x509
@@ -30,36 +31,49 @@ def key_of(certificate: x509.Certificate) -> bytes:
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_certificates_rotate_under_load_with_a_new_key_each_time_and_no_call_fails(mesh: Mesh, way: str) -> None:
-    name, options = f"orders-of-{way}", WAYS[way]
-    mesh.apply(service(name) + TLS)
-    orders, caller = mesh.run(name, options=options), mesh.run(f"caller-of-{way}", options=options)
-    mesh.await_ready(orders, caller)
-    until(lambda: caller.reaches(name), "orders answers")
-    seen: dict[bytes, x509.Certificate] = {}
-    url, where = caller.url(name), caller.netns
-    with (
-        Load(url, rate=RATE, namespace=where) as kept,
-        Load(url, rate=RATE / 5, is_fresh=True, namespace=where) as fresh,
-    ):
+def test_certificates_rotate_under_load_with_a_new_key_each_time_and_no_call_fails(mesh: Mesh) -> None:
+    """In both placements at the same time, as all of it is waiting."""
+    mesh.apply("---\n".join((*(service(f"orders-of-{way}") for way in WAYS), TLS)))
+    pairs = {way: started(mesh, way) for way in WAYS}
+    seen: dict[str, dict[bytes, x509.Certificate]] = {way: {} for way in WAYS}
+    with ExitStack() as stack:
+        loads = [stack.enter_context(each) for way, pair in pairs.items() for each in loads_of(way, *pair)]
         deadline = time.monotonic() + LASTING
         while time.monotonic() < deadline:
-            certificate = shown(orders)
-            seen.setdefault(key_of(certificate), certificate)
-            left = certificate.not_valid_after_utc.timestamp() - time.time()
-            assert left > 0.2 * LIFETIME, f"its certificate ends in {left:.1f} s and was not renewed"
-            kept.lasts(0.5)
-    kept.assert_none_failed()
-    fresh.assert_none_failed()
-    serials = {certificate.serial_number for certificate in seen.values()}
-    assert len(serials) == len(seen) >= LASTING // (0.6 * LIFETIME) + 1, "a certificate was kept for too long"
-    lifetimes = {
-        (one.not_valid_after_utc - one.not_valid_before_utc).total_seconds() - LIFETIME for one in seen.values()
-    }
+            for way, (orders, _) in pairs.items():
+                certificate = shown(orders)
+                seen[way].setdefault(key_of(certificate), certificate)
+                left = certificate.not_valid_after_utc.timestamp() - time.time()
+                assert left > 0.2 * LIFETIME, f"the certificate of {way} ends in {left:.1f} s and was not renewed"
+            loads[0].lasts(0.5)
+    for each in loads:
+        each.assert_none_failed()
+    for way, certificates in seen.items():
+        check(list(certificates.values()))
+        told = next(each for each in mesh.status().proxies if each.service == f"shop/orders-of-{way}")
+        assert told.certificate_expires_at > time.time()
+
+
+def started(mesh: Mesh, way: str) -> tuple[Instance, Instance]:
+    """A service and its caller."""
+    pair = tuple(mesh.run(f"{role}-of-{way}", options=WAYS[way]) for role in ("orders", "caller"))
+    mesh.await_ready(*pair)
+    until(lambda: pair[1].reaches(f"orders-of-{way}"), "orders answers")
+    return pair[0], pair[1]
+
+
+def loads_of(way: str, _: Instance, caller: Instance) -> tuple[Load, Load]:
+    """Calls on connections that are kept, and on new ones."""
+    url, where = caller.url(f"orders-of-{way}"), caller.netns
+    return Load(url, rate=RATE, namespace=where), Load(url, rate=RATE / 5, is_fresh=True, namespace=where)
+
+
+def check(found: list[x509.Certificate]) -> None:
+    """Each has a key of its own, was in time, and lives as long as was asked for."""
+    serials = {certificate.serial_number for certificate in found}
+    assert len(serials) == len(found) >= LASTING // (0.6 * LIFETIME) + 1, "a certificate was kept for too long"
+    lifetimes = {(one.not_valid_after_utc - one.not_valid_before_utc).total_seconds() - LIFETIME for one in found}
     assert all(0 <= backdated <= 600 for backdated in lifetimes), lifetimes
-    told = next(each for each in mesh.status().proxies if each.service == f"shop/{name}")
-    assert told.certificate_expires_at > time.time()
 
 
 def test_a_certificate_that_would_end_before_its_renewal_is_refused_as_an_option(mesh: Mesh) -> None:
