@@ -133,10 +133,11 @@ def test_what_a_rule_denied_is_counted_and_not_timed_and_what_the_application_fo
     assert refused >= 4
 
 
-@pytest.mark.parametrize("claim", ["-5", "1e99", "nan", "12345678901234"])
-def test_a_stranger_that_claims_a_service_time_is_not_believed(pair: Pair, claim: str) -> None:
-    called = f'destination="{STRANGER.path}"'
+def test_a_stranger_that_claims_a_service_time_is_not_believed(pair: Pair) -> None:
+    called, claims = f'destination="{STRANGER.path}"', ("-5", "1e99", "nan", "12345678901234")
     before = pair.count(pair.caller, "instance_us_count", called)
-    pair.get(STRANGER, f"/ok/{claim}")
-    wait_until(lambda: pair.count(pair.caller, "instance_us_count", called) == before + 1, "the answer to be timed")
+    for claim in claims:
+        pair.get(STRANGER, f"/ok/{claim}")
+    wanted = before + len(claims)
+    wait_until(lambda: pair.count(pair.caller, "instance_us_count", called) == wanted, "the answers to be timed")
     assert pair.count(pair.caller, "instance_service_us_count", called) == 0
