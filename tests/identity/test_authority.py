@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from masche.identity import authority as module
 from masche.identity import files, keys
 from masche.identity.authority import DAY, Authority, Issuance, Refusal
-from masche.identity.bundle import CONTROL_PLANE_NAME, BundleError, TrustBundle, fingerprint
+from masche.identity.bundle import TrustBundle, fingerprint
 from masche.identity.csr import CsrError, public_key
 from masche.identity.files import UnsafeFileError
 from masche.identity.issuers import AuthorityError
 from masche.identity.spiffe import SpiffeId
+from masche.identity.trust import CONTROL_PLANE_NAME, BundleError
 
 WEB = SpiffeId.of_workload("mesh.local", "shop", "web")
 CARTS = SpiffeId.of_workload("mesh.local", "shop", "carts")

@@ -12,8 +12,9 @@ from cryptography import x509
 from link.plane import Mutual, connected, hello
 from masche.identity import keys, tls
 from masche.identity.authority import Authority
-from masche.identity.bundle import BundleError, TrustBundle
+from masche.identity.bundle import TrustBundle
 from masche.identity.join import Grant, JoinString
+from masche.identity.trust import BundleError
 from masche.link import joining
 from masche.link.client import LinkClient, Target
 from masche.link.messages import JoinReply

@@ -11,10 +11,10 @@ from pathlib import Path
 from masche.agent.claimant import Say
 from masche.agent.options import JoinOptions
 from masche.agent.runner import to_stderr
-from masche.identity.bundle import BundleError
 from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinError, JoinString
 from masche.identity.spiffe import SpiffeError, SpiffeId
+from masche.identity.trust import BundleError
 from masche.link import machine
 from masche.link.refusal import RefusedError
 

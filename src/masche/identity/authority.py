@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from masche.identity import csr, issuers
-from masche.identity.bundle import CONTROL_PLANE_NAME, TrustBundle
+from masche.identity.bundle import TrustBundle
 from masche.identity.csr import CsrError, PublicKey
 from masche.identity.issuers import AuthorityError, Issuer, Root
 from masche.identity.spiffe import SpiffeId
+from masche.identity.trust import CONTROL_PLANE_NAME
 from masche.model.frozen import frozen
 
 BACKDATE: Final = 300.0

@@ -7,21 +7,14 @@ bundle holds both, so that either end of a connection may be the first to change
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from masche.identity.malformed import MALFORMED
 from masche.identity.spiffe import SpiffeId
+from masche.identity.trust import BundleError
 from masche.model.frozen import frozen
-
-CONTROL_PLANE_NAME: Final = "control-plane.masche.internal"
-"""A DNS name in every control plane's certificate and in no other: what agents verify under the pinned root."""
-
-
-class BundleError(ValueError):
-    """These are not the roots of a trust domain; the text says why."""
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

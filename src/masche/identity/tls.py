@@ -9,12 +9,15 @@ chain under the pinned roots and CONTROL_PLANE_NAME, which the authority gives t
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
-from masche.identity.bundle import CONTROL_PLANE_NAME, TrustBundle, pinned_root
 from masche.identity.presented import Presented
+from masche.identity.trust import CONTROL_PLANE_NAME
+
+if TYPE_CHECKING:
+    from masche.identity.bundle import TrustBundle
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.ssl_target_name_override", CONTROL_PLANE_NAME),
@@ -43,17 +46,19 @@ def channel_credentials(presented: Presented) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(presented.roots.encode(), presented.key.reveal(), presented.chain.encode())
 
 
-def joining_channel_credentials(bundle: TrustBundle) -> grpc.ChannelCredentials:
+def joining_channel_credentials(bundle: "TrustBundle") -> grpc.ChannelCredentials:
     """A channel without a client certificate, for Join and Renew; use it with CHANNEL_OPTIONS."""
     return grpc.ssl_channel_credentials(bundle.pem.encode())
 
 
-def fetch_root(host: str, port: int, pin: str, *, timeout: float = 5.0) -> TrustBundle:
+def fetch_root(host: str, port: int, pin: str, *, timeout: float = 5.0) -> "TrustBundle":
     """Connect to a joining port, once, only to see its chain, and pick the root with this SHA-256 from it.
 
     Nothing is believed of the connection and nothing is sent over it; the pin decides. Blocks. Raises BundleError when
     the root is not shown, OSError (with ssl.SSLError) when there is no TLS server.
     """
+    from masche.identity.bundle import TrustBundle, pinned_root  # only who joins reads roots
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False

@@ -19,13 +19,13 @@ from random import Random
 import msgspec
 
 from masche.identity import files, keys, lifetime, places
-from masche.identity.bundle import BundleError, TrustBundle
 from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinString
 from masche.identity.keys import Secret
 from masche.identity.presented import Presented
 from masche.identity.rotation import Rotation
 from masche.identity.spiffe import SpiffeId
+from masche.identity.trust import BundleError
 from masche.link.address import LINK_PORT
 from masche.link.client import Target
 from masche.link.messages import JoinReply, Roots
@@ -262,6 +262,7 @@ def _newer(data: Path, than: Credential) -> Credential | None:
 
 
 async def _renewal(old: Credential) -> Credential:
+    from masche.identity.bundle import TrustBundle  # as above
     from masche.link import joining  # as above
 
     key = keys.generate()

@@ -58,19 +58,19 @@ def __eq__(self: Any, other: Any) -> bool:  # noqa: N807 # a method of every nou
     return values(self) == values(other)
 
 
-def __hash__(self: Any) -> int:  # noqa: N807
+def __hash__(self: Any) -> int:  # noqa: N807 # of every noun
     return hash(self._compared(self))
 
 
 @recursive_repr()
-def __repr__(self: Any) -> str:  # noqa: N807
+def __repr__(self: Any) -> str:  # noqa: N807 # of every noun
     told = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)
     return f"{self.__class__.__qualname__}({told})"
 
 
-def __setattr__(_self: Any, name: str, _value: object) -> None:  # noqa: N807
+def __setattr__(_self: Any, name: str, _value: object) -> None:  # noqa: N807 # of every noun
     raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
-def __delattr__(_self: Any, name: str) -> None:  # noqa: N807
+def __delattr__(_self: Any, name: str) -> None:  # noqa: N807 # of every noun
     raise FrozenInstanceError(f"cannot delete field {name!r}")

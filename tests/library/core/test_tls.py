@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import pickle
 import socket
 import ssl
@@ -325,6 +326,9 @@ WEAKENED: dict[str, Callable[[ssl.SSLContext], object]] = {
     "another check": lambda context: setattr(context, "sslobject_class", ssl.SSLObject),
     "a key log": lambda context: setattr(context, "keylog_filename", "x"),
     "TLS 1.2": lambda context: setattr(context, "minimum_version", ssl.TLSVersion.TLSv1_2),
+    "other ciphers": lambda context: context.set_ciphers("ALL"),
+    "a word of its own": lambda context: setattr(context, "unheard_of", 1),
+    "anybody behind it": lambda context: setattr(context, "shown", context),
     "anybody expected": lambda context: setattr(context, "expected", frozenset[str]()),
 }
 
@@ -340,6 +344,22 @@ def test_what_clients_ask_for_that_is_so_already_is_allowed(ours: Certificates) 
     context = ours.client_context((ORDERS.value,))
     context.verify_mode, context.check_hostname = ssl.CERT_REQUIRED, False
     assert context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_what_expects_somebody_is_taken_for_a_context_and_cannot_become_one(ours: Certificates) -> None:
+    """Clients verify nobody where they are handed what is no context; a copy would be a context that trusts nobody."""
+    context = ours.client_context((ORDERS.value,))
+    assert isinstance(context, ssl.SSLContext)
+    for made in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="not copied"):
+            made(context)
+
+
+def test_what_one_connection_speaks_no_other_has_to(ours: Certificates, mesh: Issuing) -> None:
+    context = ours.client_context((ORDERS.value,))
+    context.set_alpn_protocols(["h2"])  # as httpcore does with every context
+    server = mesh.certificates("orders").server_context(HTTP_2)
+    assert connected(ours.client_context((ORDERS.value,)), server).selected_alpn_protocol() == "http/1.1"
 
 
 def test_nothing_secret_shows(mesh: Issuing, ours: Certificates) -> None:

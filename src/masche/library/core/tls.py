@@ -12,13 +12,12 @@ import ssl
 import threading
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, Self, cast
-
-from cryptography import x509
+from typing import Any, NoReturn, Self, cast
 
 from masche.identity import svid
+from masche.identity.der import DerError
 from masche.identity.keys import Secret
-from masche.identity.malformed import MALFORMED
+from masche.identity.leaf import Leaf
 from masche.identity.presented import Presented
 from masche.identity.svid import SvidError
 from masche.library.core.ports import HTTP_1, MeshError, NotReadyError
@@ -79,7 +78,7 @@ class Certificates:
         if found is None:
             with self._lock:
                 found = held.client(identities, alpn)
-        return found
+        return cast("ssl.SSLContext", found)
 
     def server_context(self, alpn: tuple[str, ...] = HTTP_1) -> ssl.SSLContext:
         """Return the TLS of our own port, which only a workload of our trust domain can connect to.
@@ -141,6 +140,14 @@ class Context(ssl.SSLContext):
         super().load_cert_chain(*_args, **_kwargs)
 
 
+_HARMLESS = frozenset({
+    "cert_store_stats", "get_ca_certs", "get_ciphers", "load_cert_chain", "load_default_certs", "load_verify_locations",
+    "session_stats", "set_default_verify_paths",
+})  # fmt: skip
+"""Methods of a context that tell, or that one which is sealed refuses by itself."""
+_UNSAID = object()
+
+
 class _Shown(Context):
     """Has our certificate and the roots. Its connections refuse everybody until they are told who is expected."""
 
@@ -162,24 +169,46 @@ class _Shown(Context):
         return f"<TLS with anybody of {self.trust_domain}>" if self.takes_anybody else "<TLS with nobody yet>"
 
 
-class _Expecting(Context):
-    """Makes connections of ``shown`` that expect certain identities; it holds no certificate itself, and is cheap.
+class _Expecting:
+    """Makes connections of ``shown`` that expect certain identities. It is taken for a ``Context``, as ``shown`` is,
+    but has nothing of OpenSSL: that would be 10 kB for each service that is called.
 
     No server is named (SNI): nobody on the way learns which service is called.
     """
 
+    __slots__ = ("expected", "shown")
+
+    def __init__(self, shown: _Shown, identities: tuple[str, ...]) -> None:
+        object.__setattr__(self, "shown", shown)
+        object.__setattr__(self, "expected", frozenset(identities))
+
     shown: _Shown
     expected: frozenset[str]
 
-    @classmethod
-    def of(cls, shown: _Shown, identities: tuple[str, ...]) -> Self:
-        """Return a sealed context."""
-        context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        context.shown, context.expected = shown, frozenset(identities)
-        return context.seal()
+    @property
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride] # nobody sets it
+        """What ``isinstance`` says: clients take an object that is no context for the wish to verify nobody."""
+        return Context
 
     def __repr__(self) -> str:
         return f"<TLS with {_listed(self.expected)}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """What the context behind it is; what would change it is refused, there or here."""
+        found = getattr(self.shown, name)
+        if callable(found) and name not in _HARMLESS:
+            raise _sealed(f"does no {name}")
+        return found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__slots__ or getattr(self.shown, name, _UNSAID) != value:
+            raise _sealed(f"does not change its {name}")
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a context is not copied")  # it would become a context of the class that it is taken for
+
+    def set_alpn_protocols(self, _protocols: object) -> None:
+        """Change nothing: what is spoken was said when the context was asked for. httpcore says it all the same."""
 
     def wrap_bio(
         self,
@@ -210,7 +239,7 @@ class _Expecting(Context):
         """
         _check_use(server_side, session)
         if isinstance(sock, ssl.SSLSocket):
-            made = cast("ssl.SSLSocket", carried(sock, self))
+            made = cast("ssl.SSLSocket", carried(sock, cast("ssl.SSLContext", self)))
         else:
             made = self.shown.wrap_socket(
                 sock, do_handshake_on_connect=False, suppress_ragged_eofs=suppress_ragged_eofs
@@ -241,11 +270,11 @@ class _Held:
         self._shown: dict[tuple[str, ...], _Shown] = {}
         self._servers: dict[tuple[str, ...], _Shown] = {}
         try:
-            leaf = x509.load_pem_x509_certificate(chain.encode())
+            leaf = Leaf.of_pem(chain)
             self.identity = svid.identity(leaf)
-        except (SvidError, *MALFORMED) as error:
+        except (SvidError, DerError) as error:
             raise MeshError(f"our own certificate cannot be used: {error}") from error
-        self.not_after = leaf.not_valid_after_utc.timestamp()
+        self.not_after = leaf.not_after
 
     def __repr__(self) -> str:
         until = datetime.fromtimestamp(self.not_after, UTC).isoformat(timespec="seconds")
@@ -266,7 +295,7 @@ class _Held:
         if found is None:
             if alpn not in self._shown:
                 self._shown[alpn] = _Shown.of(self, ssl.PROTOCOL_TLS_CLIENT, alpn).seal()
-            found = self.clients[identities, alpn] = _Expecting.of(self._shown[alpn], identities)
+            found = self.clients[identities, alpn] = _Expecting(self._shown[alpn], identities)
         return found
 
     def server(self, alpn: tuple[str, ...]) -> _Shown:
@@ -339,8 +368,8 @@ def _judge(connection: ssl.SSLObject | ssl.SSLSocket, expected: frozenset[str]) 
     if shown is None:
         raise _refused(wanted, "it showed no certificate")
     try:
-        found = svid.identity(x509.load_der_x509_certificate(shown))
-    except (SvidError, *MALFORMED) as error:
+        found = svid.identity(Leaf.of_der(shown))
+    except (SvidError, DerError) as error:
         raise _refused(wanted, f"it showed {_names(connection)}: {error}") from error
     if found.trust_domain != context.trust_domain:
         raise _refused(wanted, f"{found} answered, and only the trust domain {context.trust_domain} is trusted")

@@ -14,10 +14,10 @@ from random import Random
 from typing import Final
 
 from masche.identity import places
-from masche.identity.bundle import BundleError
 from masche.identity.files import UnsafeFileError
 from masche.identity.join import JoinError, JoinString
 from masche.identity.spiffe import SpiffeError
+from masche.identity.trust import BundleError
 from masche.library.life.options import Options
 from masche.link import machine
 from masche.link.machine import Credential, Machine, MachineError
