@@ -228,3 +228,26 @@ spec:
     assert isinstance(stock, Forward)
     assert (orders.timeout, orders.per_try_timeout) == (0, 15)
     assert (stock.timeout, stock.per_try_timeout) == (9, 0)
+
+
+def test_a_value_that_an_older_policy_of_the_same_target_decides_is_said_to_be_in_vain():
+    """And only that one: what is more specific is meant to win, and says so where the effective policy is shown."""
+    mesh = a_mesh(
+        service("orders")
+        + policy("old", f"{TARGET}, timeouts: {{request: 3s}}")
+        + policy("young", f"{TARGET}, timeouts: {{request: 5s, perTry: 1s}}", created="2026-02-01T00:00:00Z")
+        + policy("everywhere", "timeouts: {request: 9s}")
+        + policy("everywhere-too", "timeouts: {request: 8s}", created="2026-02-01T00:00:00Z")
+    )
+    found = [(each.where, each.why) for status in policy_statuses(mesh) for each in status.diagnostics]
+    assert found == [
+        (
+            "TrafficPolicy/shop/young spec.timeouts.request",
+            "for Service shop/orders TrafficPolicy/shop/old decides timeouts.request, which is older",
+        ),
+        (
+            "TrafficPolicy/shop/everywhere-too spec.timeouts.request",
+            "for namespace shop TrafficPolicy/shop/everywhere decides timeouts.request, which is older",
+        ),
+    ]
+    assert all(condition[1] for status in policy_statuses(mesh) for condition in status.conditions)

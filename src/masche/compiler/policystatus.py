@@ -11,7 +11,7 @@ from masche.compiler.faults import deciding
 from masche.compiler.policy import Placed
 from masche.compiler.protocol import ports, protocol
 from masche.compiler.selection import matches
-from masche.compiler.trafficpolicy import of_defaults
+from masche.compiler.trafficpolicy import of_defaults, outranked
 from masche.compiler.unheeded import unheeded, unheeded_defaults
 from masche.model.diagnostic import Diagnostic, Severity, Status
 from masche.model.limits import KeyKind
@@ -29,7 +29,7 @@ def policy_statuses(mesh: Mesh) -> Iterator[Status]:
         problems = tuple(chain(_missing_targets(mesh, policy), _selects_nobody(mesh, policy), _not_judged(policy)))
         yield _status(policy, problems)
     for policy in mesh.traffic_policies.values():
-        yield _status(policy, (*_missing_targets(mesh, policy), *unheeded(mesh, policy)))
+        yield _status(policy, (*_missing_targets(mesh, policy), *unheeded(mesh, policy), *_says_in_vain(mesh, policy)))
     for policy in mesh.rate_limit_policies.values():
         problems = (*_missing_targets(mesh, policy), *_selects_nobody(mesh, policy), *_counts_nothing(mesh, policy))
         yield _status(policy, problems)
@@ -74,6 +74,13 @@ def _selects_nobody(mesh: Mesh, policy: Placed) -> Iterator[Diagnostic]:
 
 
 _DOES = {Kind.AUTHORIZATION_POLICY: "protects", Kind.RATE_LIMIT_POLICY: "limits"}
+
+
+def _says_in_vain(mesh: Mesh, policy: TrafficPolicy) -> Iterator[Diagnostic]:
+    """Say which values another policy of the same target decides; the others hold."""
+    for target, older, places in outranked(mesh.traffic_policies).get(policy.name, ()):
+        why = f"for {target} {older.ref} decides {', '.join(places)}, which is older"
+        yield _warning(policy, f"spec.{places[0]}", "said-twice", why, "say it in one of both")
 
 
 def _counts_nothing(mesh: Mesh, policy: RateLimitPolicy) -> Iterator[Diagnostic]:

@@ -76,6 +76,30 @@ def traffic(
     )
 
 
+@by_identity
+def outranked(
+    policies: Mapping[Name, TrafficPolicy],
+) -> Mapping[Name, tuple[tuple[str, TrafficPolicy, tuple[str, ...]], ...]]:
+    """Return what policies say in vain, since an older one of the same target says it, too: for each policy the
+    target, the older one, and the places. That what is more specific wins is meant, and not in here.
+    """
+    by_target, by_namespace = _sorted(policies)
+    rivals = [*((f"Service {name}", each) for name, each in by_target.items())]
+    rivals += [(f"namespace {name}", each) for name, each in by_namespace.items()]
+    found: dict[Name, list[tuple[str, TrafficPolicy, tuple[str, ...]]]] = {}
+    for target, each in rivals:
+        first: dict[str, TrafficPolicy] = {}
+        for policy in each if len(each) > 1 else ():
+            vain: dict[Name, list[str]] = {}
+            for place, _ in written(policy.spec):
+                if (older := first.setdefault(place, policy)) is not policy:
+                    vain.setdefault(older.name, []).append(place)
+            found.setdefault(policy.name, []).extend(
+                (target, policies[older], tuple(places)) for older, places in vain.items()
+            )
+    return MappingProxyType({name: tuple(each) for name, each in found.items() if each})
+
+
 def _sorted(
     policies: Mapping[Name, TrafficPolicy],
 ) -> tuple[dict[Name, list[TrafficPolicy]], dict[str, list[TrafficPolicy]]]:
