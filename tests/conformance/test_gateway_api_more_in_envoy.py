@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conformance.cases import OWN, Case, a_mesh, faults, read_groups, ways
+from conformance.cases import OWN, SAMPLES, Case, a_mesh, faults, read_groups, ways
 from live.mesh import Live, here
 from masche.model.mesh import Mesh
 from masche.model.refs import Name
@@ -14,7 +14,7 @@ from masche.model.yaml import load_many
 
 INFRA = "gateway-conformance-infra"
 CLIENT = Name(INFRA, "client-1")
-GROUPS = read_groups(OWN / "more.yaml")
+GROUPS = [*read_groups(OWN / "more.yaml"), *read_groups(OWN / "more-routes.yaml")]
 FRONTEND = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -48,7 +48,11 @@ def in_all_ways(live: Live, case: Case) -> Iterator[tuple[str, str]]:
 def a_world(group: Case, parent: dict[str, str]) -> Mesh:
     """The topology with the routes of a group under ``parent``."""
     files = [("topology", here((OWN / "more-topology.yaml").read_text())), ("frontend", yaml.safe_dump(FRONTEND))]
-    routes = [("HTTPRoute", route, {"parentRefs": [parent], **route["spec"]}) for route in group["routes"]]
+    if "topology" in group:
+        files = [("topology", here((SAMPLES / f"{group['topology']}-topology.yaml").read_text()))]
+    routes = [
+        (route.get("kind", "HTTPRoute"), route, {"parentRefs": [parent], **route["spec"]}) for route in group["routes"]
+    ]
     grants = [("ReferenceGrant", grant, grant["spec"]) for grant in group.get("grants", ())]
     files += [(each["name"], _document(kind, each, spec)) for kind, each, spec in (*routes, *grants)]
     return a_mesh(load_many(files))

@@ -22,7 +22,14 @@ HTTP_PORTS = {"http": 80, "http2": 85, "grpc": 7070}
 """Istio's ports that take requests; the others take bytes."""
 
 GROUPS = [group for group in gateway_api.groups() if group.placement != "gateway"]
-MORE = [pytest.param(group, id=group["id"]) for group in more.GROUPS if group.get("mesh")]
+IS_GRPC = "GRPCRoute"
+"""A program calls by gRPC with gRPC's own client, not with this one (``tests/library``)."""
+
+MORE = [
+    pytest.param(group, id=group["id"])
+    for group in more.GROUPS
+    if group.get("mesh") and IS_GRPC not in {route.get("kind") for route in group["routes"]}
+]
 POLICIES = [pytest.param(group, id=group["id"]) for group in istio.GROUPS]
 
 
