@@ -118,8 +118,13 @@ class Desk:
             yield from self._told(before, bench)
 
     def _probe(self, ground: Ground) -> int:
-        """The weight of who is probed: each probe may be lost, and more of them do not come back sooner."""
-        enough = PROBES * FAIR * len(ground.sites) / max(self.costs.rate, 1.0)
+        """The weight of who is probed: each probe may be lost, and more of them do not come back sooner.
+
+        Who has no calls under way is chosen as if it had so much more weight as others have calls under way.
+        """
+        each = {name: reading for readings in self._readings.values() for name, reading in readings.items()}
+        favoured = 1.0 + self._under_way(each) / max(1, len(each))
+        enough = PROBES * FAIR * len(ground.sites) / max(self.costs.rate, 1.0) / favoured
         return max(LEAST, min(PROBE, round(enough)))
 
     def _weighed(self, group: str, readings: Mapping[str, Reading], *, now: float) -> Mapping[str, int]:
@@ -167,10 +172,13 @@ class Desk:
         return route.network_us if route else 0.0
 
     def _is_busy(self, readings: Mapping[str, Reading]) -> bool:
-        """Whether a caller has calls under way with most instances at any moment (Little's law)."""
+        """Whether a caller has calls under way with most instances at any moment."""
+        return self._under_way(readings) >= UNDER_WAY * len(readings)
+
+    def _under_way(self, readings: Mapping[str, Reading]) -> float:
+        """How many calls a caller has under way at any moment (Little's law)."""
         cost_us = typical([each.cost_us for each in readings.values() if each.calls and not each.is_silent])
-        waiting = self.costs.rate * cost_us / MICROSECONDS / max(1.0, self.costs.callers)
-        return waiting >= UNDER_WAY * len(readings)
+        return self.costs.rate * cost_us / MICROSECONDS / max(1.0, self.costs.callers)
 
     def _told(self, before: Mapping[str, int], bench: Bench) -> Iterator[Move]:
         callers = f" for callers of zone {self.zone}" if self.zone else ""
