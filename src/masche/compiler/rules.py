@@ -16,6 +16,7 @@ from masche.model.resources.gateway_api import (
     FilterType,
     HTTPBackendRef,
     HTTPCORSFilter,
+    HTTPHeader,
     HTTPHeaderFilter,
     HTTPPathModifier,
     HTTPRequestMirrorFilter,
@@ -145,10 +146,18 @@ class _Filters:
 
 def _header_change(change: HTTPHeaderFilter | None) -> HeaderChange | None:
     return change and HeaderChange(
-        set=tuple((each.name.lower(), each.value) for each in change.set),
-        add=tuple((each.name.lower(), each.value) for each in change.add),
+        set=_firsts(change.set),
+        add=_firsts(change.add),
         remove=tuple(name.lower() for name in change.remove),
     )
+
+
+def _firsts(headers: Iterable[HTTPHeader]) -> tuple[tuple[str, str], ...]:
+    """ "Subsequent entries with an equivalent header name MUST be ignored" (HTTPHeader), in whatever case."""
+    values: dict[str, str] = {}
+    for each in headers:
+        values.setdefault(each.name.lower(), each.value)
+    return tuple(values.items())
 
 
 def _cors(cors: HTTPCORSFilter | None) -> Cors | None:

@@ -217,11 +217,16 @@ def http_match(match: Spot) -> Findings:
         yield from distinct(match[field], "name")
         for item in match[field]:
             yield from _regex(item["value"], item["type"].text("Exact"))
-    names = {item["name"].text() for item in match["headers"]}
-    for item, name in duplicates(iter(match["headers"]), lambda item: item["name"].text().lower()):
+    yield from _equivalent(match["headers"], "keep one match per header name; case does not tell them apart")
+
+
+def _equivalent(headers: Spot, fix: str) -> Findings:
+    """Names that differ by case alone: what stands later is not heard."""
+    names = {item["name"].text() for item in headers}
+    for item, name in duplicates(iter(headers), lambda item: item["name"].text().lower()):
         if len({written for written in names if written.lower() == name}) > 1:
             why = '"Subsequent entries with an equivalent header name MUST be ignored"'
-            yield item.ignored(why, "keep one match per header name; case does not tell them apart")
+            yield item.ignored(why, fix)
 
 
 def _path(path: Spot) -> Findings:
@@ -339,6 +344,10 @@ def _headers(change: Spot) -> Findings:
     yield from distinct(change["set"], "name")
     yield from distinct(change["add"], "name")
     yield from distinct(change["remove"])
+    for field in ("set", "add"):
+        yield from _equivalent(
+            change[field], f"keep one entry of {field} per header name; case does not tell them apart"
+        )
     named = [item["name"] for field in ("set", "add") for item in change[field]]
     for name in [*named, *change["remove"]]:
         if name.text().lower() == "host":
