@@ -81,16 +81,17 @@ def test_a_holder_is_not_taken_for_a_later_process_of_the_same_pid(tmp_path: Pat
     assert is_orphan(tmp_path, waited=0)
 
 
-@pytest.mark.parametrize(
-    ("service", "options"),
-    [("Orders", {}), ("../orders", {}), ("orders", {"namespace": "a/b"}), ("orders", {"service_account": "a~b"})],
-)
-async def test_a_claim_with_a_name_that_is_none_leaves_nothing_behind(
-    machine: World, service: str, options: dict[str, str]
-) -> None:
-    runner = await machine.run(service, port=free_port(), **options)
-    assert await asyncio.wait_for(runner.process.wait(), 20) == MESH_FAILED
-    assert await until(lambda: "is no name for a" in runner.text, what="it says why")
+async def test_a_claim_with_a_name_that_is_none_leaves_nothing_behind(machine: World) -> None:
+    wrong = [
+        ("Orders", {}),
+        ("../orders", {}),
+        ("orders", {"namespace": "a/b"}),
+        ("orders", {"service_account": "a~b"}),
+    ]
+    runners = [await machine.run(service, port=free_port(), **options) for service, options in wrong]
+    for runner in runners:
+        assert await asyncio.wait_for(runner.process.wait(), 30) == MESH_FAILED
+        assert await until(lambda one=runner: "is no name for a" in one.text, what="it says why")
     assert not list(machine.folders.seats.iterdir())
 
 
