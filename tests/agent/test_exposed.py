@@ -1,5 +1,6 @@
 import asyncio
 import os
+import socket
 import sys
 
 import pytest
@@ -52,3 +53,22 @@ async def test_an_exposed_command_is_told_and_refused_under_strict(machine: Worl
     strict = await machine.run("orders", *words, port=port, is_strict=True)
     await until(lambda: strict.process.returncode is not None, within=30, what="the runner has ended")
     assert strict.process.returncode == 125, strict.text
+
+
+async def test_who_has_the_port_of_a_command_already_is_spoken_of(machine: World) -> None:
+    """It answers the probe, and would get the calls."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = int(other.getsockname()[1])
+        runner = await machine.run("orders", sys.executable, "-c", "import time; time.sleep(60)", port=port)
+        await until(lambda: f"another process listens on port {port} already" in runner.text)
+        runner.process.terminate()
+        await runner.process.wait()
+
+
+async def test_of_a_free_port_nothing_is_said(machine: World) -> None:
+    port = free_port()
+    runner = await machine.run("orders", sys.executable, "-c", LISTENER, "127.0.0.1", str(port), port=port)
+    await until(lambda: "READY" in runner.text)
+    assert "another process" not in runner.text
+    runner.process.terminate()
+    await runner.process.wait()

@@ -32,6 +32,15 @@ def exposed(pid: int, ports: Iterable[int]) -> tuple[Listening, ...]:
     return tuple(sorted({one for one in beyond if one.inode in owned}))
 
 
+def taken(ports: Iterable[int]) -> tuple[int, ...]:
+    """Those of ``ports`` on which somebody listens here already, where a command that is to start would, sorted."""
+    wanted = frozenset(ports)
+    return tuple(sorted({one.port for one in listening("thread-self") if one.port in wanted and one.address in _HERE}))
+
+
+_HERE = frozenset({"127.0.0.1", "0.0.0.0", "::1", "::"})  # noqa: S104 - compared with, and not listened on
+
+
 def listening(process: int | str) -> Iterator[Listening]:
     """Every listening TCP socket of the network namespace in which a process ("thread-self": this thread) lives."""
     for table in ("tcp", "tcp6"):

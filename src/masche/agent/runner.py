@@ -15,6 +15,7 @@ from masche.agent import command, environment, local
 from masche.agent.capture.inside import UserError, user
 from masche.agent.claimant import Claimant, NoSeatError, Say
 from masche.agent.command import CommandError
+from masche.agent.exposed import taken
 from masche.agent.leaving import Leaving
 from masche.agent.local import (
     AgentStatus,
@@ -141,6 +142,8 @@ class _Run:
             self.say(caution)
         if ready.namespace_path and not (self._user.uid if self._user else os.geteuid()):
             self.say("the command runs as root, who can go around the mesh: --user NAME runs it as somebody else")
+        if not ready.namespace_path and not self.options.workload_address:
+            self._warn_of_others()
         port = self.options.ports[0].port if self.options.ports else 0
         variables = environment.complete(os.environ, ready.environment, port)
         handle = command.start(
@@ -152,6 +155,14 @@ class _Run:
         )
         self._claimant.send(Started(pid=handle.process.pid))
         return handle
+
+    def _warn_of_others(self) -> None:
+        """Who has the port already would be taken for the command, and answer in its place."""
+        for port in taken(each.port for each in self.options.ports):
+            self.say(
+                f"another process listens on port {port} already: it gets the calls to {self.options.service} unless "
+                f"the command takes the port, too\n  fix: end that process, or choose another --port"
+            )
 
     async def _live(self, running: Handle) -> int:
         listening = asyncio.create_task(self._claimant.listen())
