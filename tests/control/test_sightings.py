@@ -77,6 +77,7 @@ def test_a_sum_that_contradicts_its_buckets_and_a_count_that_cannot_be_are_belie
         service=ORDERS,
         endpoint="127.0.0.1:22000",
         errors=10**15,
+        active=10**15,
         latency=Histogram(buckets=slow.buckets, sum_us=10**15),
         service_time=Histogram(buckets=quick.buckets, sum_us=0),
     )
@@ -86,3 +87,4 @@ def test_a_sum_that_contradicts_its_buckets_and_a_count_that_cannot_be_are_belie
     low, high = histogram.bounds(number)
     assert (seen.latency_us, seen.service_us) == (high, low)
     assert seen.errors == MOST_CALLS
+    assert seen.active == MOST_CALLS

@@ -67,6 +67,8 @@ async def answering(answer: bytes | None) -> AsyncIterator[int]:
         (b"HTTP/1.1 404 Not Found\r\n\r\n", "GET /up: status 404"),
         (b"HTTP/1.1 500 No\r\n\r\n", "GET /up: status 500"),
         (b"SSH-2.0-OpenSSH\r\n", "GET /up: the answer is no HTTP"),
+        (b"HTTP/1.1 " + b"2" * 5000 + b" OK\r\n", "GET /up: the answer is no HTTP"),
+        (b"HTTP/1.1 " + b"2" * 70_000, "GET /up: the answer is no HTTP"),
         (b"", "GET /up: the answer is no HTTP"),
         (None, "GET /up: no answer within 1 s"),
     ],

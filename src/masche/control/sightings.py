@@ -41,7 +41,7 @@ class _Sum:
         self.service_timed += (served := _count(report.service_time))
         self.service_sum += _total(report.service_time, served)
         self.timeouts += min(report.timeouts, MOST_CALLS)
-        self.active = report.active
+        self.active = min(report.active, MOST_CALLS)
         self.rtt_us = report.rtt_us or self.rtt_us
         self.is_ejected = report.is_ejected
 

@@ -137,7 +137,8 @@ async def _status(address: str, port: int, path: str, connect: Connect) -> int:
     finally:
         if writer:
             writer.close()
-    return int(status[1]) if len(status) > 1 and status[0].startswith(b"HTTP/1") and status[1].isdigit() else 0
+    is_http = len(status) > 1 and status[0].startswith(b"HTTP/1") and len(status[1]) == 3 and status[1].isdigit()
+    return int(status[1]) if is_http else 0
 
 
 async def _grpc(target: str, service: str) -> str:
