@@ -215,7 +215,8 @@ def _row(interval: Interval, carried: Carried, *, wait_us: float, at: float) -> 
         return _mixed(interval, carried, wait_us=wait_us, at=at)
     latency, own = interval.latency_sum, interval.service_sum
     beyond = (latency - own) / answers - network
-    return Row(at, answers, answers, answers, answers, latency, own, own, 0.0, beyond if beyond > network else 0.0)
+    extra = beyond if beyond > network else 0.0
+    return Row(at, answers, answers, answers, answers, answers, latency, own, own, 0.0, extra)
 
 
 def _mixed(interval: Interval, carried: Carried, *, wait_us: float, at: float) -> Row:
@@ -230,12 +231,13 @@ def _mixed(interval: Interval, carried: Carried, *, wait_us: float, at: float) -
     service = interval.service_sum / interval.served if interval.served else 0.0
     own = service or max(0.0, latency - carried.network_us)
     beyond = latency - own - carried.network_us if answers else 0.0
-    wait = max(wait_us, latency)
+    wait, timed = max(wait_us, latency), answers + interval.timeouts
     return Row(
         at=at,
         calls=answers + errors,
         answers=answers,
-        timed=answers + interval.timeouts,
+        timed=timed,
+        asked=max(answers + errors, timed),
         served=interval.served and answers,
         latency_sum=interval.latency_sum + round(interval.timeouts * wait),
         own_sum=round(answers * own + own_timeouts * wait),

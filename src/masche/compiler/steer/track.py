@@ -35,23 +35,22 @@ AT_HOME = Carried()
 
 
 class Row(NamedTuple):
-    """An interval: counts, sums in microseconds, and ``extra`` as a mean."""
+    """An interval: counts, sums in microseconds, and ``extra`` as a mean.
+
+    ``asked`` are the calls that ended, or that wait and show by it that the instance is stuck.
+    """
 
     at: float
     calls: int
     answers: int
     timed: int
     served: int
+    asked: int
     latency_sum: int
     own_sum: int
     service_sum: int
     failures: float
     extra: float
-
-    @property
-    def asked(self) -> int:
-        """Calls that ended, or that wait and show by it that the instance is stuck."""
-        return max(self.calls, self.timed)
 
 
 @dataclass(slots=True)
@@ -89,16 +88,16 @@ class Track:
             self._unpiled_at = at
         elif (piled := at - self._unpiled_at) > STUCK_AFTER:
             stuck = round(active * min(piled * MICROSECONDS, wait_us))
-            self._take(Row(at, 0, 0, active, 0, stuck, stuck, 0, 0.0, 0.0))
+            self._take(Row(at, 0, 0, active, 0, active, stuck, stuck, 0, 0.0, 0.0))
 
     def _take(self, row: Row) -> None:
         self._rows.append(row)
-        at, calls, _, timed, served, latency_sum, own_sum, service_sum, failures, _ = row
+        at, calls, _, timed, served, asked, latency_sum, own_sum, service_sum, failures, _ = row
         self.heard_at = at
         self.calls += calls
         self.timed += timed
         self.served += served
-        self.asked += row.asked
+        self.asked += asked
         self.latency_sum += latency_sum
         self.own_sum += own_sum
         self.service_sum += service_sum
@@ -120,11 +119,11 @@ class Track:
         return NEVER
 
     def _drop(self, row: Row) -> None:
-        _, calls, _, timed, served, latency_sum, own_sum, service_sum, failures, _ = row
+        _, calls, _, timed, served, asked, latency_sum, own_sum, service_sum, failures, _ = row
         self.calls -= calls
         self.timed -= timed
         self.served -= served
-        self.asked -= row.asked
+        self.asked -= asked
         self.latency_sum -= latency_sum
         self.own_sum -= own_sum
         self.service_sum -= service_sum
