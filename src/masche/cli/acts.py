@@ -19,6 +19,9 @@ from masche.cli.stage import NAMESPACE, SHOP, Calls, Stage, plaintext_answer, sh
 
 SLOW_MS = 400.0
 LEAST_CALLS = 20
+SHOWN_SECONDS = 4.0
+"""Of so many seconds the calls are shown."""
+
 MOST_IN_FLIGHT = 4
 """Calls that one instance works on at the same time; a POST that it was killed over cannot be repeated safely."""
 
@@ -103,12 +106,13 @@ def _replica_joins(stage: Stage) -> Iterable[str]:
 
 
 def _replica_slow(stage: Stage) -> Iterable[str]:
-    before = stage.watch(3)
+    before = stage.calls(stage.mark() - SHOWN_SECONDS)
+    promise(before.sent > LEAST_CALLS, "no customer called before")
     stage.fault("inventory-2", delay_ms=SLOW_MS)
     during = stage.watch(3)
     stage.watch(4)
     share = _share_of(stage, "inventory-2")
-    after = stage.watch(6)
+    after = stage.watch(SHOWN_SECONDS)
     stage.fault("inventory-2", delay_ms=0)
     yield from slowed(before, during, after)
     yield f"inventory-2 answers {SLOW_MS:.0f} ms late and now gets {share:.1%} of the calls instead of 25 %"
@@ -235,8 +239,8 @@ def _canary(stage: Stage) -> Iterable[str]:
 def _control_plane_dies(stage: Stage) -> Iterable[str]:
     mark = stage.mark()
     stage.kill("control plane")
-    seen = stage.watch(6)
-    yield f"kill -9 of the control plane: {none_failed(seen, 'in the six seconds without it')}"
+    seen = stage.watch(SHOWN_SECONDS)
+    yield f"kill -9 of the control plane: {none_failed(seen, 'in the seconds without it')}"
     began = time.monotonic()
     stage.start_control_plane()
     stage.until(
