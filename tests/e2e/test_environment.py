@@ -108,19 +108,6 @@ def test_a_service_is_told_where_to_listen_and_a_job_is_not(mesh: Mesh, web: Ins
     assert environment["MINE"] == "stays"
 
 
-@pytest.mark.parametrize("code", [0, 3, 77])
-def test_a_job_ends_with_the_code_of_its_command(mesh: Mesh, web: Instance, code: int):
-    ended = mesh.masche(
-        "run", "--service", "teller", "--namespace", "shop", "--", "sh", "-c", f"echo done; exit {code}"
-    )
-    assert (ended.returncode, ended.stdout) == (code, "done\n"), ended.stderr
-
-
-def test_a_job_that_a_signal_ended_says_so_as_a_shell_does(mesh: Mesh, web: Instance):
-    ended = mesh.masche("run", "--service", "teller", "--namespace", "shop", "--", "sh", "-c", "kill -9 $$")
-    assert ended.returncode == 137, ended.stderr
-
-
 def test_a_job_leaves_nothing_behind_in_the_mesh(mesh: Mesh, web: Instance):
     _shown(mesh)
     until(
