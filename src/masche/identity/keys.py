@@ -92,8 +92,18 @@ def signing_request(key: PrivateKey) -> bytes:
         raise ValueError("only keys on P-256 ask for certificates")
     nobody, nothing = value(SEQUENCE, b""), value(_TAGGED_0, b"")
     asked = value(SEQUENCE, _integer(0) + nobody + value(SEQUENCE, _ON_P256 + _point(key)) + nothing)  # RFC 2986
-    signature = value(BITS, b"\0" + key.sign(asked, ec.ECDSA(hashes.SHA256())))
+    signature = value(BITS, b"\0" + key.sign(asked, _Ecdsa()))
     return value(SEQUENCE, asked + _BY_SHA256 + signature)
+
+
+class _Ecdsa(ec.ECDSA):
+    """ECDSA with SHA-256, which does not load all ciphers to learn whether it could sign without chance."""
+
+    algorithm = hashes.SHA256()  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] # never set
+    deterministic_signing = False  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] # as above
+
+    def __init__(self) -> None:
+        """Ask nothing: that is what the class of ``cryptography`` does here."""
 
 
 def _point(key: PrivateKey) -> bytes:

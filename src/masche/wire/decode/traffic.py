@@ -6,6 +6,7 @@ rest. Invariant: the extension says everything or is refused; half a policy is n
 """
 
 from dataclasses import replace
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,9 +68,15 @@ def _extended(packed: Any, where: str) -> Used:
         if missing := frozenset(Traffic.__dataclass_fields__) - traffic.keys():
             raise WireError(f"{where} says nothing of {min(missing)}")
         carriers = msgspec.convert(body.get("east_west", []), tuple[str, ...])
-        return Used(msgspec.convert(traffic, Traffic), protocol, bool(body.get("has_library")), carriers)
+        return Used(_one(msgspec.convert(traffic, Traffic)), protocol, bool(body.get("has_library")), carriers)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WireError(f"{where} is not understood: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _one(traffic: Traffic) -> Traffic:
+    """The same object for callees that are used alike, as most are."""
+    return traffic
 
 
 def _fields(struct: Any) -> dict[str, Any]:
