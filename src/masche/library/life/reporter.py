@@ -34,6 +34,7 @@ class Reporter:
         self._send = send
         self._is_live = is_live
         self._last = 0.0
+        self._sending = asyncio.Lock()  # who leaves reports once more, perhaps while a Report is under way
 
     def __repr__(self) -> str:
         return f"<Reporter {self._presence.sequence} reports, {len(self._presence.pending)} not answered>"
@@ -49,6 +50,10 @@ class Reporter:
 
     async def report(self) -> None:
         """Say what there is to say; what is not answered now is said again the next time."""
+        async with self._sending:
+            await self._say()
+
+    async def _say(self) -> None:
         self._collected()
         presence = self._presence
         if not presence.pending:
