@@ -6,9 +6,11 @@ A workload is STARTING until the first success, UNHEALTHY after three failures i
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from masche.link import h2_question
 from masche.model.frozen import frozen
 
 INTERVAL = 1.0
@@ -111,21 +113,27 @@ async def _http(address: str, port: int, path: str, connect: Connect) -> str:
 async def failing(address: str, port: int, *, connect: Connect = asyncio.open_connection) -> str:
     """Say how an application of which no path is known fails what it is asked; "" when it answers at all sensibly.
 
-    It may not know the path, nor let anybody in, nor speak this version of HTTP: only an error of its own tells.
+    It may not know the path, nor let anybody in: only an error of its own tells. Who does not speak HTTP/1.1 is asked
+    in HTTP/2.
     """
     try:
         code = await _status(address, port, "/", connect)
     except OSError as error:
         return f"GET /: {error}"
+    if not code:
+        with suppress(OSError):  # it has answered something, and that it says nothing to this may be our fault
+            code = await _status(address, port, "/", connect, is_h2=True)
     return f"GET /: status {code}" if code >= SERVER_ERROR else ""
 
 
-async def _status(address: str, port: int, path: str, connect: Connect) -> int:
+async def _status(address: str, port: int, path: str, connect: Connect, *, is_h2: bool = False) -> int:
     """The status of the answer, 0 when it is no HTTP. Raises OSError, in words for people: there is none."""
     writer = None
     try:
         async with asyncio.timeout(WITHIN):
             reader, writer = await connect(address, port)
+            if is_h2:
+                return await h2_question.status(reader, writer, path, f"{address}:{port}")
             writer.write(f"GET {path} HTTP/1.1\r\nhost: {address}:{port}\r\nconnection: close\r\n\r\n".encode())
             status = (await reader.readline()).split(b" ")
     except TimeoutError as error:
