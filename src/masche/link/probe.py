@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from masche.link import h2_question
 from masche.model.frozen import frozen
 
 INTERVAL = 1.0
@@ -133,6 +132,8 @@ async def _status(address: str, port: int, path: str, connect: Connect, *, is_h2
         async with asyncio.timeout(WITHIN):
             reader, writer = await connect(address, port)
             if is_h2:
+                from masche.link import h2_question  # few speak nothing else
+
                 return await h2_question.status(reader, writer, path, f"{address}:{port}")
             writer.write(f"GET {path} HTTP/1.1\r\nhost: {address}:{port}\r\nconnection: close\r\n\r\n".encode())
             status = (await reader.readline()).split(b" ")
