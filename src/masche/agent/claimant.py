@@ -18,6 +18,9 @@ from masche.agent.options import AgentOptions
 RECLAIM_PAUSE = 0.2
 """Seconds between attempts to bring a dead agent back."""
 
+SILENCE = 5.0
+"""Seconds without a word of the agent after which whoever waits is told what to look at."""
+
 Say = Callable[[str], None]
 
 
@@ -73,8 +76,12 @@ class Claimant:
         def progress(text: str) -> None:
             nonlocal last
             last = text
+            silence.cancel()
             say(text)
 
+        log = Folders(self._options.data).agent_log
+        silent = f"the agent of this machine does not answer; see {log}. One that is stopped goes on with SIGCONT"
+        silence = asyncio.get_running_loop().call_later(SILENCE, say, silent)
         try:
             async with asyncio.timeout(within):
                 return await self._ask_until_heard(progress)
@@ -82,6 +89,8 @@ class Claimant:
             raise NoSeatError(f"no seat within {within:g} s (--start-timeout); last: {last}") from None
         except (ProtocolError, NoAgentError, FolderError) as error:
             raise NoSeatError(str(error)) from error
+        finally:
+            silence.cancel()
 
     async def listen(self) -> None:
         """Hear the agent; when it dies, bring one back and take the seat again, for as long as ``on_loss`` says so."""
