@@ -161,3 +161,28 @@ def test_a_consumer_s_route_is_for_the_callers_of_its_namespace_alone():
     assert Name("lab", "client-2") in mesh.workloads
     assert [each.origins[0].ref.kind for each in routes(mesh, "client-2", "lab")] == [Kind.GRPC_ROUTE]
     assert [each.origins[0].ref.kind for each in routes(mesh)] == [Kind.SERVICE]
+
+
+@pytest.mark.parametrize(("backend", "is_granted"), [("orders", True), ("other", False)])
+def test_a_consumer_s_route_sends_its_callers_where_they_meant_to_go_without_a_grant(backend: str, is_granted: bool):
+    client = workload("client-2", "client").replace("name: client-2", "name: client-2, namespace: lab")
+    refs = [{"name": backend, "namespace": "shop", "port": 80}]
+    mesh = a_mesh(SERVICES + client + grpc_route("r", [{"backendRefs": refs}], namespace="lab"))
+    [found] = routes(mesh, "client-2", "lab")
+    assert isinstance(found.action, Forward)
+    assert [each.cluster is not None for each in found.action.backends] == [is_granted]
+    status = next(each for each in statuses(mesh) if each.ref == Ref(Kind.GRPC_ROUTE, "lab", "r"))
+    assert ("ResolvedRefs", is_granted, "ResolvedRefs" if is_granted else "RefNotPermitted") in status.conditions
+
+
+def test_at_a_gateway_it_needs_one():
+    """Whoever comes by a gateway of another namespace did not mean this Service."""
+    backend = {"name": "other", "namespace": "shop", "port": 80}
+    made = yaml.safe_load(grpc_route("r", [{"backendRefs": [backend]}], namespace="lab"))
+    made["spec"]["parentRefs"] = [
+        {"group": "", "kind": "Service", "name": "other", "namespace": "shop"},
+        {"name": "way-in"},
+    ]
+    mesh = a_mesh(SERVICES + f"---\n{yaml.safe_dump(made)}")
+    status = next(each for each in statuses(mesh) if each.ref == Ref(Kind.GRPC_ROUTE, "lab", "r"))
+    assert ("ResolvedRefs", False, "RefNotPermitted") in status.conditions

@@ -3,6 +3,7 @@
 Invariant: what cannot be resolved never becomes a destination; its share of requests gets a 500 (Gateway API).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from masche.compiler.grants import is_granted
@@ -25,15 +26,24 @@ class Unresolved:
 
 
 def resolve(
-    mesh: Mesh, ref: BackendObjectReference, *, namespace: str, kind: Kind = Kind.HTTP_ROUTE
+    mesh: Mesh,
+    ref: BackendObjectReference,
+    *,
+    namespace: str,
+    kind: Kind = Kind.HTTP_ROUTE,
+    called: Collection[Name] = (),
 ) -> PortRef | Unresolved:
-    """Follow a reference made by a route of ``kind`` in ``namespace``."""
+    """Follow a reference made by a route of ``kind`` in ``namespace``, for callers who call one of ``called`` by
+    themselves: to send them where they meant to go needs no grant.
+    """
     target = Name(ref.namespace or namespace, ref.name)
     if (ref.group, ref.kind) != ("", Kind.SERVICE):
         why = f"{ref.kind} of group {ref.group or 'core'!r} cannot be a backend"
         return Unresolved(reason="InvalidKind", why=why, fix="name a Service")
     source = (GATEWAY_GROUP, str(kind), namespace)
-    if not is_granted(mesh.reference_grants, source=source, group="", kind=Kind.SERVICE, target=target):
+    if target not in called and not is_granted(
+        mesh.reference_grants, source=source, group="", kind=Kind.SERVICE, target=target
+    ):
         why = f"no ReferenceGrant of namespace {target.namespace} lets {kind}s of {namespace} refer to {target}"
         return Unresolved(reason="RefNotPermitted", why=why, fix=f"add a ReferenceGrant in {target.namespace}")
     return _port(mesh, target, ref.port)

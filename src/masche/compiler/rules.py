@@ -11,7 +11,7 @@ from masche.compiler.backends import Unresolved, resolve
 from masche.compiler.clusters import cluster
 from masche.compiler.times import times
 from masche.model.mesh import Mesh
-from masche.model.refs import Kind, Origin, PortRef
+from masche.model.refs import Kind, Name, Origin, PortRef
 from masche.model.resources.gateway_api import (
     FilterType,
     HTTPBackendRef,
@@ -72,6 +72,11 @@ class Setting:
     protocol: Protocol = Protocol.HTTP
     service: PortRef | None = None
     port: int = 0
+
+    @property
+    def called(self) -> tuple[Name, ...]:
+        """The Service that is called here; nobody knows which at a Gateway."""
+        return (self.service.owner,) if self.service else ()
 
     @property
     def is_edge(self) -> bool:
@@ -202,7 +207,7 @@ def _redirect(redirect: HTTPRequestRedirectFilter, setting: Setting) -> Redirect
 
 
 def _backend(route: HTTPRoute, ref: HTTPBackendRef, setting: Setting) -> Backend:
-    found = resolve(setting.mesh, ref, namespace=route.metadata.namespace, kind=route.kind)
+    found = resolve(setting.mesh, ref, namespace=route.metadata.namespace, kind=route.kind, called=setting.called)
     filters = _Filters.of(ref.filters)
     return Backend(
         cluster=None if isinstance(found, Unresolved) or filters.unknown else found,
@@ -255,7 +260,13 @@ def _retry(retry: HTTPRouteRetry | None) -> Retry | None:
 def _mirrors(route: HTTPRoute, mirrors: Iterable[HTTPRequestMirrorFilter], setting: Setting) -> Iterator[Mirror]:
     """A mirror that leads nowhere is left out: it must never be felt by the caller. Its status says so."""
     for each in mirrors:
-        found = resolve(setting.mesh, each.backend_ref, namespace=route.metadata.namespace, kind=route.kind)
+        found = resolve(
+            setting.mesh,
+            each.backend_ref,
+            namespace=route.metadata.namespace,
+            kind=route.kind,
+            called=setting.called,
+        )
         if isinstance(found, PortRef):
             yield _mirror(found, each)
 

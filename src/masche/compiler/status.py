@@ -112,7 +112,7 @@ def _gateway_problem(mesh: Mesh, gateway: Gateway, route: HTTPRoute, parent: Par
 
 def _references(mesh: Mesh, route: HTTPRoute) -> Iterator[tuple[str, Diagnostic]]:
     for place, ref in _all_references(route):
-        found = resolve(mesh, ref, namespace=route.metadata.namespace, kind=route.kind)
+        found = resolve(mesh, ref, namespace=route.metadata.namespace, kind=route.kind, called=_called(route))
         if isinstance(found, Unresolved):
             yield (
                 found.reason,
@@ -125,6 +125,13 @@ def _references(mesh: Mesh, route: HTTPRoute) -> Iterator[tuple[str, Diagnostic]
                     ref=route.ref,
                 ),
             )
+
+
+def _called(route: HTTPRoute) -> tuple[Name, ...]:
+    """The one Service whose callers the route is for; at a Gateway, or for callers of several, there is none."""
+    parents = route.spec.parent_refs
+    names = {parent_name(route, parent) for parent in parents}
+    return tuple(names) if len(names) == 1 and all(map(is_service, parents)) else ()
 
 
 _CODES = {
