@@ -183,3 +183,13 @@ def test_the_control_plane_knows_instances_by_the_names_by_which_the_library_cho
     assert (
         not survey(a_mesh(service("orders") + text.replace("address: 127.0.0.2, ", "")), [PORT]).ports[PORT].addresses
     )
+
+
+def test_callers_that_came_and_went_are_forgotten_also_while_all_call_everybody():
+    """A process that starts anew has another name, and this may go on for months."""
+    subsets = Subsets()
+    few = {f"shop/orders-{number}": f"10.0.0.{number}:80" for number in range(3)}
+    for now in range(1000):
+        subsets.hear([f"library~web-{now}.shop"], at=float(now))
+        subsets.step(20, few, now=float(now))
+    assert len(subsets._heard) <= HELD  # pyright: ignore[reportPrivateUsage] # what would grow is nowhere to be seen

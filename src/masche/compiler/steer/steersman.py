@@ -323,5 +323,5 @@ def _even_out(each: _Port, ground: Ground, *, now: float) -> None:
     off = each.bench.ejected if ground.addresses else NOBODY.keys()
     open_ = {name: place for name, place in ground.addresses.items() if name in ground.healthy and name not in off}
     for desk in each.desks.values():
-        if open_ or desk.subsets.weights:
+        if ground.addresses or desk.subsets.weights:
             desk.subsets.step(size, open_, now=now)

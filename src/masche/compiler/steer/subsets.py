@@ -70,10 +70,10 @@ class Subsets:
 
     def step(self, size: int, addresses: Mapping[str, str], *, now: float) -> None:
         """Go on for a look. ``addresses`` (``host:port``) are of the instances that may be chosen, by Workload."""
+        self._heard = {name: at for name, at in self._heard.items() if now - at < HELD}
         if not size or len(addresses) <= size:
             self.weights, self._nearest, self._weighed = {}, {}, NOBODY
             return
-        self._heard = {name: at for name, at in self._heard.items() if now - at < HELD}
         choosing = [name for name in self._heard if name.startswith(_SUBSETTING)]
         if not choosing:
             self.weights = {}
