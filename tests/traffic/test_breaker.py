@@ -121,6 +121,19 @@ def test_a_slow_instance_is_ejected_by_comparison_with_the_others():
     assert "x the median of the others (4" in event.sentence
 
 
+@pytest.mark.parametrize("first", ["a", ""])
+def test_who_gets_slow_with_all_others_is_not_ejected_because_its_median_tips_over_first(first: str):
+    """Queues fill everywhere: two fifths of the others' calls take ten times as long, and three fifths of its own."""
+    breaker = a_breaker(stalled_calls=1000)
+    end = 0.0
+    for number in range(100):
+        for name in NAMES:
+            is_late = number >= (40 if name == first else 60)
+            call(breaker, name, at=number * 0.01, took=0.4 if is_late else 0.04)
+            end = max(end, number * 0.01 + 0.4)
+    assert breaker.check(now=end) == ()
+
+
 @pytest.mark.parametrize(("calls", "is_ejected"), [(99, False), (100, True)])
 def test_an_instance_that_is_slow_now_and_then_is_ejected_when_that_cannot_be_chance(calls: int, is_ejected: bool):
     breaker = a_breaker(stalled_calls=1000)

@@ -80,9 +80,10 @@ def limits(measured: Mapping[str, Measured], rules: EjectionRules, *, of: Iterab
 def outlier(measured: Measured, limits: Limits, rules: EjectionRules) -> str:
     """In what an instance is slower than the others, as a sentence; empty when it is not.
 
-    A p95 is the word of one call in twenty, so it takes five times the calls of a median to judge by it.
+    A p95 is the word of one call in twenty, so it takes five times the calls of a median to judge by it. A median that
+    the others' p95 reach, too, says nothing: when all get slower at once, their medians tip over one after the other.
     """
-    if measured.count >= rules.min_volume and measured.p50 > limits.slow_p50:
+    if measured.count >= rules.min_volume and measured.p50 > max(limits.slow_p50, limits.p95):
         return _compared("median", measured.p50, limits.p50)
     if measured.count >= 5 * rules.min_volume and measured.p95 > limits.slow_p95:
         return _compared("p95", measured.p95, limits.p95)
