@@ -11,6 +11,7 @@ _TWICE = 2 * _STEPS
 _SLOTS = 10
 _RING = _SLOTS + 1
 _SMALLEST = 1e-6
+_NONE: list[float] = []
 
 
 class Sum:
@@ -23,7 +24,7 @@ class Sum:
 
     def __init__(self, window: float) -> None:
         self._width = window / _SLOTS
-        self._slots = [0.0] * _RING
+        self._slots = _NONE  # most sums of a process that calls many services are never added to
         self._at = -1
         self._until = 0.0
         self._before = self._total = 0.0
@@ -50,6 +51,8 @@ class Sum:
 
     def _slide(self, slot: int) -> None:
         """Begin a slot, which lasts until ``_until``: within it nothing has to be divided to find it again."""
+        if self._at < 0:
+            self._slots = [0.0] * _RING
         slots, at = self._slots, self._at
         slots[at % _RING] += self._total - self._before
         for stale in range(max(at + 1, slot - _RING + 1), slot + 1):
