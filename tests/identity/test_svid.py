@@ -17,7 +17,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from masche.identity import files, keys, svid
 from masche.identity.authority import Authority
 from masche.identity.keys import PrivateKey
-from masche.identity.leaf import Leaf
 from masche.identity.spiffe import SpiffeId
 from masche.identity.svid import SvidError
 
@@ -78,7 +77,7 @@ async def handshake(authority: Authority, server: Shown, client: Shown, folder: 
         listening.close()
     found = await seen
     assert isinstance(found, bytes)
-    return str(svid.identity(Leaf.of_der(found)))
+    return str(svid.identity(x509.load_der_x509_certificate(found)))
 
 
 async def test_two_workloads_shake_hands_and_see_who_they_are(authority: Authority, tmp_path: Path) -> None:
@@ -206,10 +205,6 @@ def craft(
     return builder.sign(issuer_key or key, hashes.SHA256())
 
 
-def read(certificate: x509.Certificate) -> Leaf:
-    return Leaf.of_der(certificate.public_bytes(Encoding.DER))
-
-
 @pytest.mark.parametrize(
     "extensions",
     [
@@ -223,7 +218,7 @@ def read(certificate: x509.Certificate) -> Leaf:
     ],
 )
 def test_a_leaf_that_is_an_svid_has_its_identity(extensions: tuple[tuple[x509.ExtensionType, bool], ...]) -> None:
-    assert svid.identity(read(craft(keys.generate(), *extensions))) == WEB
+    assert svid.identity(craft(keys.generate(), *extensions)) == WEB
 
 
 BAD_LEAVES = {
@@ -249,4 +244,4 @@ BAD_LEAVES = {
 @pytest.mark.parametrize("case", BAD_LEAVES)
 def test_a_leaf_that_is_no_svid_is_nobody(case: str) -> None:
     with pytest.raises(SvidError):
-        svid.identity(read(craft(ec.generate_private_key(ec.SECP256R1()), *BAD_LEAVES[case])))
+        svid.identity(craft(ec.generate_private_key(ec.SECP256R1()), *BAD_LEAVES[case]))

@@ -12,11 +12,11 @@ from contextlib import suppress
 from random import Random
 
 import msgspec
+from cryptography import x509
 
 from masche.identity import keys, lifetime
-from masche.identity.der import DerError
 from masche.identity.files import UnsafeFileError
-from masche.identity.leaf import Leaf
+from masche.identity.malformed import MALFORMED
 from masche.identity.rotation import Rotation
 from masche.link.messages import CertificateReport, Roots, SignReply, SignRequest
 from masche.link.refusal import RefusedError
@@ -201,8 +201,8 @@ class Renewal:
 
     def _take(self, kept: Kept) -> None:
         try:
-            serial = Leaf.of_pem(kept.chain).serial
-        except DerError as error:
+            serial = x509.load_pem_x509_certificate(kept.chain.encode()).serial_number
+        except MALFORMED as error:
             raise UnusableError(f"what was signed is no certificate: {error}") from error
         self._place.show(kept)
         self._kept, self._serial, self.is_held = kept, f"{serial:032x}", True

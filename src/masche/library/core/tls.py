@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, NoReturn, Self, cast
 
+from cryptography import x509
+
 from masche.identity import svid
-from masche.identity.der import DerError
 from masche.identity.keys import Secret
-from masche.identity.leaf import Leaf
+from masche.identity.malformed import MALFORMED
 from masche.identity.presented import Presented
 from masche.identity.svid import SvidError
 from masche.library.core.ports import HTTP_1, MeshError, NotReadyError
@@ -270,11 +271,11 @@ class _Held:
         self._shown: dict[tuple[str, ...], _Shown] = {}
         self._servers: dict[tuple[str, ...], _Shown] = {}
         try:
-            leaf = Leaf.of_pem(chain)
+            leaf = x509.load_pem_x509_certificate(chain.encode())
             self.identity = svid.identity(leaf)
-        except (SvidError, DerError) as error:
+        except (SvidError, *MALFORMED) as error:
             raise MeshError(f"our own certificate cannot be used: {error}") from error
-        self.not_after = leaf.not_after
+        self.not_after = leaf.not_valid_after_utc.timestamp()
 
     def __repr__(self) -> str:
         until = datetime.fromtimestamp(self.not_after, UTC).isoformat(timespec="seconds")
@@ -368,8 +369,8 @@ def _judge(connection: ssl.SSLObject | ssl.SSLSocket, expected: frozenset[str]) 
     if shown is None:
         raise _refused(wanted, "it showed no certificate")
     try:
-        found = svid.identity(Leaf.of_der(shown))
-    except (SvidError, DerError) as error:
+        found = svid.identity(x509.load_der_x509_certificate(shown))
+    except (SvidError, *MALFORMED) as error:
         raise _refused(wanted, f"it showed {_names(connection)}: {error}") from error
     if found.trust_domain != context.trust_domain:
         raise _refused(wanted, f"{found} answered, and only the trust domain {context.trust_domain} is trusted")
