@@ -10,13 +10,19 @@ import os
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 REST_WITHIN: Final = 1.0
-"""Seconds that gRPC has to let go of its last call."""
+"""Seconds that gRPC has to let go of its last call and to end its threads, and a thread of ours to be gone."""
 
 NATIVE_WITHIN: Final = 0.1
-"""Seconds that gRPC has to end its threads once nothing is left for them to do."""
+"""Seconds that threads have to end which neither Python nor, by their names, gRPC started: they may be somebody's for
+good.
+"""
+
+GRPC: Final = ("event_engine", "lifeguard", "grpc_")
+"""How the names of gRPC's threads begin. On a busy machine they need longer to end than others are waited for."""
 
 
 async def until_grpc_rests() -> None:
@@ -27,8 +33,8 @@ async def until_grpc_rests() -> None:
     began = time.monotonic()
     for attempt in range(1000):
         waited = time.monotonic() - began
-        is_polling = any("_poll_wrapper" in each.name for each in threading.enumerate())
-        if waited > REST_WITHIN or (not is_polling and (waited > NATIVE_WITHIN or not _has_native_threads())):
+        is_busy = any("_poll_wrapper" in each.name for each in threading.enumerate()) or _has_threads_of_grpc()
+        if waited > REST_WITHIN or (not is_busy and (waited > NATIVE_WITHIN or not _has_native_threads())):
             return
         if attempt % 20 == 10:
             gc.collect()  # what is part of a cycle is in use until then
@@ -38,8 +44,18 @@ async def until_grpc_rests() -> None:
 def until_gone(thread: threading.Thread) -> None:
     """Wait until the system, too, knows nothing of a thread that has ended. Where it does not tell, return at once."""
     began = time.monotonic()
-    while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() - began < NATIVE_WITHIN:  # noqa: PTH110 - no file
+    while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() - began < REST_WITHIN:  # noqa: PTH110 - no file
         time.sleep(0.0002)
+
+
+def _has_threads_of_grpc() -> bool:
+    """Whether there is a thread that has such a name; False where the system does not tell."""
+    found = False
+    with suppress(OSError):
+        for each in os.listdir("/proc/self/task"):  # noqa: PTH208 - names are enough
+            with suppress(OSError):  # it has just ended
+                found |= Path(f"/proc/self/task/{each}/comm").read_text(encoding="utf-8").startswith(GRPC)
+    return found
 
 
 def _has_native_threads() -> bool:
