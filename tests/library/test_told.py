@@ -3,7 +3,7 @@ with whoever else speaks ORCA.
 """
 
 import json
-from collections import Counter
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +12,7 @@ import httpx
 import pytest
 import requests
 
+from e2e.waiting import until
 from library.answering import Answer, Answering
 from library.server.serving import Served, echo, serving
 from library.town import Town, service, to
@@ -57,20 +58,26 @@ def wsgi(_environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 def test_calls_go_to_who_says_that_it_has_least_to_do(town: Town, session: requests.Session) -> None:
     busy(town, 8, 0, 8, 8)
-    called: Counter[str] = Counter()
-    for _ in range(200):
-        answer = session.get("http://orders/")
-        called[answer.text] += 1
-        assert REPORT not in answer.headers
-    assert called["0"] >= 150
+
+    def of_forty() -> int:
+        answers = [session.get("http://orders/") for _ in range(40)]
+        assert not any(REPORT in each.headers for each in answers)
+        return sum(each.text == "0" for each in answers)
+
+    until(
+        lambda: of_forty() >= 30, "most calls go there, once no moment is remembered in which this machine stood still"
+    )
 
 
 async def test_a_client_on_a_loop_goes_by_it_as_well(town: Town) -> None:
     busy(town, 8, 0, 8, 8)
+    found, began = 0, time.monotonic()
     async with httpx.AsyncClient(transport=AsyncTransport(facade=town.facade)) as client:
-        answers = [await client.get("http://orders/") for _ in range(200)]
-    assert sum(each.text == "0" for each in answers) >= 150
-    assert not any(REPORT in each.headers for each in answers)
+        while found < 30:
+            assert time.monotonic() - began < 60, f"{found} of 40 calls, after a minute"
+            answers = [await client.get("http://orders/") for _ in range(40)]
+            found = sum(each.text == "0" for each in answers)
+            assert not any(REPORT in each.headers for each in answers)
 
 
 def test_only_peers_of_the_mesh_are_asked(town: Town, session: requests.Session) -> None:
