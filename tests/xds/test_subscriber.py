@@ -390,3 +390,24 @@ def test_what_a_response_leaves_out_while_the_request_that_gives_it_up_is_writte
     talk.subscriber.apply(incoming, {}, now=0.0)
     talk.subscriber.wrote(request, now=0.0)
     assert talk.subscriber.subscribe(CLUSTER, "a").standing is Standing.HELD, "the control plane may have heard of it"
+
+
+def test_a_late_answer_to_what_was_asked_and_given_up_makes_nothing_certain():
+    talk = Talk()
+    both, one = (packed(CLUSTER, "a"), packed(CLUSTER, "b")), packed(CLUSTER, "b")
+    talk.ask(CLUSTER, "b")
+    talk.ask(CLUSTER, "a")
+    talk.give_up(CLUSTER, "a")
+    talk.hear(CLUSTER, one)  # to the first request
+    talk.ask(CLUSTER, "a")
+    talk.hear(CLUSTER, *both)  # to the second
+    talk.hear(CLUSTER, one)  # to the third
+    assert talk.found(CLUSTER, "a").standing is Standing.HELD, "the fourth was not answered yet"
+    talk.give_up(CLUSTER, "a")
+    talk.ask(CLUSTER, "a")
+    talk.give_up(CLUSTER, "a")
+    talk.hear(CLUSTER, one)
+    assert talk.wait(60.0) == ()
+    assert talk.subscriber.next_deadline() is None, "after so long nothing is remembered"
+    talk.ask(CLUSTER, "a")
+    assert talk.found(CLUSTER, "a").standing is Standing.ASKED

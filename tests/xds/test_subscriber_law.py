@@ -188,3 +188,73 @@ Conversation.TestCase.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_a_client_holds_exactly_what_was_wanted_of_what_it_asked_for = Conversation.TestCase
+
+
+class Haste(RuleBasedStateMachine):
+    """With a control plane as small ones are: it looks at no nonce, answers every request with all that is asked for,
+    and has all of it. No time passes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = Subscriber()
+        self.client.connect()
+        self.asked: Counter[str] = Counter()
+        self.heard: tuple[str, ...] | None = None
+        self.to_server: deque[SotwRequest] = deque()
+        self.to_client: deque[SotwResponse] = deque()
+
+    @rule(name=names)
+    def it_asks(self, name: str) -> None:
+        self.asked[name] += 1
+        self.client.subscribe(CLUSTER, name)
+        self.write()
+
+    @precondition(lambda self: +self.asked)
+    @rule(data=st.data())
+    def it_gives_up(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted((+self.asked).keys())))
+        self.asked[name] -= 1
+        self.client.unsubscribe(CLUSTER, name)
+        self.write()
+
+    def write(self) -> None:
+        while request := self.client.outgoing():
+            self.client.wrote(request, now=0.0)
+            self.to_server.append(request)
+
+    @precondition(lambda self: self.to_server)
+    @rule()
+    def the_server_hears(self) -> None:
+        asked = self.to_server.popleft().names
+        if asked != self.heard:
+            self.heard = asked
+            self.it_pushes()
+
+    @precondition(lambda self: self.heard)
+    @rule()
+    def it_pushes(self) -> None:
+        assert self.heard is not None
+        frames = [framing.sotw_frame(named(CLUSTER, name, "one")) for name in self.heard]
+        parts = [next(framing.fields(frame)) for frame in frames]
+        bodies = tuple(frame[part.value : part.end] for frame, part in zip(frames, parts, strict=True))
+        self.to_client.append(SotwResponse(type_url=CLUSTER, nonce="n", version="1", resources=bodies))
+
+    @precondition(lambda self: self.to_client)
+    @rule()
+    def it_reads(self) -> None:
+        incoming = taken(self.client.receive(self.to_client.popleft()))
+        assert incoming is not None
+        self.client.apply(incoming, {part.name: decode(part) for part in incoming.parts}, now=0.0)
+        self.write()
+
+    @invariant()
+    def what_is_there_is_never_taken_for_gone(self) -> None:
+        for name in +self.asked:
+            found = self.client.found(CLUSTER, name)
+            assert found is not None
+            assert found.standing is not Standing.ABSENT
+
+
+Haste.TestCase.settings = Conversation.TestCase.settings
+test_a_client_that_changes_its_mind_takes_nothing_for_gone_that_is_there = Haste.TestCase

@@ -37,10 +37,11 @@ class _Entry:
     """One name that is asked for (``count`` times), or was and may still come (``count`` 0).
 
     ``is_sure``: the control plane has surely heard on this stream that we want it, so that its absence means something.
-    That cannot be known any more of what ``was_dropped`` on it: a response from before may still be on its way.
+    That cannot be known any more of what ``was_dropped`` on it: a response from before may still be on its way. Of what
+    was dropped before it was sure, ``is_owed`` a response: one without it does not say that our request was heard.
     """
 
-    __slots__ = ("count", "digest", "is_sure", "refused", "resource", "was_dropped")
+    __slots__ = ("count", "digest", "is_owed", "is_sure", "refused", "resource", "was_dropped")
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,6 +50,12 @@ class _Entry:
         self.refused: tuple[bytes, str] = (b"", "")
         self.is_sure = False
         self.was_dropped = False
+        self.is_owed = False
+
+    def drop(self) -> None:
+        """A request that leaves it out is on its way."""
+        self.is_owed |= not self.is_sure
+        self.is_sure, self.was_dropped = False, True
 
     def knows(self, digest: bytes) -> bool:
         """Whether this came before, and what became of it still stands."""
@@ -95,17 +102,21 @@ class _Book:
         self.is_busy = False
         self.is_stale = bool(self.entries)
         for entry in self.entries.values():
-            entry.is_sure = entry.was_dropped = False
+            entry.is_sure = entry.was_dropped = entry.is_owed = False
 
     def send(self, names: tuple[str, ...]) -> None:
         """A request with these names is on its way: what it gives up may be missing from whatever comes now."""
         self.asked, self.leaving, self.is_stale = names, frozenset(names), False
         for name in (self.written - self.leaving) & self.entries.keys():
-            self.entries[name].is_sure, self.entries[name].was_dropped = False, True
+            self.entries[name].drop()
 
     def may_come(self, name: str) -> bool:
         """Whether the control plane may think that we want it, as far as our last requests say."""
         return name in self.written or name in self.leaving
+
+    def is_owed(self, entry: _Entry) -> bool:
+        """Whether a response to what was asked before may still come and look like one to what is asked next."""
+        return entry.is_owed and self.type_url in _WHOLE
 
     def names(self) -> tuple[str, ...]:
         """What to ask for. An empty list would ask older control planes for everything: then we ask as before."""
@@ -162,7 +173,8 @@ class Subscriber:
         book.wanted -= 1
         if not book.may_come(name):
             self._deadlines.pop((type_url, name), None)
-            del book.entries[name]
+            if not book.is_owed(entry):
+                del book.entries[name]
 
     def found(self, type_url: str, name: str) -> Resource | None:
         """Return how a resource stands; None when nobody asks for it."""
@@ -367,8 +379,11 @@ class Subscriber:
             entry = book.entries[name]
             key = (book.type_url, name)
             if not entry.count and not book.may_come(name):
-                del book.entries[name]
-                self._deadlines.pop(key, None)
+                if book.is_owed(entry):
+                    self._deadlines.setdefault(key, now + self._patience.forgotten)
+                else:
+                    del book.entries[name]
+                    self._deadlines.pop(key, None)
             elif self.ignores_deletion and entry.resource.standing is Standing.HELD:
                 continue
             elif entry.is_sure:

@@ -12,8 +12,8 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Final
+from contextlib import ExitStack, suppress
+from typing import Any, Final
 
 from masche.library.core.ports import MeshError
 from masche.model.view import MtlsMode
@@ -108,30 +108,25 @@ class Listener:
 
     async def _receive(self, connection: socket.socket, source: str) -> None:
         """One connection until its protocol has it; whatever goes wrong ends it and nothing else."""
+        loop = asyncio.get_running_loop()
         try:
-            connection.settimeout(0)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if await self._is_tls(connection):
-                await self._secured(connection)
-            else:
-                await asyncio.get_running_loop().connect_accepted_socket(self._made, connection)
+            with ExitStack() as leaving:
+                leaving.callback(connection.close)
+                connection.settimeout(0)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                tls: dict[str, Any] = {}
+                if await self._is_tls(connection):
+                    tls = {"ssl": self._context(), "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
+                protocol = self._made()
+                leaving.pop_all()
+            # From here on the loop's transport closes it: a descriptor that is closed under it is never heard of again.
+            await loop.connect_accepted_socket(lambda: protocol, connection, **tls)
         except (OSError, MeshError) as error:  # ssl.SSLError and TimeoutError are OSErrors
-            connection.close()
             # Who goes away without a word is a probe, or nobody.
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.INFO
             say(_log, level, f"a caller did not get in: {_why(error)}", source=source, mode=str(self._mode()))
-        except asyncio.CancelledError:
-            connection.close()
-            raise
         except Exception:  # noqa: BLE001 - one connection ends by itself, whatever it met; others are accepted still
-            connection.close()
             _log.exception("a connection could not be taken")
-
-    async def _secured(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(
-            self._made, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_TIMEOUT
-        )
 
     async def _is_tls(self, connection: socket.socket) -> bool:
         match self._mode():
