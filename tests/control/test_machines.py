@@ -10,7 +10,7 @@ import pytest
 
 from control.plant import Plant, sidecar
 from masche.api.access import TokenRequest
-from masche.identity import keys, tls, transport
+from masche.identity import dialling, keys, transport
 from masche.identity.join import JoinString
 from masche.identity.presented import Presented
 from masche.link import joining
@@ -18,6 +18,7 @@ from masche.link.client import LinkClient, Target
 from masche.link.messages import Accepted, Hello, Refused, SignRequest
 from masche.link.refusal import RefusedError
 from masche.model.refs import Name
+from masche.rpc.status import Code, RpcError
 from masche.testing.fake_proxy import FakeProxy
 from masche.wire.types import CLUSTER
 
@@ -85,16 +86,15 @@ async def test_a_join_string_is_spent_once(mesh: Plant) -> None:
 
 
 async def test_a_stranger_is_not_heard_at_the_inner_door_and_little_at_the_outer(mesh: Plant) -> None:
-    options = list(tls.CHANNEL_OPTIONS)
-    credentials = tls.joining_channel_credentials(mesh.parts.ground.authority.bundle)
-    async with grpc.aio.secure_channel(mesh.doors.address, credentials, options=options) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/masche.link.v1.Link/Report")(b"", timeout=5)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    async with grpc.aio.secure_channel(mesh.doors.joining_address, credentials, options=options) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/masche.link.v1.Joining/Join")(b"x" * 100_000, timeout=5)
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    roots = mesh.parts.ground.authority.bundle.pem
+    async with dialling.joining(mesh.doors.address, roots, max_receive_bytes=1 << 20) as channel:
+        with pytest.raises(RpcError) as caught:
+            await channel.unary("/masche.link.v1.Link/Report", b"", within=5)
+        assert caught.value.code is Code.UNAVAILABLE
+    async with dialling.joining(mesh.doors.joining_address, roots, max_receive_bytes=1 << 20) as channel:
+        with pytest.raises(RpcError) as caught:
+            await channel.unary("/masche.link.v1.Joining/Join", b"x" * 100_000, within=5)
+        assert caught.value.code is Code.RESOURCE_EXHAUSTED
 
 
 async def test_a_machine_that_joins_is_told_where_to_come_in(mesh: Plant) -> None:

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from masche.identity import issuers, keys
 from masche.identity.authority import Authority
 from masche.identity.keys import PrivateKey
+from masche.identity.secret_file import as_file
 from masche.identity.spiffe import SpiffeId
 from masche.library.core.tls import Certificates
-from masche.library.core.tls_files import as_file
 
 _LEAF = x509.KeyUsage(
     digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,

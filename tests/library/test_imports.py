@@ -17,7 +17,7 @@ CONTROL_PLANE = {
     "masche.model.mesh", "masche.model.resources",
 }  # fmt: skip
 HEAVY = {"click", "jinja2", "numpy", "pydantic", "rich", "sqlite3", "starlette", "statistics", "yaml"}
-ASKING = {"grpc", "google.protobuf", "masche.library.life.life", "masche.wire.decode.decoders", "masche.xds.client"}
+ASKING = {"h2", "google.protobuf", "masche.library.life.life", "masche.wire.decode.decoders", "masche.xds.client"}
 """What the resident's thread loads once something is called; no import has to pay for it."""
 CLIENTS = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "uvicorn", "hypercorn", "gunicorn"}
 
@@ -55,6 +55,8 @@ LIVING = """
 import json, sys
 import masche.library.life.life
 import masche.library.life.asking
+import masche.library.life.entry
+import masche.rpc.channel
 print(json.dumps({"modules": sorted(sys.modules)}))
 """
 
@@ -67,7 +69,7 @@ def test_who_lives_in_the_mesh_loads_no_authority_no_encoder_and_nothing_for_grp
         "google.protobuf.descriptor_pb2", "google.protobuf.descriptor_pool", "google.protobuf.internal.python_message",
         "google.protobuf.json_format", "google.protobuf.text_format", "masche.identity.authority",
         "masche.identity.bundle",
-        "masche.library.life.outlet", "masche.link.joining", "masche.wire.messages",
+        "grpc", "masche.library.life.outlet", "masche.link.joining", "masche.wire.messages",
     } == set()  # fmt: skip
 
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-import grpc.aio
 import msgspec
 import pytest
 
 from link.plane import DOMAIN, Mutual, Plane, connected, hello, proxy, scope, serve, until
-from masche.identity import keys
+from masche.identity import dialling, keys
 from masche.identity.spiffe import SpiffeId
 from masche.link.client import LinkClient, Target
 from masche.link.messages import (
@@ -27,6 +26,7 @@ from masche.link.messages import (
 )
 from masche.link.refusal import RefusedError
 from masche.model.refs import Name, PortRef
+from masche.rpc.status import Code, RpcError
 
 Make = Callable[[Target], LinkClient]
 
@@ -190,19 +190,15 @@ async def test_the_servers_certificate_rotates_without_a_restart(mutual: Mutual,
 @pytest.mark.parametrize("case", ["workload", "other trust domain", "no certificate", "other authority"])
 async def test_strangers_are_refused(mutual: Mutual, link: Make, tmp_path: Path, case: str) -> None:
     from masche.identity.authority import Authority
-    from masche.identity.tls import CHANNEL_OPTIONS, joining_channel_credentials
 
     authority = mutual.plane.authority
     key = keys.generate()
     now = time.time()
     if case == "no certificate":
-        channel = grpc.aio.secure_channel(
-            mutual.address, joining_channel_credentials(authority.bundle), options=list(CHANNEL_OPTIONS)
-        )
-        async with channel:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary("/masche.link.v1.Link/Report")(b"", timeout=5)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with dialling.joining(mutual.address, authority.bundle.pem, max_receive_bytes=1 << 20) as channel:
+            with pytest.raises(RpcError) as caught:
+                await channel.unary("/masche.link.v1.Link/Report", b"", within=5)
+        assert caught.value.code is Code.UNAVAILABLE
         return
     identity = SpiffeId.of_workload(DOMAIN, "shop", "orders")
     if case != "workload":

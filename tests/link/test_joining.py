@@ -5,12 +5,11 @@ import time
 from datetime import UTC, datetime
 from random import Random
 
-import grpc.aio
 import pytest
 from cryptography import x509
 
 from link.plane import Mutual, connected, hello
-from masche.identity import keys, tls
+from masche.identity import dialling, keys
 from masche.identity.authority import Authority
 from masche.identity.bundle import TrustBundle
 from masche.identity.join import Grant, JoinString
@@ -19,6 +18,8 @@ from masche.link import joining
 from masche.link.client import LinkClient, Target
 from masche.link.messages import JoinReply
 from masche.link.refusal import RefusedError
+from masche.rpc.channel import Channel
+from masche.rpc.status import Code, RpcError
 
 
 async def invited(mutual: Mutual, **grant: tuple[str, ...]) -> JoinString:
@@ -98,19 +99,20 @@ async def test_a_credential_is_renewed_after_it_expired_and_only_with_its_key(mu
 
 
 async def test_the_joining_port_serves_nothing_else(mutual: Mutual) -> None:
-    credentials = tls.joining_channel_credentials(mutual.plane.authority.bundle)
-    target = f"127.0.0.1:{mutual.joining_port}"
-    async with grpc.aio.secure_channel(target, credentials, options=list(tls.CHANNEL_OPTIONS)) as channel:
+    async with at_the_door(mutual) as channel:
         for path in ("/masche.link.v1.Link/SignCsr", "/masche.link.v1.Link/Register"):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary(path)(b"", timeout=5)
-            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            with pytest.raises(RpcError) as caught:
+                await channel.unary(path, b"", within=5)
+            assert caught.value.code is Code.UNIMPLEMENTED
 
 
 async def test_an_oversized_join_is_not_read(mutual: Mutual) -> None:
-    credentials = tls.joining_channel_credentials(mutual.plane.authority.bundle)
-    target = f"127.0.0.1:{mutual.joining_port}"
-    async with grpc.aio.secure_channel(target, credentials, options=list(tls.CHANNEL_OPTIONS)) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/masche.link.v1.Joining/Join")(b"x" * 100_000, timeout=5)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    async with at_the_door(mutual) as channel:
+        with pytest.raises(RpcError) as caught:
+            await channel.unary("/masche.link.v1.Joining/Join", b"x" * 100_000, within=5)
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED
+
+
+def at_the_door(mutual: Mutual) -> Channel:
+    bundle = mutual.plane.authority.bundle
+    return dialling.joining(f"127.0.0.1:{mutual.joining_port}", bundle.pem, max_receive_bytes=1 << 20)

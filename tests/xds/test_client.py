@@ -12,7 +12,7 @@ import pytest
 from xds_messages import free_port
 from xds_plane import Plane, Served, serving
 
-from masche.identity import transport
+from masche.identity import dialling
 from masche.model.blob import Blob
 from masche.wire import framing
 from masche.wire.discovery import Node, encode_node
@@ -36,7 +36,7 @@ def decode(name: str, message: bytes) -> str:
 
 
 def plane_at(target: str) -> ControlPlane:
-    return ControlPlane(name=target, open=lambda: transport.channel(target, None, max_receive_bytes=1 << 20))
+    return ControlPlane(name=target, open=lambda: dialling.channel(target, None, max_receive_bytes=1 << 20))
 
 
 @asynccontextmanager

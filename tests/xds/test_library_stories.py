@@ -16,7 +16,7 @@ from masche.compiler.envoy import endpoints as endpoints_encoder
 from masche.compiler.proxyless import library
 from masche.compiler.vantage import stand
 from masche.compiler.view import view
-from masche.identity import transport
+from masche.identity import dialling
 from masche.library.core.ports import Known
 from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.blob import Blob
@@ -54,7 +54,7 @@ def blobs(mesh: Mesh, told: View) -> tuple[Blob, ...]:
 
 @asynccontextmanager
 async def knowing(target: str) -> AsyncIterator[tuple[XdsKnowledge, XdsClient]]:
-    plane = ControlPlane(name=target, open=lambda: transport.channel(target, None, max_receive_bytes=1 << 26))
+    plane = ControlPlane(name=target, open=lambda: dialling.channel(target, None, max_receive_bytes=1 << 26))
     node = encode_node(Node(id=WEB))
     client = XdsClient([plane], node=lambda: node, decoders=decoders, rng=Random(7))
     knowledge = XdsKnowledge(client, now=monotonic, rng=Random(7), template=CLIENT_LISTENER)

@@ -6,18 +6,13 @@ chain under the pinned roots and CONTROL_PLANE_NAME, which the authority gives t
 ``spiffe://<trust domain>/control-plane`` is checked where gRPC shows no peer certificate.
 """
 
-import socket
-import ssl
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import grpc
 
 from masche.identity.presented import Presented
 from masche.identity.trust import CONTROL_PLANE_NAME
-
-if TYPE_CHECKING:
-    from masche.identity.bundle import TrustBundle
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.ssl_target_name_override", CONTROL_PLANE_NAME),
@@ -44,41 +39,6 @@ def joining_server_credentials(current: Callable[[], Presented]) -> grpc.ServerC
 def channel_credentials(presented: Presented) -> grpc.ChannelCredentials:
     """A channel that shows a machine credential; use it with CHANNEL_OPTIONS."""
     return grpc.ssl_channel_credentials(presented.roots.encode(), presented.key.reveal(), presented.chain.encode())
-
-
-def joining_channel_credentials(bundle: "TrustBundle") -> grpc.ChannelCredentials:
-    """A channel without a client certificate, for Join and Renew; use it with CHANNEL_OPTIONS."""
-    return grpc.ssl_channel_credentials(bundle.pem.encode())
-
-
-def fetch_root(host: str, port: int, pin: str, *, timeout: float = 5.0) -> "TrustBundle":
-    """Connect to a joining port, once, only to see its chain, and pick the root with this SHA-256 from it.
-
-    Nothing is believed of the connection and nothing is sent over it; the pin decides. Blocks. Raises BundleError when
-    the root is not shown, OSError (with ssl.SSLError) when there is no TLS server.
-    """
-    from masche.identity.bundle import TrustBundle, pinned_root  # only who joins reads roots
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection((host, port), timeout=timeout) as plain,
-        context.wrap_socket(plain, server_hostname=CONTROL_PLANE_NAME) as encrypted,
-    ):
-        root = pinned_root(_shown_chain(encrypted), pin)
-    return TrustBundle.of_root(root)
-
-
-def _shown_chain(encrypted: ssl.SSLSocket) -> Sequence[bytes]:
-    """The chain as the server sent it, in DER. Public from Python 3.13 on, and by another name since 3.10."""
-    shown: Any = encrypted
-    if hasattr(shown, "get_unverified_chain"):
-        return cast("list[bytes]", shown.get_unverified_chain())
-    certificates = shown._sslobj.get_unverified_chain()
-    return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in certificates]
 
 
 class _Fetcher:

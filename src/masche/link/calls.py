@@ -1,42 +1,20 @@
-"""gRPC calls of raw bytes with the types that grpc's stubs lack: the one place of the link that makes calls."""
+"""What both ends of the link call its methods, and what a call that failed means to who made it."""
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol, cast
+from typing import Final
 
-import grpc.aio
+from masche.link.refusal import RefusedError
+from masche.rpc.status import Code, RpcError
 
+SERVICE: Final = "masche.link.v1.Link"
+JOINING: Final = "masche.link.v1.Joining"
 
-class Stream(Protocol):
-    """What is used of a bidirectional call. Iterating raises AioRpcError when the call ends in an error."""
-
-    async def write(self, request: bytes) -> None:
-        """Send one message; waits while the other side does not read."""
-        ...
-
-    async def done_writing(self) -> None:
-        """Say that nothing more is sent."""
-        ...
-
-    async def initial_metadata(self) -> Any:
-        """Wait until the other side has taken the call."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """The messages of the other side."""
-        ...
-
-    def cancel(self) -> bool:
-        """End the call."""
-        ...
+ADMITTED: Final = (("masche-link", "admitted"),)
+"""The first metadata of a Register stream that was taken: a refused one has none, and so is told apart at once."""
 
 
-async def unary(channel: grpc.aio.Channel, path: str, request: bytes, *, within: float) -> bytes:
-    """Call, and answer in ``within`` seconds. Raises AioRpcError."""
-    raw = cast("Any", channel)
-    return await raw.unary_unary(path)(request, timeout=within)
-
-
-def stream(channel: grpc.aio.Channel, path: str) -> Stream:
-    """Open a bidirectional call."""
-    raw = cast("Any", channel)
-    return cast("Stream", raw.stream_stream(path)())
+def refused(error: RpcError) -> RefusedError | ConnectionError:
+    """What a failed call means to its caller: the service said no, or the control plane can not be reached."""
+    if error.code in {Code.PERMISSION_DENIED, Code.INVALID_ARGUMENT}:
+        why, _, fix = error.details.partition("\n")
+        return RefusedError(why, fix=fix)
+    return ConnectionError(f"{error.code.name}: {error.details}")

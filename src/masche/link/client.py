@@ -11,14 +11,12 @@ from random import Random
 from types import MappingProxyType
 from typing import Final, TypeVar, assert_never
 
-import grpc
-import grpc.aio
 import msgspec
 
-from masche.identity import transport
-from masche.identity.tls import Presented
-from masche.link import backoff, calls, messages
-from masche.link.calls import Stream
+from masche.identity import dialling
+from masche.identity.presented import Presented
+from masche.link import backoff, messages
+from masche.link.calls import ADMITTED, SERVICE, refused
 from masche.link.messages import (
     Accepted,
     Drained,
@@ -39,9 +37,12 @@ from masche.link.messages import (
     Synced,
     Verdict,
 )
-from masche.link.service import ADMITTED, SERVICE, RefusedError, refused
+from masche.link.refusal import RefusedError
 from masche.model.frozen import frozen
 from masche.model.refs import Name
+from masche.rpc.call import Call
+from masche.rpc.channel import Channel
+from masche.rpc.status import RpcError
 
 HEARTBEAT: Final = 5.0
 """Seconds; a third of a lease."""
@@ -51,7 +52,7 @@ LAST_CALLS: Final = 0.3
 
 CALL_TIMEOUT: Final = 10.0
 EVENTS: Final = 10_000
-"""So many events wait for the agent before the stream stops reading, and gRPC holds the control plane back."""
+"""So many events wait for the agent before the stream stops reading, and so the control plane is held back."""
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class LinkClient:
         self._wake = asyncio.Event()
         self._up = asyncio.Event()
         self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS)
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: Channel | None = None
         self._failures = 0
         self._is_parting = False
         self._parted = asyncio.Event()
@@ -192,14 +193,15 @@ class LinkClient:
     async def _session(self, target: Target) -> str:
         """One connection, from its first byte to its end; says why it ended."""
         async with _channel(target) as channel, asyncio.TaskGroup() as tasks:
-            self._channel = channel
-            call = calls.stream(channel, f"/{SERVICE}/Register")
+            call: Call | None = None
             writer: asyncio.Task[None] | None = None
             try:
+                call = await channel.stream(f"/{SERVICE}/Register")
+                self._channel = channel
                 if await self._is_admitted(call):
                     writer = tasks.create_task(self._write(call))
                 return await self._read(call)
-            except grpc.aio.AioRpcError as error:
+            except RpcError as error:
                 return self._note(error)
             except TimeoutError:
                 return f"{target.address} did not answer within {CALL_TIMEOUT:.0f} s"
@@ -209,16 +211,17 @@ class LinkClient:
                 self._channel = None
                 if writer:
                     writer.cancel()
-                call.cancel()
+                if call:
+                    call.cancel()
 
-    def _note(self, error: grpc.aio.AioRpcError) -> str:
+    def _note(self, error: RpcError) -> str:
         found = refused(error)
         self.refusal = found if isinstance(found, RefusedError) else None
         return str(found)
 
-    async def _write(self, call: Stream) -> None:
+    async def _write(self, call: Call) -> None:
         """Say everything once, then what changes. When the call has ended, its reader knows why."""
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        with suppress(RpcError):
             await call.write(messages.encode(self._hello()))
             self._unsaid.clear()
             for state in list(self._proxies.values()):
@@ -228,7 +231,7 @@ class LinkClient:
                 await self._write_changes(call)
             await call.done_writing()
 
-    async def _write_changes(self, call: Stream) -> None:
+    async def _write_changes(self, call: Call) -> None:
         """What was put or forgotten, or a Heartbeat when for HEARTBEAT seconds nothing was."""
         try:
             await asyncio.wait_for(self._wake.wait(), HEARTBEAT)
@@ -239,10 +242,10 @@ class LinkClient:
         for message in unsaid.values():
             await call.write(message)
 
-    async def _is_admitted(self, call: Stream) -> bool:
+    async def _is_admitted(self, call: Call) -> bool:
         """Whether the stream was taken. Nothing is written before: a failed write would hide why it was refused."""
         async with asyncio.timeout(CALL_TIMEOUT):
-            metadata = dict(await call.initial_metadata())
+            metadata = await call.initial_metadata()
         if ADMITTED[0][0] not in metadata:
             return False
         self.refusal = None
@@ -250,7 +253,7 @@ class LinkClient:
         await self._events.put(Connected())
         return True
 
-    async def _read(self, call: Stream) -> str:
+    async def _read(self, call: Call) -> str:
         async for data in call:
             self._failures = 0
             if (message := messages.from_control(data)) is not None:
@@ -282,16 +285,12 @@ class LinkClient:
         if channel is None:
             raise ConnectionError("no control plane is connected")
         try:
-            answer = await calls.unary(channel, f"/{SERVICE}/{method}", messages.encode(request), within=CALL_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
+            answer = await channel.unary(f"/{SERVICE}/{method}", messages.encode(request), within=CALL_TIMEOUT)
+        except RpcError as error:
             raise refused(error) from error
-        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            raise ConnectionError("the control plane went away during the call") from error
         return messages.decode(answer, kind)
 
 
-def _channel(target: Target) -> grpc.aio.Channel:
+def _channel(target: Target) -> Channel:
     presented = target.presented() if target.presented else None
-    return transport.channel(target.address, presented, max_receive_bytes=messages.MAX_SCOPE_BYTES)
+    return dialling.channel(target.address, presented, max_receive_bytes=messages.MAX_SCOPE_BYTES)

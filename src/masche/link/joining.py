@@ -7,19 +7,21 @@ meant and to nobody else. Keys are made by the caller and stay there: what is se
 import asyncio
 from typing import Final
 
-import grpc
-import grpc.aio
 import msgspec
 
-from masche.identity import credential, tls
+from masche.identity import credential, dialling, pinning
 from masche.identity.bundle import TrustBundle
 from masche.identity.join import JoinString
 from masche.identity.keys import PrivateKey, signing_request
-from masche.link import calls, messages
+from masche.link import messages
+from masche.link.calls import JOINING, refused
 from masche.link.messages import JoinReply, JoinRequest, RenewRequest
-from masche.link.service import JOINING, refused
+from masche.rpc.status import RpcError
 
 TIMEOUT: Final = 15.0
+
+MOST: Final = 1 << 20
+"""Bytes that a reply may have: a chain and roots."""
 
 
 async def join(joining: JoinString, machine: str, key: PrivateKey) -> JoinReply:
@@ -28,7 +30,7 @@ async def join(joining: JoinString, machine: str, key: PrivateKey) -> JoinReply:
     Raises BundleError (not the mesh that was meant), RefusedError, OSError (no connection, or it was cut off in the
     middle: the token may then be spent).
     """
-    bundle = await asyncio.to_thread(tls.fetch_root, joining.host, joining.port, joining.root, timeout=TIMEOUT)
+    bundle = await asyncio.to_thread(pinning.fetch_root, joining.host, joining.port, joining.root, timeout=TIMEOUT)
     token = joining.token.reveal().decode()
     request = JoinRequest(token=token, machine=machine, csr=signing_request(key))
     return await _ask(_target(joining.host, joining.port), bundle, "Join", request)
@@ -45,11 +47,10 @@ async def renew(target: str, bundle: TrustBundle, chain: str, old: PrivateKey, n
 
 
 async def _ask(target: str, bundle: TrustBundle, method: str, request: msgspec.Struct) -> JoinReply:
-    credentials = tls.joining_channel_credentials(bundle)
-    async with grpc.aio.secure_channel(target, credentials, options=list(tls.CHANNEL_OPTIONS)) as channel:
+    async with dialling.joining(target, bundle.pem, max_receive_bytes=MOST) as channel:
         try:
-            answer = await calls.unary(channel, f"/{JOINING}/{method}", messages.encode(request), within=TIMEOUT)
-        except grpc.aio.AioRpcError as error:
+            answer = await channel.unary(f"/{JOINING}/{method}", messages.encode(request), within=TIMEOUT)
+        except RpcError as error:
             raise refused(error) from error
     return messages.decode(answer, JoinReply)
 

@@ -6,7 +6,7 @@ on a port of its own without client certificates: gRPC for Python can either req
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NoReturn, Protocol, TypeAlias, assert_never, cast
+from typing import Any, NoReturn, Protocol, TypeAlias, assert_never, cast
 
 import grpc
 import grpc.aio
@@ -14,6 +14,7 @@ import msgspec
 
 from masche.identity.spiffe import Machine, SpiffeError, SpiffeId
 from masche.link import messages
+from masche.link.calls import ADMITTED, JOINING, SERVICE
 from masche.link.messages import (
     FromAgent,
     FromControl,
@@ -28,12 +29,6 @@ from masche.link.messages import (
 )
 from masche.link.refusal import RefusedError
 from masche.model.frozen import frozen
-
-SERVICE: Final = "masche.link.v1.Link"
-JOINING: Final = "masche.link.v1.Joining"
-
-ADMITTED: Final = (("masche-link", "admitted"),)
-"""The first metadata of a Register stream that was taken: a refused one has none, and so is told apart at once."""
 
 
 @frozen
@@ -230,12 +225,3 @@ async def _abort(context: Context, error: RefusedError | MessageError) -> NoRetu
 def _source(context: Context) -> str:
     """The caller's address without its port, which changes with every connection."""
     return (context.peer() or "").rpartition(":")[0]
-
-
-def refused(error: grpc.aio.AioRpcError) -> "RefusedError | ConnectionError":
-    """What a failed call means to its caller: the service said no, or the control plane can not be reached."""
-    details = error.details() or ""
-    if error.code() in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT}:
-        why, _, fix = details.partition("\n")
-        return RefusedError(why, fix=fix)
-    return ConnectionError(f"{error.code().name}: {details}")

@@ -1,22 +1,21 @@
 """A client of xDS control planes over gRPC: keeps one aggregated stream up, and tells its watchers how resources stand.
 
 The shell of ``subscriber``. One response is read at a time, decoded in slices so that its event loop is never held for
-long, applied, told to the watchers, and only then answered, so gRPC holds a hasty control plane back. Invariant: what
+long, applied, told to the watchers, and only then answered, so a hasty control plane is held back. Invariant: what
 is held outlives every stream; a control plane that is away, or ends, takes nothing from anybody.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any, Final, Protocol, TypeVar, cast
-
-import grpc
-import grpc.aio
+from typing import Any, Final, TypeVar
 
 from masche.model.frozen import frozen
+from masche.rpc.call import Call
+from masche.rpc.channel import Channel
+from masche.rpc.status import RpcError
 from masche.wire import discovery
 from masche.wire.framing import WireError
 from masche.xds.client_words import (
@@ -70,16 +69,8 @@ class ControlPlane:
     """
 
     name: str
-    open: Callable[[], grpc.aio.Channel]
+    open: Callable[[], Channel]
     ignores_deletion: bool = False
-
-
-class _Stream(Protocol):
-    """What is used of a bidirectional call of raw bytes, whose type grpc's stubs lack."""
-
-    async def write(self, request: bytes) -> None: ...
-    async def read(self) -> object: ...
-    def cancel(self) -> bool: ...
 
 
 class Watch:
@@ -242,8 +233,14 @@ class XdsClient:
         finally:
             self.subscriber.disconnect()
 
-    async def _converse(self, channel: grpc.aio.Channel, plane: ControlPlane) -> str:
-        call = cast("_Stream", cast("Any", channel).stream_stream(METHOD)())
+    async def _converse(self, channel: Channel, plane: ControlPlane) -> str:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                call = await channel.stream(METHOD)
+        except RpcError as error:
+            return error.details
+        except TimeoutError:
+            return f"it took no connection within {ANSWER_TIMEOUT:.0f} s"
         self.subscriber.connect(is_another=plane is not self._last)
         self.subscriber.ignores_deletion = plane.ignores_deletion
         self._last = plane
@@ -260,7 +257,7 @@ class XdsClient:
         finally:
             call.cancel()
 
-    async def _write(self, call: _Stream) -> str:
+    async def _write(self, call: Call) -> str:
         node = self._node()
         try:
             while True:
@@ -274,20 +271,20 @@ class XdsClient:
                 await self._stir.wait()
         except TimeoutError:
             return f"it took no request within {ANSWER_TIMEOUT:.0f} s"
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except RpcError:
             # The call has ended, and its reader knows why.
             await asyncio.Event().wait()
             raise
 
-    async def _read(self, call: _Stream) -> str:
+    async def _read(self, call: Call) -> str:
         try:
-            while isinstance(data := await call.read(), bytes):
+            while (data := await call.read()) is not None:
                 response = await self._response(data)
                 self._responded = True
                 self._trouble.clear()
                 await self._take(response)
-        except grpc.aio.AioRpcError as error:
-            return _said(error)
+        except RpcError as error:
+            return error.details
         except WireError as error:
             return f"it sent what is no response: {error}"
         return "it ended the stream"
@@ -393,21 +390,8 @@ async def paced(steps: Generator[None, None, T]) -> T:
 
 
 async def _is_reachable(plane: ControlPlane) -> bool:
-    with suppress(TimeoutError, OSError, ValueError):
+    with suppress(TimeoutError, OSError, ValueError, RpcError):
         async with plane.open() as channel, asyncio.timeout(ANSWER_TIMEOUT):
-            await channel.channel_ready()
+            await channel.ready()
             return True
     return False
-
-
-_LAST_ERROR = re.compile(
-    r"(?:.*Failed to connect to remote host:|.*last error: \w+:)?\s*(?:connect: )?(.*?)(?: \(\d+\))?", re.S
-)
-
-
-def _said(error: grpc.aio.AioRpcError) -> str:
-    """What gRPC says, in few words: what the system said of a connection, what a control plane said of a stream."""
-    details = error.details() or error.code().name
-    found = _LAST_ERROR.fullmatch(details)
-    words = (found.group(1) if found else details)[:300]
-    return words[:1].lower() + words[1:] if words[1:2].islower() else words

@@ -4,16 +4,18 @@ With it any xDS control plane drives the library. Invariant: what is not carried
 reason; what is wrong is a BootstrapError that says where and why, before anything is connected to.
 """
 
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
-import grpc.aio
 import msgspec
 
-from masche.identity import transport
+from masche.identity import dialling
+from masche.identity.keys import Secret
 from masche.model.frozen import frozen
+from masche.rpc.channel import Channel
+from masche.rpc.connection import Quiet
 from masche.version import VERSION
 from masche.wire.discovery import Node
 from masche.xds.client import MAX_RESPONSE_BYTES, ControlPlane
@@ -27,6 +29,9 @@ MAX_BYTES: Final = 1024 * 1024
 AGENT: Final = "masche"
 FEATURES: Final = ("xds.config.resource-in-sotw",)
 """What we say of ourselves: resources may come in a wrapper that names them."""
+
+QUIET: Final = Quiet(300.0, 20.0)
+"""Servers of gRPC end connections on which they are asked more often than every five minutes, unless told otherwise."""
 
 _DELETION: Final = "ignore_resource_deletion"
 
@@ -223,16 +228,16 @@ def _plane(server: _Server, where: str) -> ControlPlane:
     )
 
 
-def _opener(server: _Server, where: str) -> Callable[[], grpc.aio.Channel]:
+def _opener(server: _Server, where: str) -> Callable[[], Channel]:
     """Choose the first credentials that we know, "in order of preference" (A27)."""
-    options = transport.client(max_receive_bytes=MAX_RESPONSE_BYTES)
+    target = server.server_uri
     for at, credentials in enumerate(server.channel_creds):
         match credentials.type:
             case "insecure":
-                return lambda: grpc.aio.insecure_channel(server.server_uri, options=options)
+                return lambda: _channel(target, None)
             case "tls":
                 tls = _tls(credentials.config or {}, f"{where}.channel_creds[{at}].config")
-                return lambda: grpc.aio.secure_channel(server.server_uri, _credentials(tls), options=options)
+                return lambda: _channel(target, _context(tls))
             case _:
                 continue
     kinds = ", ".join(repr(each.type) for each in server.channel_creds) or "none"
@@ -246,22 +251,33 @@ def _tls(config: dict[str, Any], where: str) -> _Tls:
         raise BootstrapError(f"{where}: {error}") from error
     if bool(tls.certificate_file) != bool(tls.private_key_file):
         raise BootstrapError(f"{where}: certificate_file and private_key_file go together (gRFC A65)")
-    _credentials(tls, where)
+    _context(tls, where)
     return tls
 
 
-def _credentials(tls: _Tls, where: str = "") -> grpc.ChannelCredentials:
+def _channel(target: str, tls: ssl.SSLContext | None) -> Channel:
+    return Channel(target, tls=tls, quiet=QUIET, max_receive_bytes=MAX_RESPONSE_BYTES)
+
+
+def _context(tls: _Tls, where: str = "") -> ssl.SSLContext:
     """Read the files anew for each connection: certificates rotate (A65's ``refresh_interval`` is never missed).
 
     Raises:
-        BootstrapError: a file cannot be read; it is a ValueError, as a client expects of a channel that cannot be.
+        BootstrapError: a file cannot be read or used; a ValueError, as is expected of a channel that cannot be.
     """
 
     def content(path: str) -> bytes | None:
         return _read(path, where) if path else None
 
     roots, key, chain = map(content, (tls.ca_certificate_file, tls.private_key_file, tls.certificate_file))
-    return grpc.ssl_channel_credentials(roots, key, chain)
+    try:
+        return dialling.context(
+            None if roots is None else roots.decode("ascii", "replace"),
+            (chain or b"").decode("ascii", "replace"),
+            None if key is None else Secret(key),
+        )
+    except ssl.SSLError as error:
+        raise BootstrapError(f"{where}: the files cannot be used for TLS: {error}".lstrip(": ")) from error
 
 
 def _read(path: str, where: str) -> bytes:

@@ -18,11 +18,10 @@ from cryptography import x509
 
 from library.answering import answering
 from library.issuing import Issuing, bare_client, bare_server
-from masche.identity import keys
-from masche.library.core import tls_files
+from masche.identity import keys, secret_file
+from masche.identity.secret_file import as_file
 from masche.library.core.ports import HTTP_2, Identity, MeshError, NotReadyError
 from masche.library.core.tls import Certificates, peer_id
-from masche.library.core.tls_files import as_file
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: orders\r\n\r\n"
 
@@ -382,7 +381,7 @@ def test_a_key_is_a_file_in_memory_only_and_only_for_a_moment() -> None:
 def test_without_memory_files_it_is_a_private_file_that_is_gone_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tls_files, "_in_memory", lambda: None)
+    monkeypatch.setattr(secret_file, "_in_memory", lambda: None)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with as_file(keys.Secret(b"secret")) as path:
         assert Path(path).parent == tmp_path

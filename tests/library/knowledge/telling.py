@@ -9,7 +9,7 @@ from random import Random
 from time import monotonic
 
 from library.knowledge.foreign_plane import ForeignPlane, serving
-from masche.identity import transport
+from masche.identity import dialling
 from masche.library.knowledge.knowledge import XdsKnowledge
 from masche.model.told import Table, Told
 from masche.testing.static_knowledge import World
@@ -60,7 +60,7 @@ class Telling:
 
 def client_of(telling: Telling, *targets: str, patience: Patience = QUICK) -> XdsClient:
     planes = [
-        ControlPlane(name=target, open=lambda target=target: transport.channel(target, None, max_receive_bytes=1 << 24))
+        ControlPlane(name=target, open=lambda target=target: dialling.channel(target, None, max_receive_bytes=1 << 24))
         for target in targets
     ]
     return XdsClient(

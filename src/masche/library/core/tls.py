@@ -20,9 +20,9 @@ from masche.identity import svid
 from masche.identity.keys import Secret
 from masche.identity.malformed import MALFORMED
 from masche.identity.presented import Presented
+from masche.identity.secret_file import as_file
 from masche.identity.svid import SvidError
 from masche.library.core.ports import HTTP_1, MeshError, NotReadyError
-from masche.library.core.tls_files import as_file
 from masche.library.core.ways_sync import Carried, carried
 
 

@@ -1,15 +1,14 @@
 """How a process asks the control plane: as whom, and beginning with what it remembers of each resource.
 
-Loads gRPC and Envoy's messages, and is itself loaded by the resident's thread, so that an import of the library costs
+Loads HTTP/2 and Envoy's messages, and is itself loaded by the resident's thread, so that an import of the library costs
 neither. Invariant: what is remembered is never taken for what a control plane said later.
 """
 
 from collections.abc import Callable
 from random import Random
 
-import grpc.aio
-
 from masche.library.life.memory import Memory
+from masche.rpc.channel import Channel
 from masche.version import VERSION
 from masche.wire.decode.decoders import decoders
 from masche.wire.discovery import Node, encode_node
@@ -26,7 +25,7 @@ class Client(XdsClient):
     def __init__(
         self,
         name: str,
-        channel: Callable[[], grpc.aio.Channel],
+        channel: Callable[[], Channel],
         memory: Memory,
         *,
         node: Callable[[], Node],

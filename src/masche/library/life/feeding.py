@@ -18,11 +18,10 @@ from masche.model.view import Inbound
 from masche.wire.types import LISTENER
 from masche.xds.client_words import Resource
 
-if TYPE_CHECKING:  # what loads gRPC and Envoy's messages is for the thread that begins, not for every import
-    import grpc.aio
-
+if TYPE_CHECKING:  # what loads Envoy's messages is for the thread that begins, not for every import
     from masche.library.knowledge.knowledge import XdsKnowledge
     from masche.library.life.asking import Client
+    from masche.rpc.channel import Channel
     from masche.wire.discovery import Node
     from masche.xds.client import Watch
 
@@ -38,7 +37,7 @@ BOTH: Final = 5.0
 RUNS: Final = 3
 """So many runs before may have to answer: who forks, forks several times."""
 
-Open = Callable[[], "grpc.aio.Channel"]
+Open = Callable[[], "Channel"]
 """Opens a channel to the control plane. Raises OSError while there is none."""
 
 

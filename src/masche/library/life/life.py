@@ -12,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
-import grpc.aio
-
-from masche.identity import transport
+from masche.identity import dialling
+from masche.identity.presented import Presented
 from masche.library.core.channel import Channels
 from masche.library.life import verdicts
 from masche.library.life.entry import Entry, NoEntryError
@@ -38,6 +37,7 @@ from masche.link.messages import (
     SignRequest,
 )
 from masche.model.refs import Name
+from masche.rpc.channel import Channel
 from masche.telemetry.logs import say
 from masche.version import VERSION
 from masche.xds.client import MAX_RESPONSE_BYTES
@@ -349,17 +349,19 @@ class Life:
 
     # -- xDS ----------------------------------------------------------------------------------------------------------
 
-    def _channel(self) -> grpc.aio.Channel:
+    def _channel(self) -> Channel:
         """A connection beside the link. Raises OSError while it is not known by what."""
+        return dialling.channel(self._address, self._shown(), max_receive_bytes=MAX_RESPONSE_BYTES)
+
+    def _shown(self) -> Presented | None:
         if self._machine is None:
             raise OSError(self._why)
-        presented = self._machine.presented() if self._machine.is_joined else None
-        return transport.channel(self._address, presented, max_receive_bytes=MAX_RESPONSE_BYTES)
+        return self._machine.presented() if self._machine.is_joined else None
 
     def _connect(self, outlet: "Outlet") -> None:
         """gRPC's stream goes beside ours, once it is known that it may."""
         if not outlet.is_connected:
-            outlet.connect(self._channel())
+            outlet.connect(self._address, self._shown())
 
     def _close_stream(self) -> None:
         if self._stream:

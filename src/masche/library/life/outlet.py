@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 from msgspec.structs import replace
 
-from masche.identity import shown
+from masche.identity import shown, transport
 from masche.identity.files import write_private
 from masche.identity.presented import Presented
 from masche.library.core.ports import MeshError
@@ -31,6 +31,7 @@ from masche.link.workloads import proxy_id
 from masche.model.refs import Name
 from masche.model.vantage import Dialect, Seat
 from masche.wire import grpc_bootstrap
+from masche.xds.client import MAX_RESPONSE_BYTES
 
 FOLDER = "masche-grpc-"
 """How the names of folders begin in which such a process keeps what gRPC reads."""
@@ -99,9 +100,9 @@ class Outlet:
         """Whether a control plane is there that knows us."""
         return self._channel is not None
 
-    def connect(self, channel: grpc.aio.Channel) -> None:
+    def connect(self, address: str, presented: Presented | None) -> None:
         """A control plane is there and knows us."""
-        self._channel = channel
+        self._channel = transport.channel(address, presented, max_receive_bytes=MAX_RESPONSE_BYTES)
 
     async def disconnect(self) -> None:
         """It is gone."""

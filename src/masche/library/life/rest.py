@@ -1,5 +1,7 @@
 """When this process rests: no thread of gRPC is left, nor anything of our own, so that a fork does no harm.
 
+gRPC is here for applications that call by it (``outlet``) alone.
+
 A thread that Python has joined goes on for moments: OpenSSL tidies up behind it, with a lock held for which a child, in
 which there is no such thread, would wait for ever.
 """
