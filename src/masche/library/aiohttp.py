@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Callable
 from functools import lru_cache, partial
 from math import inf
+from time import monotonic
 from types import CoroutineType
 from typing import Any, cast
 from weakref import ref
@@ -31,11 +32,12 @@ from aiohttp.helpers import TimerNoop
 from aiohttp.payload import BytesPayload
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
-from masche.library.core.aiohttp_answers import Glanced, Handler
-from masche.library.core.aiohttp_requests import WAY, Asking, Bare, Said, Saids, head_of, is_usual, written
+from masche.library.core.aiohttp_answers import Glanced, Handler, replace_headers
+from masche.library.core.aiohttp_requests import WAY, Asking, Bare, Said, Saids, Sent, head_of, is_usual, written
+from masche.library.core.aiohttp_straight import Session
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Answer, Asked, Blame, Ending, Head, Target
 from masche.library.core.facade import Facade
@@ -68,10 +70,9 @@ def client_session(facade: Facade | None = None, **options: Any) -> aiohttp.Clie
         raise TypeError(f"the connector must be a masche.library.aiohttp.Connector, not {type(connector).__name__}")
     middlewares = (*options.pop("middlewares", ()), mesh)
     options.setdefault("request_class", Asking)
-    session = aiohttp.ClientSession(
-        connector=connector or Connector(facade, limit=0), middlewares=middlewares, **options
-    )
+    session = Session(connector=connector or Connector(facade, limit=0), middlewares=middlewares, **options)
     session._retry_connection = False  # pyright: ignore[reportPrivateUsage] # what is repeated is the mesh's to decide
+    session.go_straight(mesh)
     return session
 
 
@@ -105,6 +106,8 @@ class Connector(aiohttp.TCPConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> "CoroutineType[Any, Any, Connection]":
         """Get a connection. Raises aiohttp.ClientConnectionError for a request that the mesh has not seen."""
+        if type(req) is Sent:
+            return _given(req.connection)
         if type(req) is Bare:  # which is made for its key and has it
             return super().connect(req, traces, timeout)
         target: Target | None = vars(req).get(WAY, _UNSEEN)
@@ -116,6 +119,33 @@ class Connector(aiohttp.TCPConnector):
         if target is not None and target.is_tls and not isinstance(req.ssl, Context):
             raise aiohttp.ClientConnectionError("a request of the mesh lost its mutual TLS; it is not sent without")
         return super().connect(req, traces, timeout)
+
+    def resting(self, key: ConnectionKey) -> Handler | None:
+        """Take the connection that aiohttp would take; None: none rests, or aiohttp has to look at it."""
+        me: Any = self
+        conns = me._conns.get(key)
+        if not conns or me._limit_per_host or me._force_close:
+            return None
+        protocol, since = conns[0]
+        transport = protocol.transport
+        is_old = me._keepalive_timeout is not None and monotonic() - since > me._keepalive_timeout
+        if is_old or transport is None or transport.is_closing() or type(protocol) is not Handler:
+            return None
+        conns.popleft()
+        if not conns:
+            del me._conns[key]
+        me._acquired.add(protocol)
+        return protocol
+
+    def give_back(self, key: ConnectionKey, protocol: Handler, *, should_close: bool = False) -> None:
+        """Be done with a connection that ``resting`` gave."""
+        self._release(key, protocol, should_close=should_close)
+
+    def exchange(
+        self, request: ClientRequest, handler: ClientHandlerType, sent: Connection | None = None
+    ) -> "_Exchange":
+        """Say how a request goes, that may have been ``sent`` over a connection already."""
+        return _Exchange(self, request, handler, sent)
 
     def key(self, target: Target) -> ConnectionKey:
         """By what aiohttp's pool keeps the connections for this target apart from all others."""
@@ -180,6 +210,10 @@ class Connector(aiohttp.TCPConnector):
         return protocol
 
 
+async def _given(connection: Connection) -> Connection:
+    return connection
+
+
 @lru_cache(maxsize=1024)
 def _proxy(way: Way) -> URL:
     """The name of a way in the key by which aiohttp's pool keeps connections apart; nothing is looked up by it."""
@@ -195,11 +229,29 @@ _KINDS = (Asking, ClientRequest)
 class _Exchange:
     """One request of a session."""
 
-    __slots__ = ("_connector", "_handler", "_has_body", "_head", "_idle", "_raw", "_request", "_said", "is_spent")
+    __slots__ = (
+        "_connector",
+        "_handler",
+        "_has_body",
+        "_head",
+        "_idle",
+        "_raw",
+        "_request",
+        "_said",
+        "_sent",
+        "is_spent",
+    )
 
-    def __init__(self, connector: Connector, request: ClientRequest, handler: ClientHandlerType) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        request: ClientRequest,
+        handler: ClientHandlerType,
+        sent: Connection | None = None,
+    ) -> None:
         self._connector, self._request, self._handler = connector, request, handler
         self._raw: ClientResponse | None = None
+        self._sent = sent
         self._head = _NO_HEAD
         self._said: Said = connector.saids.of(request)
         self._idle = 0.0
@@ -225,8 +277,14 @@ class _Exchange:
         self._idle = target.idle_timeout
         if self._has_body:
             self.is_spent = not isinstance(self._request.body, BytesPayload)
-        sent: Any = self._handler(self._to(target))
+        sent: Any = self._handler(self._to(target) if self._sent is None else self._over(target, self._sent))
         return sent
+
+    def _over(self, target: Target, connection: Connection) -> ClientRequest:
+        """What was sent there over this connection, whose answer begins to come."""
+        self._sent = None
+        head, key = head_of(target, self._said), self._connector.key(target)
+        return Sent.over(connection, self._request, target, key=key, head=head)
 
     def _to(self, target: Target) -> ClientRequest:
         """A copy of the request, for one instance."""
@@ -296,7 +354,7 @@ class _Exchange:
     def finished(self, raw: ClientResponse, headers: Headers, ending: Ending) -> ClientResponse:
         head = self.head(raw)
         if headers is not head.headers:
-            _replace_headers(raw, headers)
+            replace_headers(raw, headers)
         if head.received >= 0:
             ending.over(received=head.received)
             return raw
@@ -352,18 +410,6 @@ def _end(raw: ClientResponse) -> None:
     raw.close()
 
 
-def _replace_headers(raw: ClientResponse, headers: Headers) -> None:
-    """aiohttp has no words for another view of an answer, so its own fields are set."""
-    found = CIMultiDictProxy(CIMultiDict(headers))
-    fields = cast("Any", raw)
-    fields._headers = found
-    fields._raw_headers = tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers)
-    fields._raw_cookie_headers = tuple(found.getall(hdrs.SET_COOKIE, ())) or None
-    cache: dict[str, Any] = vars(raw)["_cache"]
-    cache.pop("headers", None)
-    cache.pop("raw_headers", None)
-
-
 def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
     """An answer that came over no connection."""
     made = request.response_class(
@@ -383,5 +429,5 @@ def _local_answer(request: ClientRequest, answer: Answer) -> ClientResponse:
     if answer.body:
         made.content.feed_data(answer.body)
     made.content.feed_eof()
-    _replace_headers(made, answer.headers)
+    replace_headers(made, answer.headers)
     return made

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from inspect import signature
+from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,13 +21,14 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
-from aiohttp.helpers import noop, set_exception
+from aiohttp.helpers import TimerNoop, noop, set_exception
 from aiohttp.streams import StreamReader
 from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from masche.library.core.exchange import Head
+from masche.library.core.time_limits import OutOfTimeError
 from masche.traffic.request import Headers
 
 _STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9]) ([ -~]*)")
@@ -100,10 +102,14 @@ def glance(data: bytes) -> Usual | None:
 class Handler(ResponseHandler):
     """aiohttp's protocol of a connection, which makes a parser no earlier than it is needed.
 
-    ``glances``: the next answer may be read at a glance, for whoever asked knows what to do with a Usual one.
+    ``glances``: the next answer may be read at a glance, for whoever asked knows what to do with a Usual one. ``at``:
+    when what was ``asked`` has to be answered, by the loop's clock.
     """
 
     glances = False
+    at = inf
+    has_passed = False
+    _awaited: "asyncio.Future[Usual | None] | None" = None
     _later: Mapping[str, Any] | None = None
     _rests = False
 
@@ -118,6 +124,10 @@ class Handler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come. What nobody asked for ends the connection: it would be taken for the next answer."""
+        awaited = self._awaited
+        if awaited is not None and data:
+            self._tell(awaited, data)
+            return
         later = self._later
         if later is not None and data:
             self._later = None
@@ -135,6 +145,36 @@ class Handler(ResponseHandler):
             return
         super().data_received(data)
 
+    def asked(self, head: bytes, *, at: float) -> "asyncio.Future[Usual | None]":
+        """Send a request, and return what is to be awaited: its answer, or None if aiohttp is to read that, which has
+        begun to come. It is to begin by ``at``, else this raises OutOfTimeError. ``forgo`` it, however that ends.
+        """
+        me: Any = self
+        me.transport.write(head)
+        self._later = me._parser = me._read_timeout = None
+        self._rests = self.has_passed = False
+        self.at = at
+        self._awaited = me._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def _tell(self, awaited: "asyncio.Future[Usual | None]", data: bytes) -> None:
+        """What was ``asked`` is answered. What is not read here waits for a parser, as aiohttp has it."""
+        me: Any = self
+        self._awaited = me._waiter = None
+        usual = glance(data)
+        if usual is None:
+            me._tail = data
+        else:
+            self._rests = True
+        if not awaited.done():
+            awaited.set_result(usual)
+
+    def cut(self) -> None:
+        """It was not answered in time."""
+        self.has_passed = True
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_exception(OutOfTimeError())
+
     def awaited(self) -> "asyncio.Future[None] | None":
         """What is to be awaited before there is something to read, be it an exception; None: there is."""
         me: Any = self
@@ -146,7 +186,7 @@ class Handler(ResponseHandler):
     def forgo(self) -> None:
         """Wait no longer."""
         me: Any = self
-        me._waiter = None
+        self._awaited = me._waiter = None
 
     def usual(self) -> Usual | None:
         """Take the answer, if it was read at a glance; all else is left."""
@@ -184,7 +224,7 @@ class Glanced(ClientResponse):
         make of them is known, as long as it makes these fields and no others.
         """
         url, loop, session = fields["original_url"], fields["loop"], fields["_session"]
-        if not _HAS_THESE or url.raw_fragment or loop.get_debug():
+        if not HAS_THESE or url.raw_fragment or loop.get_debug():
             return cls.as_ever(fields, asked, size_bytes)
         made = object.__new__(cls)
         made.__dict__ = {
@@ -200,6 +240,31 @@ class Glanced(ClientResponse):
             "_session": session,
             "_resolve_charset": session._resolve_charset,
             "asked": asked,
+        }
+        return made
+
+    @classmethod
+    def at_once(cls, usual: Usual, method: str, url: URL, session: Any, asked: Any) -> "Glanced":
+        """Make the answer to a request that was ``asked`` of a Handler, where ``HAS_THESE`` says that this can be."""
+        made = object.__new__(cls)
+        made.__dict__ = {
+            "method": method,
+            "_real_url": url,
+            "_url": url,
+            "_output_size": asked.size_bytes,
+            "_request_info": None,
+            "_timer": _NO_TIMER,
+            "_cache": {},
+            "_traces": [],
+            "_loop": session._loop,
+            "_session": session,
+            "_resolve_charset": session._resolve_charset,
+            "asked": asked,
+            "version": HttpVersion11,
+            "status": usual.head.status,
+            "reason": usual.reason,
+            "usual": usual,
+            "_is_folded": True,
         }
         return made
 
@@ -227,14 +292,14 @@ class Glanced(ClientResponse):
         protocol: Any = connection.protocol
         waiter = protocol.awaited()
         if waiter is not None:
-            with self._timer:
-                try:
+            try:
+                with self._timer:
                     await waiter
-                except (asyncio.CancelledError, TimeoutError):
-                    protocol.forgo()
-                    raise
-                except Exception:  # noqa: BLE001, S110 # aiohttp's own meets it once more, and says what it means
-                    pass
+            except (asyncio.CancelledError, TimeoutError):
+                protocol.forgo()
+                raise
+            except Exception:  # noqa: BLE001, S110 # aiohttp's own meets it once more, and says what it means
+                pass
         usual = protocol.usual()
         if usual is None:
             return await super().start(connection)
@@ -322,6 +387,18 @@ class Glanced(ClientResponse):
         return reader
 
 
+def replace_headers(raw: ClientResponse, headers: Headers) -> None:
+    """aiohttp has no words for another view of an answer, so its own fields are set."""
+    found = CIMultiDictProxy(CIMultiDict(headers))
+    fields = cast("Any", raw)
+    fields._headers = found
+    fields._raw_headers = tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers)
+    fields._raw_cookie_headers = tuple(found.getall(hdrs.SET_COOKIE, ())) or None
+    cache: dict[str, Any] = vars(raw)["_cache"]
+    cache.pop("headers", None)
+    cache.pop("raw_headers", None)
+
+
 def _fields() -> frozenset[str]:
     """The fields that aiohttp makes of an answer."""
     anything: Any = SimpleNamespace(get_debug=bool, _resolve_charset=None)
@@ -335,9 +412,10 @@ _THESE = frozenset(
      "_resolve_charset", "asked")
 )  # fmt: skip
 
-_HAS_THESE = TAKES_WRITER and _fields() == _THESE
+HAS_THESE = TAKES_WRITER and _fields() == _THESE
 """Does this version of aiohttp make the fields that ``Glanced.of`` makes?"""
 
+_NO_TIMER = TimerNoop()
 _DONE = noop()
 _SPELLED = {name.lower(): name for name in vars(hdrs).values() if isinstance(name, istr)}
 """The names of headers as aiohttp spells them, whoever sent them."""

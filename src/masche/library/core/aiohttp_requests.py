@@ -6,12 +6,13 @@ a session's requests say is the same for most of them: it is worked out once (``
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from multidict import CIMultiDict
 from yarl import URL
 
 from masche.library.core.aiohttp_answers import TAKES_WRITER, Glanced, Written
@@ -68,7 +69,7 @@ class Saids:
 
     def __init__(self) -> None:
         self._known: dict[tuple[tuple[str, str], ...], Said] = {}
-        self.moulds: dict[tuple[object, ...], dict[str, Any]] = {}
+        self.moulds: dict[tuple[object, ...], Mould] = {}
 
     def __repr__(self) -> str:
         return f"<Saids: {len(self._known)}>"
@@ -149,7 +150,7 @@ class Asking(ClientRequest):
         ):
             super().__init__(method, url, **said)
             return
-        moulds: dict[tuple[object, ...], dict[str, Any]] = said["session"].connector.saids.moulds
+        moulds: dict[tuple[object, ...], Mould] = said["session"].connector.saids.moulds
         key = (method, url.host_port_subcomponent, said["version"], *said["headers"].items())
         mould = moulds.get(key)
         if mould is None:
@@ -157,8 +158,8 @@ class Asking(ClientRequest):
             _keep(moulds, key, vars(self))
             return
         self.__dict__ = {
-            **mould,
-            "headers": mould["headers"].copy(),
+            **mould.fields,
+            "headers": mould.headers.copy(),
             "original_url": url,
             "url": url,
             "_session": said["session"],
@@ -183,7 +184,32 @@ _GIVEN = frozenset(
 """The fields that each request gets for itself."""
 
 
-def _keep(moulds: dict[tuple[object, ...], dict[str, Any]], key: tuple[object, ...], fields: dict[str, Any]) -> None:
+class Mould:
+    """What requests with the same method, host and headers have in common: ``fields`` of aiohttp's, and ``headers``.
+
+    ``said``: what these say. ``is_bare``: such a request has neither body nor anything else that aiohttp has to carry
+    out for it. ``detours``: so many of the next ones are left to aiohttp, for their answers were unusual.
+    """
+
+    __slots__ = ("detours", "fields", "headers", "is_bare", "method", "said")
+
+    def __init__(self, fields: dict[str, Any], headers: CIMultiDict[str]) -> None:
+        self.fields, self.headers = fields, headers
+        self.method: str = fields["method"]
+        self.said = Said(tuple(headers.items()))
+        self.detours = 0
+        wants = any(map(fields.get, ("_body", "compress", "chunked", "_upload_tracker")))
+        self.is_bare = not wants and self.method in _GLANCED_METHODS and self.said.lines is not None
+
+    def __repr__(self) -> str:
+        return f"<Mould {self.method} to {self.said.authority}>"
+
+
+_GLANCED_METHODS = _BARE_METHODS - {"HEAD"}
+"""Those whose answers have bodies."""
+
+
+def _keep(moulds: dict[tuple[object, ...], Mould], key: tuple[object, ...], fields: dict[str, Any]) -> None:
     """Keep a request as the mould of others, if nothing in it could be shared that changes."""
     rest = {name: value for name, value in fields.items() if name not in _GIVEN}
     size = sum(len(value) for value in fields["headers"].values())
@@ -193,7 +219,7 @@ def _keep(moulds: dict[tuple[object, ...], dict[str, Any]], key: tuple[object, .
     ):
         if len(moulds) >= _MOST_SAIDS:
             moulds.clear()
-        moulds[key] = {**rest, "headers": fields["headers"].copy()}
+        moulds[key] = Mould(rest, fields["headers"].copy())
 
 
 class Bare(ClientRequest):
@@ -202,7 +228,7 @@ class Bare(ClientRequest):
     """
 
     @classmethod
-    def of(cls, asked: ClientRequest, target: Target, *, key: ConnectionKey, head: bytes) -> "Bare":
+    def of(cls, asked: ClientRequest, target: Target, *, key: ConnectionKey, head: bytes) -> Self:
         """A copy of what the user ``asked`` for, for one instance; ``head`` is all that is written."""
         made = object.__new__(cls)
         made.__dict__ = {
@@ -246,10 +272,17 @@ class Bare(ClientRequest):
         head: bytes = fields["masche_head"]
         transport.write(head)
         protocol.start_timeout()
+        made = self._answer()
+        protocol.glances = type(made) is Glanced and self.method != "HEAD"
+        return made
+
+    def _answer(self) -> ClientResponse:
+        """What is to become its answer."""
+        fields = vars(self)
+        size = len(fields["masche_head"])
         if not TAKES_WRITER or fields["response_class"] is not ClientResponse:
-            return self._other(Written(len(head)) if TAKES_WRITER else None)
-        fields["response"] = made = Glanced.of(fields, fields["masche_asked"], len(head))
-        protocol.glances = self.method != "HEAD"
+            return self._other(Written(size) if TAKES_WRITER else None)
+        fields["response"] = made = Glanced.of(fields, fields["masche_asked"], size)
         return made
 
     def _other(self, written: "Written | None") -> ClientResponse:
@@ -268,6 +301,29 @@ class Bare(ClientRequest):
             **more,
         )
         return made
+
+
+class Sent(Bare):
+    """One that went out over this ``connection`` already, and whose answer has begun to come."""
+
+    @property
+    def connection(self) -> Connection:
+        """Where its answer comes."""
+        found: Connection = vars(self)["masche_connection"]
+        return found
+
+    @classmethod
+    def over(
+        cls, connection: Connection, asked: ClientRequest, target: Target, *, key: ConnectionKey, head: bytes
+    ) -> Self:
+        """What the user ``asked`` for, as it was sent to an instance."""
+        made = cls.of(asked, target, key=key, head=head)
+        vars(made)["masche_connection"] = connection
+        return made
+
+    async def send(self, conn: Connection) -> ClientResponse:  # noqa: ARG002 # it was sent
+        """Let its answer be read."""
+        return self._answer()
 
 
 def written(size_bytes: int) -> dict[str, Any]:

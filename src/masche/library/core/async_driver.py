@@ -12,7 +12,7 @@ from typing import Any, Generic
 
 from masche.library.core import context, opening
 from masche.library.core.beside import Beside
-from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw
+from masche.library.core.exchange import Answer, Asked, AsyncExchange, Final_co, Raw, Target
 from masche.library.core.facade import Facade
 from masche.library.core.limits import Admission, Waiter
 from masche.library.core.lone import Handed, Lone, begun
@@ -23,6 +23,9 @@ from masche.library.core.run import Run
 from masche.library.core.time_limits import OutOfTimeError, TimeLimits
 from masche.traffic.call import Abandon, Finish, Start, Steps
 from masche.traffic.deadline import Deadline
+
+_NOBODY: Any = None
+"""The exchange of a call that has none yet."""
 
 
 class _GoneError(Exception):
@@ -61,6 +64,43 @@ class AsyncDriver:
         if lone is None:
             return self._run(facade, opened, exchange, asked, Deadline(ends_at))
         return self._alone(lone, exchange, facade)
+
+    def lone(self, asked: Asked) -> Lone[Any, Any] | None:
+        """Begin a call that has no exchange yet, if it is a usual one; None: nothing has been begun.
+
+        Whoever has it makes its attempt, and hands over to ``resumed`` what it cannot do itself.
+        """
+        authority = asked.request.authority
+        if is_never_ours(authority):
+            return None
+        facade = self._facade_of()
+        known = facade.knowledge.known(authority)
+        opened = None if known is None else opening.usual(facade, known, asked)
+        if opened is None:
+            return None
+        now = facade.now()
+        return begun(facade, opened, _NOBODY, asked, context.ends_at(asked.timeout, now), now)
+
+    async def resumed(
+        self,
+        lone: Lone[Raw, Final_co],
+        exchange: AsyncExchange[Raw, Final_co],
+        came: Raw | Exception | None,
+        target: Target | None = None,
+    ) -> Final_co:
+        """Go on with a call that ``lone`` began: ``came`` is what its attempt came to, None where it is still to be
+        made, or to be read; ``target``: where it went to already.
+        """
+        facade = self._facade_of()
+        lone.carried_by(exchange)
+        if came is None:
+            return await self._alone(lone, exchange, facade, target, lone.seconds())
+        try:
+            handed = _handed(lone, came) if isinstance(came, Exception) else lone.answered(came)
+            return lone.final(came) if handed is None else await self._gone_on(handed, exchange, facade)  # type: ignore[arg-type] # an exception is always handed over
+        except BaseException:
+            lone.end()
+            raise
 
     async def _patient(self, facade: Facade, asked: Asked, exchange: AsyncExchange[Raw, Final_co]) -> Final_co:
         """A call to somebody of whom nothing is known yet."""
@@ -104,28 +144,41 @@ class AsyncDriver:
             raise
 
     async def _alone(
-        self, lone: Lone[Raw, Final_co], exchange: AsyncExchange[Raw, Final_co], facade: Facade
+        self,
+        lone: Lone[Raw, Final_co],
+        exchange: AsyncExchange[Raw, Final_co],
+        facade: Facade,
+        target: Target | None = None,
+        late: float = 0.0,
     ) -> Final_co:
-        """The usual call: an attempt that is answered well, or a Run that goes on from there."""
+        """The usual call: an attempt that is answered well, or a Run that goes on from there. ``target``, if that is
+        known already; the attempt has begun ``late`` seconds ago.
+        """
         try:
             try:
-                target = lone.target()
+                target = target or lone.target()
                 if target is None:
                     raise _GoneError
-                with self._time_limits().within(target.timeout):
+                with self.limits().within(target.timeout - late):
                     raw = await exchange.attempt(target)
             except Exception as error:  # noqa: BLE001 - whatever it is, the exchange says what it means, or it is raised
-                run, steps = _handed(lone, error)
+                handed = _handed(lone, error)
             else:
                 handed = lone.answered(raw)
                 if handed is None:
                     return lone.final(raw)
-                run, steps = handed
-            await self._carrier(run, exchange, facade).carry(steps)
-            return run.final()
+            return await self._gone_on(handed, exchange, facade)
         except BaseException:
             lone.end()
             raise
+
+    async def _gone_on(
+        self, handed: Handed[Raw, Final_co], exchange: AsyncExchange[Raw, Final_co], facade: Facade
+    ) -> Final_co:
+        """What was a usual call goes on as a Run."""
+        run, steps = handed
+        await self._carrier(run, exchange, facade).carry(steps)
+        return run.final()
 
     async def close(self) -> None:
         """End what still runs beside the calls."""
@@ -137,14 +190,14 @@ class AsyncDriver:
     def _carrier(
         self, run: Run[Raw, Final_co], exchange: AsyncExchange[Raw, Final_co], facade: Facade
     ) -> "_Carrier[Raw, Final_co]":
-        return _Carrier(run, exchange, facade, self._aside(facade), self._time_limits)
+        return _Carrier(run, exchange, facade, self._aside(facade), self.limits)
 
     def _aside(self, facade: Facade) -> Beside:
         if self._beside is None:
             self._beside = Beside(facade.options.max_beside)
         return self._beside
 
-    def _time_limits(self) -> TimeLimits:
+    def limits(self) -> TimeLimits:
         """Those of the loop that runs now: whoever calls from one loop after the other has others in each."""
         loop, limits = asyncio.get_running_loop(), self._limits
         if limits is None or limits.loop is not loop:

@@ -96,18 +96,33 @@ class Lone(Generic[Raw, Final_co]):
     def answered(self, raw: Raw) -> Handed[Raw, Final_co] | None:
         """It was answered."""
         exchange = self._exchange
-        head = exchange.head(raw)
+        if self.took(exchange.head(raw), is_spent=exchange.is_spent) is not None:
+            return None
+        run = self._handed_over()
+        return run, run.answered(1, raw)
+
+    def took(self, head: Head, *, is_spent: bool) -> Headers | None:
+        """Take an answer with this head, if it is a good one, and return its headers as the application sees them;
+        None: it is not, and nothing is settled. ``is_spent``: the request's body cannot be sent again.
+        """
         said = head.said
         if said is None:
             said = dict(head.headers)
-        attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=exchange.is_spent)
+        attempted = outcomes.of_answer(head.status, head.headers, said, is_spent=is_spent)
         opened = self._opened
         if not attempted.outcome.is_success or opened.send.rules.repeats_fine:
-            run = self._handed_over()
-            return run, run.answered(1, raw)
+            return None
         self._settle(attempted, head, said)
-        self._headers = answer_headers(opened.send, head.headers, said, is_spent=False, has_asked=opened.asks)
-        return None
+        self._headers = found = answer_headers(opened.send, head.headers, said, is_spent=False, has_asked=opened.asks)
+        return found
+
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return self._facade.now() - self._claim.started_at
+
+    def carried_by(self, exchange: Exchange[Raw, Final_co]) -> None:
+        """Go on with this exchange, of a call that was begun without one."""
+        self._exchange = exchange
 
     def _settle(self, attempted: Attempted, head: Head, said: Mapping[str, str]) -> None:
         """The answer is a good one; what came as a whole is over."""

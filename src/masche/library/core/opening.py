@@ -55,6 +55,22 @@ def opened(facade: Facade, known: Known, asked: Asked) -> Opened | Answer | Outs
     return _stream(facade, known, request) if request.scheme == STREAM else _unusual(facade, known, request, trace)
 
 
+def usual(facade: Facade, known: Known, asked: Asked) -> Opened | None:
+    """The same for the usual request on the usual route, where nobody makes spans; None: nothing is decided."""
+    request = asked.request
+    names = plain(request, asked.names) if tracing.API not in modules else None
+    if names is None:
+        return None
+    channels = facade.channels
+    send = channels.routes(known, now=facade.now).find(request, names)
+    if send is None or send.fault is not None:
+        return None
+    channel = channels.get(send.destination.name)
+    assert channel is not None, "what is known has every cluster that it leads to"
+    headers = request.headers + names.added(facade.traces.onward())
+    return Opened(channel, send, request, headers, None, names.ask)
+
+
 def _unusual(facade: Facade, known: Known, request: Request, trace: Headers) -> Opened | Answer | Outside:
     tidy = tidied(request, trace=trace)
     decision = route(known, request if isinstance(tidy, Answer) else tidy, rng=facade.rng)

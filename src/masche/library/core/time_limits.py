@@ -10,10 +10,22 @@ cancellation from elsewhere is never taken for the limit's.
 import asyncio
 from math import inf
 from types import TracebackType
+from typing import Protocol
 
 
 class OutOfTimeError(Exception):
     """What was limited has had all the time that it was given."""
+
+
+class Limited(Protocol):
+    """What has an end: monotonic seconds of the loop."""
+
+    at: float
+    has_passed: bool
+
+    def cut(self) -> None:
+        """It has passed: end what it is about, and note that it ``has_passed``."""
+        ...
 
 
 class Limit:
@@ -21,7 +33,7 @@ class Limit:
 
     __slots__ = ("_active", "_before", "_task", "at", "has_passed")
 
-    def __init__(self, active: "set[Limit]", task: "asyncio.Task[object]", at: float) -> None:
+    def __init__(self, active: set[Limited], task: "asyncio.Task[object]", at: float) -> None:
         self._active, self._task, self.at = active, task, at
         self._before = task.cancelling()
         self.has_passed = False
@@ -54,7 +66,7 @@ class TimeLimits:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.active: set[Limit] = set()
+        self.active: set[Limited] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = inf
 
@@ -70,6 +82,12 @@ class TimeLimits:
         if at < self._wakes_at:
             self._wait_until(at)
         return Limit(self.active, task, at)
+
+    def add(self, limited: Limited) -> None:
+        """Let something end when its time comes, unless it is taken out of ``active`` before."""
+        if limited.at < self._wakes_at:
+            self._wait_until(limited.at)
+        self.active.add(limited)
 
     def close(self) -> None:
         """Wait for nothing any more."""
