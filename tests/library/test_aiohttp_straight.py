@@ -222,6 +222,21 @@ async def test_a_redirect_is_followed_and_remembered(
     assert gone == (["goes on", "goes on"] if way == "straight" else [])
 
 
+async def test_a_cookie_that_a_route_sets_is_kept(town: Town, session: aiohttp.ClientSession) -> None:
+    orders = town.instance("orders", answer=saying(OK))
+    baking = HeaderChange(add=(("set-cookie", "stick=here"), ("x-added", "ü")))
+    await warm(town, session, orders, route=plain("orders", response_headers=baking))
+    session.cookie_jar.clear()
+    async with session.get("http://orders/") as answer:
+        assert answer.cookies["stick"].value == "here"
+        assert answer.headers["x-added"] == "ü"
+        assert (b"x-added", "ü".encode()) in answer.raw_headers
+        assert await answer.text() == "ok"
+    async with session.get("http://orders/") as answer:
+        await answer.read()
+    assert [b"stick=here" in each for each in orders.received] == [False, True]
+
+
 async def test_what_is_not_answered_well_is_asked_again_elsewhere(town: Town, session: aiohttp.ClientSession) -> None:
     bad, good = town.instance("orders", answer=saying(ANSWERS["refused"])), town.instance("orders", answer=saying(OK))
     await warm(town, session, bad, good, route=plain("orders", attempts=2))

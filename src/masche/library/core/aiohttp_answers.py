@@ -217,6 +217,8 @@ class Glanced(ClientResponse):
     _reader: StreamReader | None = None
     _table: CIMultiDictProxy[str] | None = None
     _lines: _Lines | None = None
+    _shown: Headers | None = None
+    """What the application sees in place of the headers that were read at a glance."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], asked: ClientRequest, size_bytes: int) -> "Glanced":
@@ -358,7 +360,7 @@ class Glanced(ClientResponse):
     def _headers(self) -> CIMultiDictProxy[str]:
         if self._table is None and self.usual is not None:
             pairs = [(_SPELLED.get(name.lower(), name), value) for name, value in self.usual.pairs]
-            self._table = CIMultiDictProxy(CIMultiDict(pairs))
+            self._table = CIMultiDictProxy(CIMultiDict(pairs if self._shown is None else self._shown))
         return cast("CIMultiDictProxy[str]", self._table)
 
     @_headers.setter
@@ -368,12 +370,17 @@ class Glanced(ClientResponse):
     @property
     def _raw_headers(self) -> _Lines:
         if self._lines is None and self.usual is not None:
-            self._lines = tuple((name.encode(), value.encode()) for name, value in self.usual.pairs)
+            self._lines = _encoded(self.usual.pairs if self._shown is None else self._shown)
         return cast("_Lines", self._lines)
 
     @_raw_headers.setter
     def _raw_headers(self, lines: _Lines) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] # as above
         self._lines = lines
+
+    def show(self, headers: Headers) -> None:
+        """Let the application see these in place of those that were read at a glance."""
+        self._shown, self._table, self._lines = headers, None, None
+        self._raw_cookie_headers = tuple([value for name, value in headers if name == _SET_COOKIE]) or None
 
     def _unfolded(self, body: bytes) -> StreamReader:
         """The reader that aiohttp would have made."""
@@ -389,14 +396,24 @@ class Glanced(ClientResponse):
 
 def replace_headers(raw: ClientResponse, headers: Headers) -> None:
     """aiohttp has no words for another view of an answer, so its own fields are set."""
-    found = CIMultiDictProxy(CIMultiDict(headers))
-    fields = cast("Any", raw)
-    fields._headers = found
-    fields._raw_headers = tuple((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers)
-    fields._raw_cookie_headers = tuple(found.getall(hdrs.SET_COOKIE, ())) or None
+    if type(raw) is Glanced and raw.usual is not None:
+        raw.show(headers)
+    else:
+        found = CIMultiDictProxy(CIMultiDict(headers))
+        fields = cast("Any", raw)
+        fields._headers = found
+        fields._raw_headers = _encoded(headers)
+        fields._raw_cookie_headers = tuple(found.getall(hdrs.SET_COOKIE, ())) or None
     cache: dict[str, Any] = vars(raw)["_cache"]
     cache.pop("headers", None)
     cache.pop("raw_headers", None)
+
+
+def _encoded(headers: Headers) -> _Lines:
+    return tuple([(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers])
+
+
+_SET_COOKIE = "set-cookie"
 
 
 def _fields() -> frozenset[str]:

@@ -25,7 +25,7 @@ from msgspec import Struct
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from masche.library.core.aiohttp_answers import HAS_THESE, Glanced, Handler, Usual, replace_headers
+from masche.library.core.aiohttp_answers import HAS_THESE, Glanced, Handler, Usual
 from masche.library.core.aiohttp_requests import Asking, Mould, Saids, head_of
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Asked, AsyncExchange, Target
@@ -177,8 +177,8 @@ class Straight:
     """One such request, until it is answered or goes on in aiohttp's way."""
 
     __slots__ = (
-        "_came", "_connection", "_has_gone_on", "_head", "_key", "_limits", "_lone", "_mould", "_pool", "_protocol",
-        "_redirect", "_session", "_target", "_timeout", "_url", "answer",
+        "_came", "_connection", "_final", "_has_gone_on", "_head", "_key", "_limits", "_lone", "_mould", "_pool",
+        "_protocol", "_session", "_target", "_timeout", "_url", "answer",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 # made in this module alone, once for every call
@@ -189,7 +189,7 @@ class Straight:
         self._protocol: Handler | None = None
         self._came: ClientResponse | Exception | None = None
         self._connection: Connection | None = None
-        self._redirect: ClientResponse | None = None
+        self._final: ClientResponse | None = None
         self._has_gone_on = False
         self.answer: ClientResponse | None = None
 
@@ -231,9 +231,9 @@ class Straight:
             self._came = made
             return
         if headers is not head.headers:
-            replace_headers(made, headers)
-        if head.status in _REDIRECTS:
-            self._redirect = made
+            made.show(headers)
+        if head.status in _REDIRECTS or made._raw_cookie_headers is not None:  # pyright: ignore[reportPrivateUsage] # as aiohttp does
+            self._final = made
         else:
             self.answer = made
 
@@ -279,8 +279,8 @@ class Straight:
             mesh: ClientMiddlewareType = cast("Any", self._session)._middlewares[0]
             return await mesh(request, handler)
         self._has_gone_on = True
-        if self._redirect is not None:
-            return self._redirect
+        if self._final is not None:
+            return self._final
         connection, self._connection = self._connection, None
         exchange = self._pool.exchange(request, handler, connection)
         target = None if connection is None else self._target
