@@ -56,6 +56,13 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert [(path, found[0]) for path, text in texts() if path != here and (found := NOT_OURS.search(text))] == []
 
 
+def test_nobody_waits_in_a_way_that_may_swallow_a_cancellation() -> None:
+    """``asyncio.wait_for`` does until Python 3.12 (gh-86296); ``asyncio.timeout`` never does."""
+    shop = SOURCE / "cli" / "shop"  # programs of a user
+    found = [str(path) for path in modules() if "asyncio.wait_for(" in path.read_text(encoding="utf-8")]
+    assert [path for path in found if not Path(path).is_relative_to(shop)] == []
+
+
 def test_every_exception_to_a_rule_is_argued_where_it_stands() -> None:
     bare = re.compile(
         r"#\s*(noqa(: ?[A-Z0-9, ]+)?|type: ignore(\[[^]]*\])?|pyright: ignore(\[[^]]*\])?)\s*$", re.MULTILINE

@@ -12,7 +12,7 @@ import pytest
 from link.plane import DOMAIN, Mutual, Plane, connected, hello, proxy, scope, serve, until
 from masche.identity import dialling, keys
 from masche.identity.spiffe import SpiffeId
-from masche.link.client import LinkClient, Target
+from masche.link.client import HEARTBEAT, LinkClient, Target
 from masche.link.messages import (
     Accepted,
     Heartbeat,
@@ -258,6 +258,25 @@ async def test_who_parts_while_nobody_is_there_waits_for_nobody(address: str) ->
     async with asyncio.timeout(10):
         await client.part()
         await running
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_is_ended_just_as_there_is_something_to_say_ends_at_once(
+    plane: Plane, address: str, turns: int
+) -> None:
+    server = await serve(plane, address)
+    client = LinkClient([Target(address=address)], hello, rng=Random(1))
+    running = asyncio.create_task(client.run())
+    await connected(client)
+    client.put(proxy("p1"))
+    await until(plane.states, "registered")
+    running.cancel()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    client._wake.set()  # with nothing to say: it was said already
+    done, _ = await asyncio.wait((running,), timeout=HEARTBEAT / 2)
+    assert done, "not only with the next heartbeat"
+    await server.stop(None)
 
 
 async def test_what_was_retracted_is_not_said_again(plane: Plane, address: str, link: Make) -> None:

@@ -18,4 +18,5 @@ async def wait(event: asyncio.Event, seconds: float) -> None:
     """Wait for the event, but at most so long."""
     if seconds > 0 and not event.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await event.wait()

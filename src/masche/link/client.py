@@ -234,7 +234,8 @@ class LinkClient:
     async def _write_changes(self, call: Call) -> None:
         """What was put or forgotten, or a Heartbeat when for HEARTBEAT seconds nothing was."""
         try:
-            await asyncio.wait_for(self._wake.wait(), HEARTBEAT)
+            async with asyncio.timeout(HEARTBEAT):  # wait_for may swallow a cancellation (Python 3.11)
+                await self._wake.wait()
         except TimeoutError:
             await call.write(messages.encode(Heartbeat()))
         self._wake.clear()

@@ -73,7 +73,8 @@ class StaticSource:
             if self._closed.is_set():
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._closed.wait()
             with suppress(StoreError):  # a folder that went away leaves its last good content; diagnostics say so
                 await self.refresh(younger_than=self._interval)
 

@@ -90,7 +90,8 @@ async def _until(condition: Callable[[], object], promise: str) -> None:
 
 
 async def _wanted(knowledge: Knowledge, authority: str) -> Known:
-    return await asyncio.wait_for(asyncio.wrap_future(knowledge.want(authority)), DEADLINE)
+    async with asyncio.timeout(DEADLINE):
+        return await asyncio.wrap_future(knowledge.want(authority))
 
 
 async def _check_waiting(knowledge: Knowledge, put: Put) -> None:
@@ -99,7 +100,8 @@ async def _check_waiting(knowledge: Knowledge, put: Put) -> None:
     assert given_up.cancel(), "who waits may leave"
     await _until(knowledge.waiting_for, "it says what it waits for")
     await put(TOWN)
-    known = await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE)
+    async with asyncio.timeout(DEADLINE):
+        known = await asyncio.wrap_future(waiting)
     assert known.host == TOWN.table.hosts[0], "the virtual host of that name is found"
     assert known.destinations.keys() == {ORDERS, COPIES}, "every cluster that it leads to is known, mirrors too"
     assert known.endpoints[ORDERS] == TOWN.endpoints[ORDERS], "so are the endpoints of each"

@@ -216,7 +216,8 @@ async def _known(facade: Facade, authority: str) -> Known:
     """Wait until something is known of whom is called."""
     future = asyncio.wrap_future(facade.knowledge.want(authority))
     try:
-        return await asyncio.wait_for(future, opening.patience(facade))
+        async with asyncio.timeout(opening.patience(facade)):
+            return await future
     except TimeoutError:
         raise opening.not_ready(facade, authority) from None
 
@@ -250,7 +251,8 @@ async def _queued(
     since = facade.now()
     left = deadline.within(opened.send.rules.timeout, now=since).left(now=since)
     try:
-        await asyncio.wait_for(turn, None if left == inf else left)
+        async with asyncio.timeout(None if left == inf else left):
+            await turn
     except BaseException as error:
         opening.forgone(opened.channel, waiter)
         is_late = isinstance(error, TimeoutError)
