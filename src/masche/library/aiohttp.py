@@ -72,7 +72,8 @@ def client_session(facade: Facade | None = None, **options: Any) -> aiohttp.Clie
     options.setdefault("request_class", Asking)
     session = Session(connector=connector or Connector(facade, limit=0), middlewares=middlewares, **options)
     session._retry_connection = False  # pyright: ignore[reportPrivateUsage] # what is repeated is the mesh's to decide
-    session.go_straight(mesh)
+    if type(session.connector) is Connector:  # another kind may want to see each request
+        session.go_straight(mesh)
     return session
 
 
@@ -128,6 +129,8 @@ class Connector(aiohttp.TCPConnector):
             return None
         protocol, since = conns[0]
         transport = protocol.transport
+        if protocol._buffer or protocol._tail:  # which nobody asked for
+            return None
         is_old = me._keepalive_timeout is not None and monotonic() - since > me._keepalive_timeout
         if is_old or transport is None or transport.is_closing() or type(protocol) is not Handler:
             return None

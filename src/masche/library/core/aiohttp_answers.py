@@ -35,8 +35,9 @@ _STATUS = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9]) ([ -~]*)")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _BODILESS = frozenset({204, 304})
 _ODD = frozenset(
-    {"connection", "content-encoding", "set-cookie", "sec-websocket-key1", "transfer-encoding", "trailer", "upgrade"}
-)
+    {"connection", "content-encoding", "proxy-connection", "set-cookie", "sec-websocket-key1", "transfer-encoding",
+     "trailer", "upgrade"}
+)  # fmt: skip
 """Headers of which aiohttp makes something that is not made here."""
 
 TAKES_WRITER = "stream_writer" in signature(ClientResponse.__init__).parameters
@@ -99,6 +100,12 @@ def glance(data: bytes) -> Usual | None:
     return Usual(Head(status, pairs, said, size), reason, lines, body)
 
 
+def leaves_room(params: Mapping[str, Any]) -> bool:
+    """Does aiohttp, that is to read answers with these limits, take all that is read at a glance?"""
+    line, field = params.get("max_line_size", _LONGEST), params.get("max_field_size", _LONGEST)
+    return line >= _LONGEST and field >= _LONGEST and params.get("max_headers", _MOST) >= _MOST
+
+
 class Handler(ResponseHandler):
     """aiohttp's protocol of a connection, which makes a parser no earlier than it is needed.
 
@@ -133,7 +140,7 @@ class Handler(ResponseHandler):
             self._later = None
             if self.glances:
                 self.glances = False
-                usual = glance(data)
+                usual = glance(data) if leaves_room(later) else None
                 if usual is not None:
                     self._rests = True
                     self._drop_timeout()
@@ -144,6 +151,11 @@ class Handler(ResponseHandler):
             self.close()
             return
         super().data_received(data)
+
+    def is_connected(self) -> bool:
+        """May it be used? Not if something came that nobody asked for: it would be taken for the next answer."""
+        me: Any = self
+        return super().is_connected() and not (me._buffer or me._tail)
 
     def asked(self, head: bytes, *, at: float) -> "asyncio.Future[Usual | None]":
         """Send a request, and return what is to be awaited: its answer, or None if aiohttp is to read that, which has
@@ -384,7 +396,9 @@ class Glanced(ClientResponse):
 
     def _unfolded(self, body: bytes) -> StreamReader:
         """The reader that aiohttp would have made."""
-        reader = StreamReader(BaseProtocol(self._loop), 2**16, loop=self._loop)
+        reader = StreamReader(
+            BaseProtocol(self._loop), max(2**16, len(body)), loop=self._loop
+        )  # there is none to pause
         reader.feed_data(body)
         reader.feed_eof()
         if self._body is not None:

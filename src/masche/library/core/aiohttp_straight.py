@@ -10,14 +10,14 @@ tell from outside which way a request went (a test makes the same requests both 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
 from types import FunctionType
 from typing import Any, Protocol, cast
 
 import aiohttp
-from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout, RequestInfo
+from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout, CookieJar, DummyCookieJar, RequestInfo
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -25,7 +25,7 @@ from msgspec import Struct
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from masche.library.core.aiohttp_answers import HAS_THESE, Glanced, Handler, Usual
+from masche.library.core.aiohttp_answers import HAS_THESE, Glanced, Handler, Usual, leaves_room
 from masche.library.core.aiohttp_requests import Asking, Mould, Saids, head_of
 from masche.library.core.async_driver import AsyncDriver
 from masche.library.core.exchange import Asked, AsyncExchange, Target
@@ -126,11 +126,15 @@ class Session(_Quietly, ClientSession):
         is_plain = not any(map(fields.get, _HAS_NONE)) and tuple(self._middlewares) == (mesh,)
         has_these = self._request_class is Asking and self._response_class is ClientResponse
         is_known = self._version == aiohttp.HttpVersion11 and all(hasattr(connector, name) for name in _OF_CONNECTOR)
-        fields["is_straight"] = is_plain and has_these and is_known and not self._loop.get_debug()
+        is_usual = type(self._cookie_jar) in _JARS and leaves_room({name[1:]: value for name, value in fields.items()})
+        fields["is_straight"] = is_plain and has_these and is_known and is_usual and not self._loop.get_debug()
 
 
 _HAS_NONE = ("_base_url", "_default_auth", "_default_proxy", "_raise_for_status", "_skip_auto_headers", "_trust_env")
 """What a session must not have, for its requests to be usual."""
+
+_JARS = frozenset({CookieJar, DummyCookieJar})
+"""Those that may be asked twice for a request, which goes on in aiohttp's way."""
 
 
 def _begun(session: Session, method: str, given: str | URL, options: Mapping[str, Any]) -> "Straight | None":
@@ -144,9 +148,9 @@ def _begun(session: Session, method: str, given: str | URL, options: Mapping[str
     if type(timeout) is not ClientTimeout or timeout.sock_read is not None:
         return None
     headers = options.get("headers")
-    headers = own._default_headers if not headers else own._prepare_headers(headers)
+    headers = own._default_headers if not headers else _merged(own, headers)
     url = _url(given)
-    if url is None or own._cookie_jar.filter_cookies(url):
+    if url is None or headers is None or own._cookie_jar.filter_cookies(url):
         return None
     pool = cast("Pool", own._connector)
     mould = pool.saids.moulds.get((method, url.host_port_subcomponent, own._version, *headers.items()))
@@ -164,13 +168,21 @@ def _begun(session: Session, method: str, given: str | URL, options: Mapping[str
     return None if lone is None else Straight(session, pool, mould, url, lone, timeout)
 
 
+def _merged(session: Any, headers: object) -> Mapping[str, str] | None:
+    """A request's own headers with those of the session, unless they can be read but once: that is left to aiohttp."""
+    found: Mapping[str, str] | None
+    found = session._prepare_headers(headers) if isinstance(headers, Mapping | Sequence) else None
+    return found
+
+
 def _url(given: str | URL) -> URL | None:
     """The URL, if there is nothing in it that aiohttp has to look at."""
     try:
         url = URL(given)
     except (ValueError, TypeError):
         return None
-    return None if url.scheme != "http" or url.raw_fragment or url.raw_user or url.raw_password else url
+    is_unusual = url.raw_user is not None or url.raw_password is not None or url.raw_fragment
+    return None if is_unusual or url.scheme != "http" else url
 
 
 class Straight:
@@ -203,14 +215,14 @@ class Straight:
         if target is None:
             return None
         head = head_of(target, self._mould.said)
-        key = pool.key(target)
-        protocol = pool.resting(key) if head else None
+        key, limits = pool.key(target), pool.driver.limits()
+        protocol = pool.resting(key) if head and limits.loop is self._session._loop else None  # pyright: ignore[reportPrivateUsage] # as aiohttp has it
         if protocol is None:
             return None
-        self._target, self._head, self._key, self._protocol = target, head, key, protocol
-        self._limits = limits = pool.driver.limits()
+        self._target, self._head, self._key, self._protocol, self._limits = target, head, key, protocol, limits
         total, seconds = self._timeout.total, target.timeout
-        waiter = protocol.asked(head, at=limits.loop.time() + (total if total and total < seconds else seconds))
+        least = total if total and total < seconds and total > 0 else seconds
+        waiter = protocol.asked(head, at=limits.loop.time() + least)
         limits.add(protocol)
         return waiter
 
@@ -243,7 +255,7 @@ class Straight:
         if self._session.closed and not isinstance(error, OutOfTimeError):
             self._lone.end()
             raise error
-        is_own = isinstance(error, OutOfTimeError) and (self._timeout.total or inf) < self._target.timeout
+        is_own = isinstance(error, OutOfTimeError) and 0 < (self._timeout.total or inf) < self._target.timeout
         self._came = TimeoutError() if is_own else error  # as what aiohttp's own timer comes to
 
     def end(self) -> None:
@@ -264,7 +276,7 @@ class Straight:
     def rest(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What aiohttp is to be asked for, so that this goes on."""
         timeout = self._timeout
-        if timeout.total:
+        if timeout.total and timeout.total > 0:
             timeout = ClientTimeout(
                 total=max(timeout.total - self._lone.seconds(), _LEAST),
                 connect=timeout.connect,
