@@ -110,20 +110,26 @@ async def test_what_aiohttp_takes_for_no_limit_is_none(town: Town, began: list[S
         assert len(began) == 1
 
 
-async def test_a_session_of_another_loop_sends_nothing(town: Town) -> None:
+def test_a_session_of_another_loop_sends_nothing(town: Town) -> None:
     orders = town.instance("orders", answer=saying(OK))
-    async with visiting(town) as session:
-        await warm(town, session, orders)
 
-        async def called() -> None:
-            async with session.get("http://orders/"):
-                pass
-
-        with pytest.raises(RuntimeError):
-            await asyncio.to_thread(asyncio.run, called())
-        assert orders.received == []
+    async def called(session: aiohttp.ClientSession) -> str:
         async with session.get("http://orders/") as answer:
-            assert await answer.text() == "ok"
+            return await answer.text()
+
+    async def begun() -> tuple[Any, aiohttp.ClientSession]:
+        visit = visiting(town)
+        session = await visit.__aenter__()
+        await warm(town, session, orders)
+        return visit, session
+
+    with asyncio.Runner() as own, asyncio.Runner() as other:
+        visit, session = own.run(begun())
+        with pytest.raises(RuntimeError):
+            other.run(called(session))
+        assert orders.received == []
+        assert own.run(called(session)) == "ok"
+        own.run(visit.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize("again", ["straight", "as ever"])
@@ -193,3 +199,46 @@ async def test_a_jar_of_another_kind_is_asked_once(town: Town) -> None:
             async with session.get("http://orders/") as answer:
                 assert await answer.text() == "ok"
     assert len(asked) == 2
+
+
+async def test_a_connection_of_an_older_certificate_is_not_used(town: Town, began: list[Straight]) -> None:
+    orders = town.instance("orders", answer=saying(OK))
+    async with visiting(town) as session:
+        await warm(town, session, orders)
+        for renews, accepted in ((False, 1), (True, 2), (False, 2)):
+            if renews:
+                town.issuing.renew(town.identity, "web")
+            async with session.get("http://orders/") as answer:
+                assert await answer.text() == "ok"
+            assert orders.accepted == accepted
+    assert len(began) == 3
+
+
+async def test_a_connection_to_whom_nobody_expects_any_more_is_not_used(town: Town, began: list[Straight]) -> None:
+    orders = town.instance("orders", answer=saying(OK))
+    async with visiting(town) as session:
+        await warm(town, session, orders)
+        others = service("orders", town.issuing.name("others"), f"127.0.0.1:{orders.port}", route=plain("orders"))
+        town.told["orders"] = others
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get("http://orders/")
+    assert len(began) == 1
+    assert orders.received == []
+
+
+async def test_an_answer_that_has_begun_to_come_is_read_though_the_certificate_ended(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = Straight.came
+
+    def ending(self: Straight, usual: Any) -> None:
+        came(self, usual)
+        town.identity.begin_afresh()
+
+    orders = town.instance("orders", answer=saying(OK))
+    async with visiting(town) as session:
+        await warm(town, session, orders)
+        orders.answer = saying(CHUNKED)
+        monkeypatch.setattr(Straight, "came", ending)
+        async with session.get("http://orders/") as answer:
+            assert await answer.text() == "ok"

@@ -286,7 +286,8 @@ class _Exchange:
     def _over(self, target: Target, connection: Connection) -> ClientRequest:
         """What was sent there over this connection, whose answer begins to come."""
         self._sent = None
-        head, key = head_of(target, self._said), self._connector.key(target)
+        key = connection._key  # pyright: ignore[reportPrivateUsage] # by now the mesh may know of other certificates, or none
+        head = head_of(target, self._said)
         return Sent.over(connection, self._request, target, key=key, head=head)
 
     def _to(self, target: Target) -> ClientRequest:
