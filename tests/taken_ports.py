@@ -15,6 +15,9 @@ from typing import IO
 BLOCK = 50
 """Ports in a block."""
 
+SHARES = 8
+"""So many processes may run tests at a time: none takes more than its share, and all find some."""
+
 FOLDER = Path(tempfile.gettempdir()) / f"masche-test-ports-{os.getuid()}"
 
 
@@ -47,9 +50,10 @@ class Ports:
         return (self._blocks[0].start - self._first) // BLOCK
 
     def _next_block(self) -> None:
-        """A block that nobody has, or our own oldest."""
+        """A block that nobody has, or our own oldest once we have our share."""
         mine = {each.start for each in self._blocks}
-        candidates = (first for first in range(self._first, self._last - BLOCK + 1, BLOCK) if first not in mine)
+        all_blocks = range(self._first, self._last - BLOCK + 1, BLOCK)
+        candidates = (first for first in all_blocks if first not in mine and len(mine) < len(all_blocks) // SHARES)
         first = next((first for first in candidates if self._has_locked(first)), None)
         assert first is not None or self._blocks, f"no free ports between {self._first} and {self._last}"
         block = self._blocks.pop(0) if first is None else range(first, first + BLOCK)

@@ -318,13 +318,13 @@ async def test_a_server_in_plaintext_is_no_server_in_tls(tmp_path: Path):
     [
         ("localhost:80", "localhost:80"),
         ("10.0.0.1:15012", "10.0.0.1:15012"),
-        ("[::1]:80", "::1:80"),
-        ("::1", "::1:443"),
+        ("[::1]:80", "[::1]:80"),
+        ("::1", "[::1]:443"),
         ("istiod.istio-system.svc", "istiod.istio-system.svc:443"),
         ("dns:///istiod:15010", "istiod:15010"),
         ("dns://8.8.8.8/istiod:15010", "istiod:15010"),
         ("ipv4:127.0.0.1:7", "127.0.0.1:7"),
-        ("ipv6:[::1]:7", "::1:7"),
+        ("ipv6:[::1]:7", "[::1]:7"),
         ("unix:/run/x", "unix:/run/x"),
         ("unix:///run/x", "unix:/run/x"),
     ],
@@ -333,9 +333,9 @@ def test_targets_are_read_as_grpc_reads_them(target: str, found: str):
     assert repr(Target(target)) == found
 
 
-@pytest.mark.parametrize("target", ["", ":80", "host:port", "host:0", "host:65536"])
+@pytest.mark.parametrize("target", ["", ":80", "host:port", "host:0", "host:65536", "unix:", "https://host:443"])
 def test_what_is_no_target_is_refused(target: str):
-    with pytest.raises(ValueError, match="is no address of a server"):
+    with pytest.raises(ValueError, match=r"write (host:port or )?unix:/path"):
         Target(target)
 
 

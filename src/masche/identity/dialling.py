@@ -50,5 +50,10 @@ def context(roots: str | None, chain: str = "", key: Secret | None = None) -> ss
     if key is not None:
         # Both in one file: a chain without a key is of no use, and the key is kept out of every file system.
         with as_file(Secret(chain.encode() + b"\n" + key.reveal())) as path:
-            made.load_cert_chain(path)
+            made.load_cert_chain(path, password=_no_password)
     return made
+
+
+def _no_password() -> str:
+    """Instead of asking on a terminal."""
+    raise ssl.SSLError("the key is encrypted, and nobody is there to decrypt it")

@@ -192,11 +192,16 @@ class LinkClient:
 
     async def _session(self, target: Target) -> str:
         """One connection, from its first byte to its end; says why it ended."""
-        async with _channel(target) as channel, asyncio.TaskGroup() as tasks:
+        try:
+            opened = _channel(target)
+        except (OSError, ValueError) as error:
+            return f"no connection to {target.address} can be opened: {error}"
+        async with opened as channel, asyncio.TaskGroup() as tasks:
             call: Call | None = None
             writer: asyncio.Task[None] | None = None
             try:
-                call = await channel.stream(f"/{SERVICE}/Register")
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    call = await channel.stream(f"/{SERVICE}/Register")
                 self._channel = channel
                 if await self._is_admitted(call):
                     writer = tasks.create_task(self._write(call))

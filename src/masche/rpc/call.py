@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final, Protocol
 from urllib.parse import unquote
 
+from masche.rpc.assembly import HEAD, Assembly
 from masche.rpc.status import Code, RpcError, of_grpc, of_http
 
 WAITING: Final = 1 << 20
 """Bytes of messages that nobody has read yet, from which on no more are asked for."""
-
-_HEAD: Final = 5
-"""Bytes before each message: whether it is compressed, and its length (gRPC over HTTP/2, Length-Prefixed-Message)."""
 
 Headers = Mapping[str, str]
 
@@ -41,9 +39,9 @@ class Call:
     """A call that was begun. Its parts may be used by one reader and one writer at a time, on one event loop."""
 
     def __init__(self, carrier: Carrier, stream: int, *, max_receive_bytes: int) -> None:
-        self._carrier, self._stream, self._most = carrier, stream, max_receive_bytes
+        self._carrier, self._stream = carrier, stream
         self._headers: Headers | None = None
-        self._partial = bytearray()
+        self._partial = Assembly(max_receive_bytes)
         self._messages: deque[bytes] = deque()
         self._waiting = self._owed = 0
         self._news = asyncio.Event()
@@ -53,9 +51,16 @@ class Call:
         return f"<Call {self._stream}, {self._ended or f'{len(self._messages)} messages to read'}>"
 
     async def write(self, message: bytes) -> None:
-        """Send one message; waits while the other side takes none. Raises RpcError when the call has ended."""
+        """Send one message; waits while the other side takes none. Raises RpcError when the call has ended.
+
+        Who is cancelled meanwhile ends the call: what came next would be taken for the rest of the message.
+        """
         self._check()
-        await self._carrier.send(self._stream, b"\0" + len(message).to_bytes(4, "big") + message, is_last=False)
+        try:
+            await self._carrier.send(self._stream, b"\0" + len(message).to_bytes(4, "big") + message, is_last=False)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
 
     async def done_writing(self) -> None:
         """Say that nothing more is sent. Raises RpcError when the call has ended."""
@@ -78,10 +83,9 @@ class Call:
             self._check()
             await self._turn()
         message = self._messages.popleft()
-        self._waiting -= len(message)
-        if self._owed and self._waiting < WAITING:
-            owed, self._owed = self._owed, 0
-            self._carrier.taken(self._stream, owed)
+        self._waiting -= HEAD + len(message)
+        if self._waiting < WAITING:
+            self._settle()
         return message
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -118,20 +122,25 @@ class Call:
         if self._ended is not None:
             self._carrier.taken(self._stream, size)
             return
-        self._partial += data
-        while self._ended is None and (message := self._whole()) is not None:
-            self._messages.append(message)
-            self._waiting += len(message)
+        self._owed += size
+        try:
+            whole = self._partial.add(data)
+        except RpcError as error:
+            self._fail(error)
+            return
+        if whole:
+            self._messages.extend(whole)
+            self._waiting += HEAD * len(whole) + sum(map(len, whole))
             self._news.set()
         if self._waiting < WAITING:
-            self._carrier.taken(self._stream, size)
-        else:
-            self._owed += size
+            self._settle()
 
     def trailers(self, headers: Headers) -> None:
         """Hear how the other side ends the call."""
         code = of_grpc(headers.get("grpc-status", ""))
-        if code is Code.OK and self._partial:
+        if "grpc-status" not in headers:
+            self.end(RpcError(Code.UNKNOWN, "it ended the call without a status"))
+        elif code is Code.OK and self._partial:
             self.end(RpcError(Code.INTERNAL, "it ended in the middle of a message"))
         else:
             self.end(RpcError(code, unquote(headers.get("grpc-message", "")) or code.name))
@@ -141,24 +150,13 @@ class Call:
         if self._ended is None:
             self._ended = how
             self._partial.clear()
+            self._settle()
         self._news.set()
 
-    def _whole(self) -> bytes | None:
-        """Take a message off that has come as a whole."""
-        partial = self._partial
-        if len(partial) < _HEAD:
-            return None
-        size = int.from_bytes(partial[1:_HEAD], "big")
-        if partial[0]:
-            self._fail(RpcError(Code.INTERNAL, "a message is compressed, which was not offered"))
-        elif size > self._most:
-            why = f"a message of {size} bytes is longer than {self._most}, the most that is taken"
-            self._fail(RpcError(Code.RESOURCE_EXHAUSTED, why))
-        elif len(partial) >= _HEAD + size:
-            message = bytes(partial[_HEAD : _HEAD + size])
-            del partial[: _HEAD + size]
-            return message
-        return None
+    def _settle(self) -> None:
+        """Let as much come as came. Of a call that has ended it is owed to the others on its connection."""
+        owed, self._owed = self._owed, 0
+        self._carrier.taken(self._stream, owed)
 
     def _fail(self, how: RpcError) -> None:
         if self._ended is None:

@@ -6,6 +6,7 @@ anew anyway, on a new one. It obeys no settings of proxies: a control plane is r
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,9 @@ from masche.version import VERSION
 
 CONNECT_WITHIN: Final = 10.0
 """Seconds for a connection with its handshake."""
+
+NEXT_AFTER: Final = 2.0
+"""Seconds that an address has to take a connection, if the name has another."""
 
 HTTPS: Final = 443
 """The port of a target that names none."""
@@ -37,18 +41,27 @@ class Target:
         scheme, has_scheme, rest = target.partition(":")
         if has_scheme and scheme == "unix":
             self.path = rest.removeprefix("//")
+            if not self.path:
+                raise ValueError(f"{target!r} names no path: write unix:/path")
             return
         named = rest.removeprefix("//").rpartition("/")[2] if scheme in {"dns", "ipv4", "ipv6"} else target
         host, colon, port = named.rpartition(":")
         if not colon or named.endswith("]") or (":" in host.strip("[]") and not host.startswith("[")):
             host, port = named, str(HTTPS)
         self.host = host.strip("[]")
-        if not self.host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        if not self.host or "/" in self.host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"{target!r} is no address of a server: write host:port or unix:/path")
         self.port = int(port)
 
     def __repr__(self) -> str:
-        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
+        return f"unix:{self.path}" if self.path else self.authority
+
+    @property
+    def authority(self) -> str:
+        """As in a URI (RFC 3986, 3.2); of a path, which has none, as gRPC does it."""
+        if self.path:
+            return "localhost"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Channel:
@@ -68,9 +81,10 @@ class Channel:
         max_receive_bytes: int,
     ) -> None:
         self._target, self._tls = Target(target), tls
-        self._name = name or self._target.host or "localhost"
+        self._name, self._authority = name or self._target.host or "localhost", name or self._target.authority
         self._quiet, self._most = quiet, max_receive_bytes
         self._connecting: asyncio.Task[Connection] | None = None
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Channel to {self._target}>"
@@ -89,7 +103,7 @@ class Channel:
 
     async def stream(self, path: str) -> Call:
         """Begin a call in both directions; ``path`` is ``/service/method``. Raises RpcError."""
-        return (await self._connected()).begin(path)
+        return await (await self._connected()).begin(path)
 
     async def unary(self, path: str, request: bytes, *, within: float) -> bytes:
         """Ask, and return the one message of the answer, in ``within`` seconds. Raises RpcError."""
@@ -106,23 +120,27 @@ class Channel:
             raise RpcError(Code.DEADLINE_EXCEEDED, f"no answer within {within:g} s") from None
 
     async def close(self) -> None:
-        """End the connection and all calls."""
-        if self._connecting is None:
+        """End the connection and all calls, for good. Who is cancelled meanwhile ends them without a word."""
+        self._is_closed = True
+        if (connecting := self._connecting) is None:
             return
-        self._connecting.cancel()
-        await asyncio.wait((self._connecting,))
-        if not self._connecting.cancelled() and not self._connecting.exception():
-            await self._connecting.result().close()
+        connecting.cancel()
+        if not connecting.done():
+            await asyncio.wait((connecting,))
+        if not connecting.cancelled() and not connecting.exception():
+            await connecting.result().close()
 
     @asynccontextmanager
     async def _begun(self, path: str, within: float) -> AsyncGenerator[Call]:
-        call = (await self._connected()).begin(path, within=within)
+        call = await (await self._connected()).begin(path, within=within)
         try:
             yield call
         finally:
             call.cancel()
 
     async def _connected(self) -> Connection:
+        if self._is_closed:
+            raise RpcError(Code.CANCELLED, "the channel was closed here")
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
         try:
@@ -155,11 +173,33 @@ class Channel:
 
         def made() -> Connection:
             return Connection(
-                authority=self._name, user_agent=f"masche/{VERSION}", quiet=self._quiet, max_receive_bytes=self._most
+                authority=self._authority,
+                user_agent=f"masche/{VERSION}",
+                quiet=self._quiet,
+                max_receive_bytes=self._most,
             )
 
         if self._target.path:
             _, connection = await loop.create_unix_connection(made, self._target.path, **more)
         else:
-            _, connection = await loop.create_connection(made, self._target.host, self._target.port, **more)
+            _, connection = await loop.create_connection(made, sock=await _reached(self._target), **more)
         return connection
+
+
+async def _reached(target: Target) -> socket.socket:
+    """A socket that is connected to one of the addresses of a name, tried in their order. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, address) in zip(range(len(found) - 1, -1, -1), found, strict=True):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(0)
+            async with asyncio.timeout(NEXT_AFTER if left else None):
+                await loop.sock_connect(made, address)
+        except BaseException as error:
+            made.close()
+            if not left or not isinstance(error, OSError):  # TimeoutError is one
+                raise
+        else:
+            return made
+    raise OSError("the name has no address")

@@ -16,7 +16,6 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     Event,
     RemoteSettingsChanged,
@@ -35,12 +34,22 @@ from masche.rpc.status import Code, RpcError, of_http, of_reset
 WINDOW: Final = 1 << 20
 """Bytes that may come on a stream before they are taken."""
 
+ALL_WINDOWS: Final = 1 << 30
+"""The same of all streams: more than they can have together, so that no call waits because another is not read."""
+
+MOST_UNTAKEN: Final = 1 << 20
+"""Bytes of answers to pings, settings and the like that may wait for a peer that takes nothing."""
+
+MOST_AT_ONCE: Final = 64 << 10
+"""Bytes of one frame that we send, whatever the other side would take."""
+
 MAX_HEAD_BYTES: Final = 64 << 10
 
 CLOSE_WITHIN: Final = 1.0
 """Seconds in which the other side can take what is left to say, and answer that a connection in TLS ends."""
 
 _FRAME_HEAD: Final = 9
+_GOAWAY: Final = 7
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
@@ -59,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._authority, self._user_agent = authority, user_agent
         self._quiet, self._most = quiet, max_receive_bytes
         self._loop = asyncio.get_running_loop()
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self._calls: dict[int, Call] = {}
         self._rest = bytearray()
         self._room = asyncio.Event()
@@ -70,6 +79,8 @@ class Connection(asyncio.Protocol):
         self._heard = self._loop.time()
         self._asked: float | None = None
         self._is_paused = False
+        self._is_closing = False
+        self._said_all: set[int] = set()
         self.why: RpcError | None = None
 
     def __repr__(self) -> str:
@@ -83,27 +94,48 @@ class Connection(asyncio.Protocol):
 
     # -- for calls ----------------------------------------------------------------------------------------------------
 
-    def begin(self, path: str, *, within: float | None = None) -> Call:
-        """Begin a call; the other side is told to end it ``within`` seconds. Raises RpcError on a dead connection."""
-        if self.why is not None:
-            raise self.why
-        number = self._h2.get_next_available_stream_id()
+    async def begin(self, path: str, *, within: float | None = None) -> Call:
+        """Begin a call, once the other side takes one more; it is told to end it ``within`` seconds.
+
+        Raises RpcError on a dead connection.
+        """
+        while self._is_alive() and self._h2.open_outbound_streams >= self._h2.remote_settings.max_concurrent_streams:
+            self._room.clear()
+            await self._room.wait()
+        try:
+            number = self._h2.get_next_available_stream_id()
+            self._h2.send_headers(number, self._head(path, within))
+        except H2Error as error:
+            self._break(RpcError(Code.UNAVAILABLE, f"no call can be made on this connection: {error}"))
+            raise RpcError(Code.UNAVAILABLE, str(error)) from error
         call = self._calls[number] = Call(self, number, max_receive_bytes=self._most)
-        self._h2.send_headers(number, self._head(path, within))
         self._flush()
         return call
+
+    def _is_alive(self) -> bool:
+        """Whether calls can be made. Raises RpcError when they cannot."""
+        if self.why is not None:
+            raise RpcError(self.why.code, self.why.details)
+        if self._is_closing:
+            raise RpcError(Code.UNAVAILABLE, "it closes the connection")
+        return True
 
     async def send(self, stream: int, data: bytes, *, is_last: bool) -> None:
         """See ``Carrier``."""
         rest = memoryview(data)
-        while rest or is_last:
+        while rest:
             size = await self._window(stream)
             is_end = is_last and size >= len(rest)
-            self._h2.send_data(stream, bytes(rest[:size]), end_stream=is_end)
-            self._flush()
+            self._say(stream, rest[:size], is_end=is_end)
             rest = rest[size:]
-            if is_end:
-                return
+        if is_last and not data and stream in self._calls:  # "MAY be sent if there is no available space" (6.9.1)
+            self._say(stream, b"", is_end=True)
+
+    def _say(self, stream: int, data: bytes | memoryview, *, is_end: bool) -> None:
+        if is_end:
+            self._said_all.add(stream)
+        self._h2.send_data(stream, bytes(data), end_stream=is_end)
+        self._flush()
 
     def taken(self, stream: int, size: int) -> None:
         """See ``Carrier``."""
@@ -114,10 +146,11 @@ class Connection(asyncio.Protocol):
     def reset(self, stream: int) -> None:
         """See ``Carrier``."""
         if self._calls.pop(stream, None) is not None and self.why is None:
+            self._said_all.discard(stream)
             with suppress(StreamClosedError):  # both sides have said all
                 self._h2.reset_stream(stream, ErrorCodes.CANCEL)
             self._flush()
-            self._room.set()
+            self._over()
 
     async def close(self) -> None:
         """End the connection in order, and wait until it has."""
@@ -133,6 +166,9 @@ class Connection(asyncio.Protocol):
             except TimeoutError:
                 self._transport.abort()
                 await self._has_ended.wait()
+            except asyncio.CancelledError:
+                self._transport.abort()
+                raise
 
     def abort(self) -> None:
         """End the connection without a word."""
@@ -159,7 +195,7 @@ class Connection(asyncio.Protocol):
         while True:
             if stream not in self._calls:
                 raise self.why or RpcError(Code.CANCELLED, "the call has ended")
-            size = min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size)
+            size = min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size, MOST_AT_ONCE)
             if size > 0 and not self._is_paused:
                 return size
             self._room.clear()
@@ -184,13 +220,15 @@ class Connection(asyncio.Protocol):
             },
         )
         self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(4 * WINDOW)
+        self._h2.increment_flow_control_window(ALL_WINDOWS)
         self._flush()
         self._heard = self._loop.time()
         self._timer = self._loop.call_later(self._quiet.after, self._listen)
 
     def data_received(self, data: bytes) -> None:
         """Hear bytes."""
+        if self.why is not None:
+            return
         self._heard, self._asked = self._loop.time(), None
         self._rest += data
         at = 0
@@ -224,18 +262,45 @@ class Connection(asyncio.Protocol):
         self._room.set()
 
     def _hear(self, frame: bytes) -> None:
+        if frame[3] == _GOAWAY and len(frame) >= _FRAME_HEAD + 8:
+            self._bid_farewell(frame[_FRAME_HEAD:])
+            return
         for event in self._h2.receive_data(frame):
             self._take(event)
         self._flush()
+        if self._transport is not None and self._transport.get_write_buffer_size() > MOST_UNTAKEN:
+            self._break(RpcError(Code.UNAVAILABLE, "it takes nothing of what it is answered"))
+            self.abort()
         self._room.set()  # what may be sent, or whether anything may, can be different now
+
+    def _bid_farewell(self, said: bytes) -> None:
+        """Hear that the connection closes: who has asked all may be answered yet, all others go elsewhere at once.
+
+        ``h2`` would take nothing any more. "Activity on streams numbered lower or equal to the last stream identifier
+        might still complete successfully" (RFC 9113, 6.8).
+        """
+        last, code = int.from_bytes(said[:4], "big") & 0x7FFFFFFF, int.from_bytes(said[4:8], "big")
+        words = said[8:308].decode("utf-8", "replace")
+        why = RpcError(Code.UNAVAILABLE, f"it closes the connection{words and f': {words}'}")
+        self._is_closing = True
+        for stream, call in list(self._calls.items()):
+            if code or stream > last or stream not in self._said_all:
+                call.end(why)
+                self.reset(stream)
+        if not self._calls:
+            self._break(why)
+        self._room.set()
+
+    def _over(self) -> None:
+        """A call is over: another may begin, or nothing is left to wait for."""
+        self._room.set()
+        if self._is_closing and not self._calls:
+            self._break(RpcError(Code.UNAVAILABLE, "it closes the connection"))
 
     def _take(self, event: Event) -> None:
         match event:
             case RemoteSettingsChanged():
                 self._greeting.set()
-            case ConnectionTerminated():
-                said = (event.additional_data or b"")[:300].decode("utf-8", "replace")
-                self._break(RpcError(Code.UNAVAILABLE, f"it closes the connection{said and f': {said}'}"))
             case ResponseReceived():
                 self._answered(event.stream_id, _headers(event), is_all=event.stream_ended is not None)
             case DataReceived():
@@ -250,7 +315,9 @@ class Connection(asyncio.Protocol):
                 self._ended(event.stream_id)
             case StreamReset():
                 if call := self._calls.pop(event.stream_id, None):
+                    self._said_all.discard(event.stream_id)
                     call.end(of_reset(int(event.error_code)))
+                    self._over()
             case _:
                 pass
 
@@ -268,7 +335,12 @@ class Connection(asyncio.Protocol):
         """The other side says no more on a stream. What we would still say, it would not hear."""
         if call := self._calls.get(stream):
             call.end(RpcError(Code.INTERNAL, "it ended the stream without a status"))
-            self.reset(stream)
+            if stream in self._said_all:
+                self._said_all.discard(stream)
+                del self._calls[stream]
+                self._over()
+            else:
+                self.reset(stream)
 
     def _flush(self) -> None:
         if (data := self._h2.data_to_send()) and self._transport is not None:
@@ -318,7 +390,9 @@ class Connection(asyncio.Protocol):
 
 
 def _headers(event: ResponseReceived | TrailersReceived) -> Headers:
-    return dict(cast("list[tuple[str, str]]", event.headers))
+    """What others write need not be text, and is none of our defects."""
+    headers = cast("list[tuple[bytes, bytes]]", event.headers)
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in headers}
 
 
 def in_words(error: Exception) -> str:

@@ -30,7 +30,7 @@ AGENT: Final = "masche"
 FEATURES: Final = ("xds.config.resource-in-sotw",)
 """What we say of ourselves: resources may come in a wrapper that names them."""
 
-QUIET: Final = Quiet(300.0, 20.0)
+QUIET: Final = Quiet(310.0, 20.0)
 """Servers of gRPC end connections on which they are asked more often than every five minutes, unless told otherwise."""
 
 _DELETION: Final = "ignore_resource_deletion"
@@ -272,11 +272,11 @@ def _context(tls: _Tls, where: str = "") -> ssl.SSLContext:
     roots, key, chain = map(content, (tls.ca_certificate_file, tls.private_key_file, tls.certificate_file))
     try:
         return dialling.context(
-            None if roots is None else roots.decode("ascii", "replace"),
+            None if roots is None else roots.decode("ascii", "ignore"),  # bundles have comments in any language
             (chain or b"").decode("ascii", "replace"),
             None if key is None else Secret(key),
         )
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError) as error:
         raise BootstrapError(f"{where}: the files cannot be used for TLS: {error}".lstrip(": ")) from error
 
 
