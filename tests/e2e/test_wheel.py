@@ -44,15 +44,28 @@ def test_without_extras_masche_says_the_one_line_that_installs_the_rest(wheel: P
 
 
 LIBRARY = """
-from masche.library import asgi, foreign, grpc, httpx, peer, resident, tcp, wsgi
+from masche.library import asgi, foreign, httpx, peer, resident, tcp, wsgi
 resident.load()
-import masche.library.life.outlet, masche.link.joining, masche.link.probe
+import masche.library.life.entry, masche.link.joining, masche.link.probe
+try:
+    from masche.library import grpc
+except ModuleNotFoundError as error:
+    print(error)
+"""
+GRPC = """
+from masche.library import grpc
+import masche.library.life.outlet
 """
 
 
 def test_the_library_works_with_what_the_wheel_alone_brings(wheel: Path, tmp_path: Path) -> None:
     python = environment(wheel, tmp_path, "").with_name("python")
     loaded = ran(python, "-W", "error", "-c", LIBRARY, cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "pip install 'masche[grpc]'" in loaded.stdout
+    installed = ran(UV, "pip", "install", "--python", python, f"{wheel}[grpc]", cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+    loaded = ran(python, "-W", "error", "-c", GRPC, cwd=tmp_path)
     assert loaded.returncode == 0, loaded.stderr
 
 

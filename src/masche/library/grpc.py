@@ -12,7 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
+try:
+    import grpc
+except ModuleNotFoundError as error:
+    if error.name != "grpc":
+        raise
+    raise ModuleNotFoundError("gRPC for Python is not there: pip install 'masche[grpc]'", name="grpc") from error
 
 from masche.identity.tls import mutual_server_credentials
 from masche.library import resident as residents

@@ -16,7 +16,7 @@ from masche.agent.admin import good_answers
 from masche.compiler.envoy import clusters, failing
 from masche.compiler.envoy.listeners import listeners
 from masche.compiler.envoy.shared import blobs
-from masche.model.calling import OutlierEjection, SteeringMode, Traffic
+from masche.model.calling import Algorithm, OutlierEjection, SteeringMode, Traffic
 from masche.model.vantage import LocalPort
 from masche.model.view import Backend, Forward, Retry
 
@@ -24,8 +24,8 @@ ROOT = Authority.named("root")
 A, OTHER = port("a"), port("other")
 THREE = 3
 REPEATED = Forward(backends=(Backend(cluster=A),), retry=Retry(attempts=3, codes=(503,), backoff=0.001))
-USUAL = Traffic(outlier=OutlierEjection(base_ejection=60.0))
-"""Who is cut off stays so for the rest of a test."""
+USUAL = Traffic(algorithm=Algorithm.ROUND_ROBIN, outlier=OutlierEjection(base_ejection=60.0))
+"""Who is cut off stays so for the rest of a test; chance does not let one fail five times before another is called."""
 
 A_FEW = 15
 """Failures that close the throttle (``traffic.budget``) for a caller of many calls, but not so many that it counts
