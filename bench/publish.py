@@ -1,7 +1,8 @@
 """Writes docs/benchmarks.md from what is under bench/results: ``make bench NAME=publish``.
 
-A figure is published only if nothing of what it measures has changed since the commit that it was measured at; what is
-out of date is named, left out, and makes this end with 1.
+A figure counts as one of now only if nothing of what it measures has changed since the commit that it was measured at.
+The others stand after them and say that they are older, and this names them and ends with 1. What was measured on files
+that no commit has is left out.
 """
 
 import json
@@ -24,6 +25,15 @@ The peers call the servers directly and in plaintext; masche has a proxy at both
 """
 
 
+CHANGES = "changes of what it measures"
+"""The only reason for which a figure is still shown, as an older one."""
+
+OLDER = """# Older figures
+
+What these measure has been changed since. They were right when they were measured, and say so.
+"""
+
+
 def outdated(record: dict[str, Any]) -> str:
     """Why a record must not be published, or ""."""
     commit, measures = str(record.get("commit", "")), record.get("measures")
@@ -35,7 +45,7 @@ def outdated(record: dict[str, Any]) -> str:
         return f"its commit {commit} is not known"
     changes = git("log", "--oneline", f"{commit}..HEAD", "--", *measures).splitlines()
     changes += git("status", "--porcelain", "--", *measures).splitlines()
-    return f"{len(changes)} changes of what it measures since {commit}, the last: {changes[0]}" if changes else ""
+    return f"{len(changes)} {CHANGES} since {commit}, the last: {changes[0]}" if changes else ""
 
 
 def section(record: dict[str, Any]) -> str:
@@ -64,16 +74,21 @@ def _row(cells: list[Any]) -> str:
 
 
 def main() -> int:
-    records: list[dict[str, Any]] = []
+    sections: list[str] = []
+    older: list[str] = []
     refused: list[str] = []
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
-        if why := outdated(record):
-            refused.append(f"{path.stem}: {why}; run make bench NAME={path.stem}")
-        else:
-            records.append(record)
-    PAGE.write_text("\n".join([HEAD, *map(section, records)]))
-    print(f"{Path('docs') / PAGE.name}: {len(records)} published", *refused, sep="\n")
+        why = outdated(record)
+        if not why:
+            sections.append(section(record))
+            continue
+        refused.append(f"{path.stem}: {why}; run make bench NAME={path.stem}")
+        if CHANGES in why:
+            title, rest = section(record).split("\n", 1)
+            older.append(f"{title}\n\n**Older**: {why.partition(', the last')[0]}.\n{rest}")
+    PAGE.write_text("\n".join([HEAD, *sections, *([OLDER] if older else []), *older]))
+    print(f"{Path('docs') / PAGE.name}: {len(sections)} published, {len(older)} older", *refused, sep="\n")
     return 1 if refused else 0
 
 

@@ -1,4 +1,4 @@
-"""No figure is published that is older than what it measures."""
+"""No figure is published as one of now that is older than what it measures."""
 
 import subprocess
 from collections.abc import Callable, Mapping
