@@ -54,6 +54,8 @@ class Transport(asyncio.Transport):
 
     def resume_reading(self) -> None: ...
 
+    def write(self, data: Any) -> None: ...
+
 
 def handler(*, glances: bool = True) -> Handler:
     made = Handler(asyncio.get_running_loop())
@@ -234,3 +236,22 @@ async def test_an_answer_is_made_with_the_fields_that_aiohttp_makes_of_it(url: s
         if not TAKES_WRITER:
             return
         assert vars(Glanced.of(fields, asked, 17)) == vars(Glanced.as_ever(fields, asked, 17))
+
+
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n"])
+async def test_an_answer_whose_connection_ends_before_it_is_read_ends_with_it(framing: bytes) -> None:
+    """As some event loops tell it, which read until the end before anybody else is heard."""
+    protocol = handler()
+    waiter = protocol.asked(b"", at=0.0)
+    protocol.data_received(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n2\r\n")
+    protocol.connection_lost(None)
+    assert await waiter is None
+    protocol.set_response_params(timer=TimerNoop(), read_until_eof=True, read_bufsize=2**16)
+    made, started = answer(Connection(protocol))
+    await started
+    async with asyncio.timeout(5):
+        if framing:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await made.read()
+        else:
+            assert await made.read() == b"2\r\n"

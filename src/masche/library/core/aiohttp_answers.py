@@ -126,6 +126,8 @@ class Handler(ResponseHandler):
         self._rests = False
         if me._tail:
             super().set_response_params(**params)
+            if me.transport is None:  # it ended before there was a parser to tell
+                super().connection_lost(None)
             return
         self._later, me._parser, me._read_timeout = params, None, params.get("read_timeout")
 
