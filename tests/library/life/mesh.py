@@ -63,7 +63,7 @@ class Script:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
-    def line(self, beginning: str, *, within: float = 20.0) -> str:
+    def line(self, beginning: str, *, within: float = 60.0) -> str:
         """Wait for a line that begins so, and return what follows."""
 
         def found() -> str | None:
